@@ -1,0 +1,47 @@
+# Needs Python >= 3.11 and make, nothing else: the environment in .venv is created on first use.
+#   make train [ARGS="--help"]   train the small policy and its skills in the household world
+#   make test  [ARGS="-k core"]  run the tests
+#   make check                   lint, format, types
+#   make env                     only create the environment, with the development tools
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+export PYTHON
+CODE := $(wildcard reskill_jax tests benchmarks experiments)
+
+.PHONY: help train test check format env clean
+
+help:
+	@sed -n '1,5s/^# \{0,1\}//p' Makefile
+
+train: $(VENV)/.installed
+	$(BIN)/reskill train $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+env: $(VENV)/.installed-dev
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis
+
+# Stamp files: a second call finds them newer than pyproject.toml and starts at once.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@scripts/install.sh $(VENV) .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt
+	@scripts/install.sh $(VENV) ".[dev]"
+	@touch $@ $(VENV)/.installed

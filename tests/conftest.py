@@ -1,0 +1,20 @@
+"""Eight simulated CPU devices and a persistent compilation cache, set before jax starts."""
+
+import os
+from pathlib import Path
+
+_CACHE = Path(__file__).resolve().parent.parent / ".cache" / "jax"
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+_flags = os.environ.get("XLA_FLAGS", "")
+if "xla_force_host_platform_device_count" not in _flags:
+    os.environ["XLA_FLAGS"] = f"{_flags} --xla_force_host_platform_device_count=8".strip()
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+
+from hypothesis import settings  # noqa: E402
+
+# Compilation makes the first example slow, so there is no deadline; examples are the same each run.
+settings.register_profile("default_here", deadline=None, max_examples=25, derandomize=True)
+settings.load_profile("default_here")
