@@ -1,0 +1,356 @@
+"""Checkpoints: one step = arrays + host state + configuration, valid only when complete.
+
+A step lives in ``<folder>/step_<number>/``::
+
+    arrays/        the leaves of the state, written by Orbax (v1 API)
+    leaves.json    name, shape, dtype and kind of every leaf
+    host.json      everything that is not an array
+    config.json    the configuration the run was started with
+    MANIFEST.json  size and SHA-256 of all other files; written last
+
+Everything is first written under another name and renamed when the manifest is on disk, so a
+folder that carries a step's name is complete unless something damaged it later, and that the
+manifest finds out. A valid step is never overwritten; a damaged one is set aside, not deleted.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from orbax.checkpoint import v1
+
+from reskill_jax.training import checkpoint_leaves
+from reskill_jax.training.checkpoint_files import (
+    PARTIAL,
+    CheckpointError,
+    damage,
+    delete_old_steps,
+    set_aside,
+    shorten,
+    step_name,
+    steps,
+    sync,
+    write_manifest,
+)
+
+__all__ = [
+    "CheckpointError",
+    "PendingSave",
+    "Restored",
+    "damage",
+    "latest_step",
+    "restore",
+    "save",
+    "steps",
+    "wait_for_saves",
+]
+
+_logger = logging.getLogger(__name__)
+
+
+class Restored(NamedTuple):
+    """What `restore` returns."""
+
+    step: int
+    arrays: Any  # the tree of `like`, leaf for leaf
+    host: Any  # as given to `save` (tuples come back as lists)
+
+
+class PendingSave:
+    """A save that goes on in the background."""
+
+    def __init__(self, step: int, path: Path) -> None:
+        """Makes the handle; `save` starts the work behind it."""
+        self.step = step
+        self.path = path
+        self._error: Exception | None = None
+        self._thread: threading.Thread | None = None
+
+    def _start(self, work: Callable[[], None]) -> None:
+        def run() -> None:
+            try:
+                work()
+            except Exception as error:  # kept here, raised by wait()
+                self._error = error
+
+        self._thread = threading.Thread(target=run, name=f"checkpoint-{self.step}")
+        self._thread.start()
+
+    @property
+    def done(self) -> bool:
+        """True when nothing is being written any more (well or not)."""
+        return self._thread is not None and not self._thread.is_alive()
+
+    def wait(self) -> Path:
+        """Blocks until the checkpoint is complete on disk; returns its folder.
+
+        Raises:
+          CheckpointError: the checkpoint could not be written.
+        """
+        if self._thread is not None:
+            self._thread.join()
+        if self._error is not None:
+            raise CheckpointError(
+                f"checkpoint of step {self.step} could not be written to {self.path}: "
+                f"{_one_line(self._error)}"
+            ) from self._error
+        return self.path
+
+
+_in_flight: dict[Path, PendingSave] = {}  # the one save under way per folder
+
+
+def save(
+    folder: str | os.PathLike[str],
+    step: int,
+    arrays: Any,
+    host: Any,
+    config: Any,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    keep: int = 3,
+    best_by: str | None = None,
+    block: bool = False,
+) -> PendingSave:
+    """Writes one checkpoint and lets the caller go on.
+
+    The leaves are copied to the host before this returns, so their buffers may be donated at once.
+    At most one save per folder is under way; a second one waits for the first.
+
+    Args:
+      folder: where the steps of this run lie; made when missing.
+      step: number of completed training steps, >= 0.
+      arrays: any pytree of jax or numpy arrays (typed random keys included) and Python numbers.
+      host: JSON values (dict with str keys, list, str, int, float, bool, None).
+      config: a dataclass or a mapping, compared by `restore`.
+      metrics: figures that `best_by` may name.
+      keep: how many of the newest steps stay; the others are deleted once this one is complete.
+      best_by: name of a metric; the step where it is highest stays as well.
+      block: wait until the checkpoint is on disk.
+
+    Returns:
+      A handle whose `wait()` blocks until the checkpoint is complete and raises what went wrong.
+
+    Raises:
+      CheckpointError: the step exists already, a leaf or host value cannot be stored, or the
+        save before this one failed.
+      OSError: the folder cannot be made or written.
+    """
+    folder = Path(folder).absolute()
+    if step < 0 or keep < 1:
+        raise CheckpointError(f"step must be >= 0 and keep >= 1, got step={step}, keep={keep}")
+    wait_for_saves(folder)
+    final = folder / step_name(step)
+    if final.exists():
+        if (reason := damage(final)) is None:
+            raise CheckpointError(
+                f"checkpoint of step {step} exists already: {final} (it is never overwritten)"
+            )
+        set_aside(final, reason)
+
+    leaves, values = checkpoint_leaves.flatten(arrays)
+    texts = {
+        "host.json": _to_json(host, "host"),
+        "config.json": _to_json(_plain_config(config), "config"),
+        "leaves.json": json.dumps([dataclasses.asdict(leaf) for leaf in leaves], indent=1),
+    }
+    metrics = {name: float(value) for name, value in (metrics or {}).items()}
+
+    partial = folder / (final.name + PARTIAL)
+    if partial.exists():
+        shutil.rmtree(partial)  # left by a process that died while writing
+    partial.mkdir(parents=True)
+    for name, text in texts.items():
+        (partial / name).write_text(text, encoding="utf-8")
+    writing = v1.save_async(partial / "arrays", values) if values else None
+
+    def finish() -> None:
+        try:
+            if writing is not None:
+                writing.result()
+            write_manifest(partial, step=step, metrics=metrics)
+            os.rename(partial, final)
+            sync(folder)
+        except Exception:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        delete_old_steps(folder, written=step, keep=keep, best_by=best_by)
+
+    pending = PendingSave(step, final)
+    _in_flight[folder] = pending
+    pending._start(finish)
+    if block:
+        wait_for_saves(folder)
+    return pending
+
+
+def wait_for_saves(folder: str | os.PathLike[str]) -> None:
+    """Blocks until no save into `folder` is under way; raises CheckpointError if it failed."""
+    pending = _in_flight.pop(Path(folder).absolute(), None)
+    if pending is not None:
+        pending.wait()
+
+
+def latest_step(
+    folder: str | os.PathLike[str], *, notify: Callable[[str], None] = _logger.warning
+) -> int | None:
+    """The newest step that is complete and undamaged; None when there is none.
+
+    Args:
+      folder: where the steps lie.
+      notify: called with one line per damaged step that was passed over.
+    """
+    wait_for_saves(folder)
+    for step in reversed(steps(folder)):
+        reason = damage(Path(folder) / step_name(step))
+        if reason is None:
+            return step
+        notify(f"checkpoint of step {step} skipped: {reason}")
+    return None
+
+
+def restore(
+    folder: str | os.PathLike[str],
+    like: Any,
+    config: Any,
+    step: int | None = None,
+    *,
+    may_differ: Collection[str] = (),
+    notify: Callable[[str], None] = _logger.warning,
+) -> Restored:
+    """Reads a checkpoint back, bit for bit; changes nothing on disk.
+
+    Args:
+      folder: where the steps lie.
+      like: a tree of the structure, shapes and dtypes expected: arrays or `jax.ShapeDtypeStruct`.
+        Leaves come back as jax arrays (on the device or sharding of `like`) where `like` has jax
+        arrays or shape structs, as numpy arrays where it has those.
+      config: the configuration now; must equal the stored one.
+      step: a certain step; None = the newest good one, damaged steps being skipped.
+      may_differ: names of configuration fields (dotted) whose values need not agree.
+      notify: called with one line per damaged step that was passed over.
+
+    Returns:
+      (step, arrays, host).
+
+    Raises:
+      CheckpointError: no usable checkpoint, another configuration, or another structure.
+    """
+    folder = Path(folder).absolute()
+    if step is None:
+        if not steps(folder):
+            wait_for_saves(folder)
+        if not steps(folder):
+            raise CheckpointError(f"no checkpoint in {folder}")
+        found = latest_step(folder, notify=notify)
+        if found is None:
+            raise CheckpointError(
+                f"none of the {len(steps(folder))} checkpoints in {folder} is usable: "
+                "all are damaged"
+            )
+        step = found
+    else:
+        wait_for_saves(folder)
+        if (reason := damage(folder / step_name(step))) is not None:
+            raise CheckpointError(f"checkpoint of step {step} in {folder} is unusable: {reason}")
+    path = folder / step_name(step)
+
+    stored = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    now = json.loads(_to_json(_plain_config(config), "config"))
+    different = [
+        line for name, line in _differences(stored, now) if not _is_under(name, may_differ)
+    ]
+    if different:
+        raise CheckpointError(
+            f"checkpoint {path} belongs to another configuration: {shorten(different)}"
+        )
+
+    expected = checkpoint_leaves.describe(like)
+    leaves = [
+        checkpoint_leaves.Leaf(**leaf)
+        for leaf in json.loads((path / "leaves.json").read_text("utf-8"))
+    ]
+    checkpoint_leaves.check(path, leaves, expected)
+    arrays = checkpoint_leaves.unflatten(path, leaves, like)
+    host = json.loads((path / "host.json").read_text(encoding="utf-8"))
+    return Restored(step, arrays, host)
+
+
+def _plain_config(config: Any) -> Any:
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        config = dataclasses.asdict(config)
+    return _plain(config)
+
+
+def _plain(value: Any) -> Any:
+    """Mappings, sequences, paths and enums of a configuration as JSON values."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items = [_plain(item) for item in value]
+        return sorted(items, key=repr) if isinstance(value, (set, frozenset)) else items
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "value") and hasattr(value, "name"):  # an enum member
+        return _plain(value.value)
+    return value
+
+
+def _to_json(value: Any, name: str) -> str:
+    _check_json(value, name)
+    return json.dumps(value, indent=1)
+
+
+def _check_json(value: Any, name: str) -> None:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        if isinstance(value, np.generic):
+            raise CheckpointError(f"{name} is a {type(value).__name__}, no JSON value")
+        return
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise CheckpointError(f"{name} has the key {key!r}, which is no string")
+            _check_json(item, f"{name}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _check_json(item, f"{name}[{index}]")
+    else:
+        raise CheckpointError(f"{name} is a {type(value).__name__}, no JSON value")
+
+
+def _differences(stored: Any, now: Any, name: str = "") -> list[tuple[str, str]]:
+    if isinstance(stored, dict) and isinstance(now, dict):
+        found = []
+        for key in [*now, *(key for key in stored if key not in now)]:
+            field = f"{name}.{key}" if name else key
+            if key not in stored:
+                found.append((field, f"{field} (not in the checkpoint, now {_show(now[key])})"))
+            elif key not in now:
+                found.append((field, f"{field} (checkpoint {_show(stored[key])}, unknown now)"))
+            else:
+                found += _differences(stored[key], now[key], field)
+        return found
+    if json.dumps(stored) == json.dumps(now):  # by text, so that nan equals nan and 1 is not 1.0
+        return []
+    return [(name, f"{name} (checkpoint {_show(stored)}, now {_show(now)})")]
+
+
+def _is_under(name: str, fields: Collection[str]) -> bool:
+    return any(name == field or name.startswith(field + ".") for field in fields)
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]
