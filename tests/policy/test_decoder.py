@@ -1,0 +1,302 @@
+"""The decoder: what it computes, and that a ragged cache computes the same."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reskill_jax.policy import decoder
+
+CONFIG = decoder.DecoderConfig(
+    vocabulary=37, width=16, layers=3, heads=4, kv_heads=2, mlp=24, qk_norm=True
+)
+ROWS, LENGTH, CAPACITY, CHUNK = 4, 30, 40, 6
+SPANS = (8, 20, 40)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return init(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return jax.random.randint(jax.random.key(1), (ROWS, LENGTH), 0, CONFIG.vocabulary)
+
+
+@pytest.fixture(scope="module")
+def reference(params, tokens):
+    return np.asarray(forward(params, tokens))
+
+
+@functools.partial(jax.jit, static_argnames=("spans",))
+def extend(params, cache, tokens, counts, spans=SPANS):
+    return decoder.extend(params, cache, tokens, counts, config=CONFIG, spans=spans)
+
+
+@functools.partial(jax.jit, static_argnames=("config",))
+def forward(params, tokens, config=CONFIG):
+    return decoder.forward(params, tokens, config=config)
+
+
+@functools.partial(jax.jit, static_argnames=("config",))
+def init(key, config=CONFIG):
+    return decoder.init(key, config)
+
+
+def plain_forward(params, tokens, config):
+    """The same decoder written the slow way, one head and one query at a time, in float64."""
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    half = config.head_dim // 2
+
+    def norm(x, scale):
+        return x / np.sqrt(np.mean(x * x) + config.norm_eps) * scale
+
+    def rotate(x, position):
+        turned = x.copy()
+        for i in range(half):
+            angle = position * config.rope_base ** (-2 * i / config.head_dim)
+            turned[i] = x[i] * np.cos(angle) - x[i + half] * np.sin(angle)
+            turned[i + half] = x[i + half] * np.cos(angle) + x[i] * np.sin(angle)
+        return turned
+
+    xs = [p["embedding"][t] for t in tokens]
+    for i in range(config.layers):
+        block = p[f"layer_{i}"]
+        heads = []
+        for position, x in enumerate(xs):
+            normed = norm(x, block["attention_norm"])
+            qkv = np.einsum("d,dkgh->kgh", normed, block["attention"]["qkv"])
+            if config.qkv_bias:
+                qkv = qkv + block["attention"]["qkv_bias"]
+            if config.qk_norm:
+                for k in range(config.kv_heads):
+                    for g in range(config.group):
+                        qkv[k, g] = norm(qkv[k, g], block["attention"]["query_norm"])
+                    qkv[k, -2] = norm(qkv[k, -2], block["attention"]["key_norm"])
+            for k in range(config.kv_heads):
+                for g in range(config.group + 1):
+                    qkv[k, g] = rotate(qkv[k, g], position)
+            heads.append(qkv)
+        mixed_xs = []
+        for position, x in enumerate(xs):
+            attended = np.zeros((config.kv_heads, config.group, config.head_dim))
+            for k in range(config.kv_heads):
+                for g in range(config.group):
+                    scores = np.array(
+                        [heads[position][k, g] @ heads[s][k, -2] for s in range(position + 1)]
+                    ) / np.sqrt(config.head_dim)
+                    weights = np.exp(scores - scores.max())
+                    weights /= weights.sum()
+                    attended[k, g] = sum(w * heads[s][k, -1] for s, w in enumerate(weights))
+            x = x + np.einsum("kgh,kghd->d", attended, block["attention"]["out"])
+            normed = norm(x, block["mlp_norm"])
+            gate, up = np.einsum("d,dim->im", normed, block["mlp"]["gate_up"])
+            mixed_xs.append(x + (gate / (1 + np.exp(-gate)) * up) @ block["mlp"]["down"])
+        xs = mixed_xs
+    return np.stack([norm(x, p["final_norm"]) for x in xs])
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+@pytest.mark.parametrize("tied", [False, True])
+def test_forward_agrees_with_the_equations_written_out(tied, qk_norm):
+    config = dataclasses.replace(
+        CONFIG, layers=2, qk_norm=qk_norm, qkv_bias=not qk_norm, tie_embeddings=tied, head_width=6
+    )
+    params = init(jax.random.key(3), config)
+    # Fresh norms and biases are 1 and 0, which hides mistakes.
+    leaves, tree = jax.tree.flatten(params)
+    noise = jax.random.split(jax.random.key(4), len(leaves))
+    params = tree.unflatten(
+        [x + 0.2 * jax.random.normal(k, x.shape) for x, k in zip(leaves, noise)]
+    )
+    tokens = jax.random.randint(jax.random.key(5), (1, 9), 0, config.vocabulary)
+    hidden = forward(params, tokens, config)
+    expected = plain_forward(params, np.asarray(tokens[0]), config)
+    np.testing.assert_allclose(hidden[0], expected, atol=2e-5)
+    matrix = params["embedding"].T if tied else params["unembedding"]
+    logits = decoder.unembed(params, hidden, config=config)
+    np.testing.assert_allclose(logits[0], expected @ np.asarray(matrix), atol=1e-4)
+
+
+def test_forward_is_causal_and_padding_behind_is_harmless(params, tokens, reference):
+    changed = tokens.at[:, 20:].set(0).at[:, 25:].set(-5)
+    hidden = forward(params, changed)
+    np.testing.assert_array_equal(hidden[:, :20], reference[:, :20])
+    assert np.isfinite(hidden).all()
+
+
+def test_forward_in_blocks_is_the_same_as_in_one(params):
+    tokens = jax.random.randint(jax.random.key(8), (1, 150), 0, CONFIG.vocabulary)
+    long = forward(params, tokens)
+    for stop in (63, 64, 65):
+        short = forward(params, tokens[:, :stop])
+        np.testing.assert_allclose(short, long[:, :stop], atol=1e-5)
+
+
+def test_token_by_token_gives_the_hidden_states_of_the_full_pass(params, tokens, reference):
+    cache = decoder.init_cache(CONFIG, ROWS, CAPACITY)
+    ones = jnp.ones(ROWS, jnp.int32)
+    for i in range(LENGTH):
+        hidden, cache = extend(params, cache, tokens[:, i : i + 1], ones)
+        np.testing.assert_allclose(hidden, reference[:, i], atol=1e-5)
+    np.testing.assert_array_equal(cache.lengths, LENGTH)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_ragged_chunks_give_the_hidden_states_of_the_full_pass(params, tokens, reference, data):
+    cache = decoder.init_cache(CONFIG, ROWS, CAPACITY)
+    lengths = np.zeros(ROWS, int)
+    counts_of = st.lists(st.integers(0, CHUNK), min_size=ROWS, max_size=ROWS)
+    for counts in data.draw(st.lists(counts_of, min_size=1, max_size=9)):
+        counts = np.minimum(counts, LENGTH - lengths)
+        chunk = np.full((ROWS, CHUNK), data.draw(st.integers(-2, CONFIG.vocabulary + 2)), np.int32)
+        for row, count in enumerate(counts):
+            chunk[row, :count] = tokens[row, lengths[row] : lengths[row] + count]
+        hidden, cache = extend(params, cache, jnp.asarray(chunk), jnp.asarray(counts, jnp.int32))
+        lengths += counts
+        np.testing.assert_array_equal(cache.lengths, lengths)
+        assert np.isfinite(hidden).all()
+        for row in np.flatnonzero(counts):
+            np.testing.assert_allclose(hidden[row], reference[row, lengths[row] - 1], atol=1e-5)
+
+
+def test_rows_without_new_tokens_are_left_exactly_as_they_were(params, tokens):
+    cache = decoder.init_cache(CONFIG, ROWS, CAPACITY)
+    _, before = extend(params, cache, tokens[:, :CHUNK], jnp.array([6, 3, 0, 1]))
+    _, after = extend(params, before, tokens[:, :CHUNK], jnp.array([0, 2, 0, 0]))
+    for old, new in zip(before.keys + before.values, after.keys + after.values):
+        np.testing.assert_array_equal(old[jnp.array([0, 2, 3])], new[jnp.array([0, 2, 3])])
+        assert (old[1] != new[1]).any(axis=(0, 1)).nonzero()[0].tolist() == [3, 4]
+
+
+def test_past_the_capacity_tokens_are_dropped_and_other_rows_are_right(params, tokens, reference):
+    cache = decoder.init_cache(CONFIG, ROWS, 8)
+    spans = (8,)
+    _, cache = extend(params, cache, tokens[:, :6], jnp.array([6, 6, 2, 6]), spans=spans)
+    kept = cache.keys[0][0, :, :, :6]
+    hidden, cache = extend(params, cache, tokens[:, 6:12], jnp.array([6, 2, 0, 1]), spans=spans)
+    np.testing.assert_array_equal(cache.lengths, [8, 8, 2, 7])
+    np.testing.assert_array_equal(cache.keys[0][0, :, :, :6], kept)
+    np.testing.assert_allclose(hidden[1], reference[1, 7], atol=1e-5)
+    np.testing.assert_allclose(hidden[3], reference[3, 6], atol=1e-5)
+    _, full = extend(params, cache, tokens[:, :6], jnp.array([6, 6, 0, 0]), spans=spans)
+    chex.assert_trees_all_equal(full, cache)
+
+
+def test_every_span_gives_the_same(params, tokens):
+    cache = decoder.init_cache(CONFIG, ROWS, CAPACITY)
+    for counts in ([6, 2, 0, 1], [6, 6, 0, 6], [6, 6, 6, 6], [6, 1, 6, 1]):
+        wide, one = extend(params, cache, tokens[:, :6], jnp.array(counts), spans=(CAPACITY,))
+        narrow, many = extend(params, cache, tokens[:, :6], jnp.array(counts), spans=SPANS)
+        chex.assert_trees_all_close((wide, one), (narrow, many), atol=1e-6)
+        cache = many
+
+
+def test_one_trace_in_a_loop_and_gradients_are_finite(params, tokens, reference):
+    @chex.assert_max_traces(n=1)
+    def step(carry, column):
+        hidden, cache = decoder.extend(
+            params, carry, column[:, None], jnp.ones(ROWS, jnp.int32), config=CONFIG, spans=SPANS
+        )
+        return cache, hidden
+
+    cache = decoder.init_cache(CONFIG, ROWS, CAPACITY)
+    cache, hidden = jax.jit(lambda c: jax.lax.scan(step, c, tokens.T))(cache)
+    np.testing.assert_allclose(hidden.swapaxes(0, 1), reference, atol=1e-5)
+
+    def loss(params):
+        hidden = decoder.forward(params, tokens, config=CONFIG)
+        return jnp.mean(jax.nn.log_softmax(decoder.unembed(params, hidden, config=CONFIG)) ** 2)
+
+    gradients = jax.jit(jax.grad(loss))(params)
+    assert all(np.isfinite(g).all() and (g != 0).any() for g in jax.tree.leaves(gradients))
+
+
+def test_a_donated_cache_is_updated_in_place(params, tokens):
+    cache = decoder.init_cache(CONFIG, ROWS, CAPACITY)
+    addresses = {x.unsafe_buffer_pointer() for x in cache.keys + cache.values}
+    donating = jax.jit(
+        lambda c: decoder.extend(params, c, tokens[:, :6], jnp.full(ROWS, 6), config=CONFIG)[1],
+        donate_argnums=0,
+    )
+    cache = donating(donating(cache))
+    assert {x.unsafe_buffer_pointer() for x in cache.keys + cache.values} == addresses
+
+
+def test_bfloat16_activations_stay_close_and_parameters_float32(params, tokens, reference):
+    config = dataclasses.replace(CONFIG, dtype="bfloat16")
+    hidden = forward(params, tokens, config)
+    assert hidden.dtype == jnp.bfloat16
+    np.testing.assert_allclose(hidden.astype(jnp.float32), reference, atol=0.15)
+    assert decoder.unembed(params, hidden, config=config).dtype == jnp.float32
+    assert all(
+        x.dtype == jnp.float32 for x in jax.tree.leaves(decoder.init(jax.random.key(0), config))
+    )
+    cache = decoder.init_cache(config, ROWS, CAPACITY)
+    last, cache = decoder.extend(params, cache, tokens, jnp.full(ROWS, LENGTH), config=config)
+    assert cache.keys[0].dtype == jnp.bfloat16
+    np.testing.assert_allclose(last.astype(jnp.float32), reference[:, -1], atol=0.15)
+
+
+def test_logical_axes_mirror_the_parameters():
+    for config in (
+        CONFIG,
+        dataclasses.replace(CONFIG, qk_norm=False, qkv_bias=True, tie_embeddings=False),
+    ):
+        params = jax.eval_shape(lambda key, c=config: decoder.init(key, c), jax.random.key(0))
+        axes = decoder.logical_axes(config)
+        sizes = {
+            "vocabulary": 37,
+            "embed": 16,
+            "kv_heads": 2,
+            "head": 4,
+            "mlp": 24,
+            "gate_up": 2,
+        }
+
+        def check(names, array, sizes=sizes):
+            assert len(names) == array.ndim
+            for name, size in zip(names, array.shape):
+                assert sizes.get(name, size) == size
+
+        jax.tree.map(check, axes, params, is_leaf=lambda x: isinstance(x, tuple))
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"heads": 3}, "kv_heads"),
+        ({"width": 18}, "width"),
+        ({"layers": 0}, "layers"),
+        ({"head_width": 5}, "even"),
+        ({"dtype": "float16"}, "dtype"),
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_refused(change, word):
+    with pytest.raises(ValueError, match=word):
+        dataclasses.replace(CONFIG, **change)
+
+
+def test_wrong_arguments_of_extend_are_refused(params, tokens):
+    cache = decoder.init_cache(CONFIG, ROWS, CAPACITY)
+    with pytest.raises(AssertionError):
+        decoder.extend(params, cache, tokens[:2], jnp.ones(ROWS, jnp.int32), config=CONFIG)
+    with pytest.raises(AssertionError):
+        decoder.extend(params, cache, tokens, jnp.ones(ROWS), config=CONFIG)
+    with pytest.raises(ValueError, match="spans"):
+        decoder.extend(
+            params, cache, tokens, jnp.ones(ROWS, jnp.int32), config=CONFIG, spans=(8, 20)
+        )
+    shallow = dataclasses.replace(CONFIG, layers=2)
+    with pytest.raises(ValueError, match="layers"):
+        decoder.extend(params, cache, tokens, jnp.ones(ROWS, jnp.int32), config=shallow)
+    with pytest.raises(ValueError, match="capacity"):
+        decoder.init_cache(CONFIG, ROWS, 0)
