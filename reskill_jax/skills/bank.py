@@ -1,0 +1,199 @@
+"""The bank of skills as arrays, one version per arm, and its triggers inside the compiled step.
+
+Shapes: A arms, S slots, W symbols of a skill's line, Q automaton states, V symbols of the language.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .dfa import PAD, compile_dfa
+from .patterns import TriggerError
+from .skill import Skill, SkillError
+
+EMPTY, GENERAL, BEGINNING, ACTION_PATTERN, OBSERVATION_PATTERN = range(5)
+_KINDS = {
+    "general": GENERAL,
+    "beginning": BEGINNING,
+    "action_pattern": ACTION_PATTERN,
+    "observation_pattern": OBSERVATION_PATTERN,
+}
+
+
+class Bank(NamedTuple):
+    """Every arm's skills. Arm 0 is the bank in use."""
+
+    symbols: chex.Array  # [A, S, W] int32 a skill's line in the prompt, PAD behind
+    kind: chex.Array  # [A, S] int8 trigger; 0 = empty slot
+    table: chex.Array  # [A, S, Q, V] uint8 the trigger's automaton
+    accept: chex.Array  # [A, S, Q] bool
+
+
+def build_bank(
+    arms: Sequence[Sequence[Skill]],
+    *,
+    language: Sequence[str],
+    encode: Callable[[str], Sequence[int]],
+    slots: int = 8,
+    width: int = 12,
+    states: int = 32,
+    header: str | None = "\nSkill:",
+    unknown: int | None = 1,
+) -> Bank:
+    """Builds the arrays (numpy, no device is touched).
+
+    Args:
+      arms: the skills of each arm, in slot order.
+      language: text of each symbol; symbol 0 is the padding.
+      encode: action text -> symbols.
+      slots: S, skills a bank can hold.
+      width: W, symbols of a line, the header's included.
+      states: Q, the largest automaton a trigger may need.
+      header: the symbol, given by its text, that opens each line; None for no header.
+      unknown: the symbol for words the language lacks; None if there is none.
+
+    Raises:
+      SkillError: too many skills, an action that is too long or has a word the language lacks.
+      TriggerError: a trigger whose automaton is too large.
+    """
+    language = tuple(language)
+    shape = (len(arms), slots)
+    symbols = np.full((*shape, width), PAD, np.int32)
+    kind = np.full(shape, EMPTY, np.int8)
+    table = np.zeros((*shape, states, len(language)), np.uint8)
+    accept = np.zeros((*shape, states), bool)
+    opening = [] if header is None else [language.index(header)]
+    for a, skills in enumerate(arms):
+        if len(skills) > slots:
+            raise SkillError(f"arm {a} has {len(skills)} skills; the bank has {slots} slots")
+        for s, skill in enumerate(skills):
+            line = [*opening, *[int(i) for i in encode(skill.action)]]
+            if unknown is not None and unknown in line:
+                raise SkillError(
+                    f"the action of {skill.name} has a word this world lacks: {skill.action!r}"
+                )
+            if len(line) > width:
+                raise SkillError(
+                    f"the action of {skill.name} takes {len(line)} symbols; at most {width}"
+                )
+            symbols[a, s, : len(line)] = line
+            kind[a, s] = _KINDS[skill.trigger.kind]
+            if skill.trigger.pattern is not None:
+                try:
+                    dfa = compile_dfa(skill.trigger.pattern, language, max_states=states)
+                except TriggerError as error:
+                    raise TriggerError(f"the trigger of {skill.name}: {error}") from None
+                count = len(dfa.accept)
+                table[a, s, :count] = dfa.table
+                accept[a, s, :count] = dfa.accept
+    return Bank(symbols=symbols, kind=kind, table=table, accept=accept)
+
+
+def fires(
+    bank: Bank, arm: chex.Array, turn: chex.Array, action: chex.Array, observation: chex.Array
+) -> chex.Array:
+    """Which slots' triggers fire in one rollout at one turn.
+
+    Args:
+      bank: all arms.
+      arm: [] int32 the rollout's arm.
+      turn: [] int32, 0 is the first.
+      action: [La] int32 symbols of the agent's last action, PAD behind (ignored at turn 0).
+      observation: [Lo] int32 symbols of the latest observation, PAD behind.
+
+    Returns:
+      [S] bool.
+    """
+    chex.assert_rank([action, observation], 1)
+    bank = jax.tree.map(jnp.asarray, bank)
+    action, observation = jnp.asarray(action), jnp.asarray(observation)
+    kind = bank.kind[arm]  # [S]
+    slot = jnp.arange(kind.shape[0])
+    length = max(action.shape[0], observation.shape[0])
+    texts = jnp.stack(  # [2, L]: a slot reads one of the two
+        [
+            jnp.pad(action.astype(jnp.int32), (0, length - action.shape[0]), constant_values=PAD),
+            jnp.pad(
+                observation.astype(jnp.int32),
+                (0, length - observation.shape[0]),
+                constant_values=PAD,
+            ),
+        ]
+    )
+    reads_action = kind == ACTION_PATTERN
+    reads_observation = kind == OBSERVATION_PATTERN
+    # The loop ends with the longest text that any trigger here reads: nothing is run for a bank
+    # without patterns.
+    used = jnp.stack([jnp.any(reads_action), jnp.any(reads_observation)])
+    ends = jnp.where((texts != PAD) & used[:, None], jnp.arange(1, length + 1), 0)
+    end = jnp.max(ends, initial=0)
+    table = bank.table
+    source = reads_observation.astype(jnp.int32)
+
+    def step(carry: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
+        at, state = carry
+        return at + 1, table[arm, slot, state, texts[source, at]].astype(jnp.int32)
+
+    _, state = jax.lax.while_loop(
+        lambda carry: carry[0] < end, step, (jnp.int32(0), jnp.zeros_like(slot))
+    )
+    matched = bank.accept[arm, slot, state]
+    return (
+        (kind == GENERAL)
+        | ((kind == BEGINNING) & (turn == 0))
+        | (reads_action & matched & (turn > 0))
+        | (reads_observation & matched)
+    )
+
+
+def skill_symbols(
+    bank: Bank, arm: chex.Array, fires: chex.Array, *, capacity: int
+) -> tuple[chex.Array, chex.Array]:
+    """The lines of the skills that fire, in slot order.
+
+    A slot that no longer fits whole is dropped (a later, shorter one may still fit).
+
+    Args:
+      bank: all arms.
+      arm: [] int32.
+      fires: [S] bool.
+      capacity: symbols there is room for.
+
+    Returns:
+      ([capacity] int32 with PAD behind, [] int32 length).
+    """
+    lines = jnp.asarray(bank.symbols)[arm]  # [S, W]
+    slots, width = lines.shape
+    lengths = jnp.where(fires, jnp.sum(lines != PAD, axis=1), 0)
+    total = jnp.int32(0)
+    ends = []
+    for s in range(slots):
+        total = jnp.where(total + lengths[s] <= capacity, total + lengths[s], total)
+        ends.append(total)
+    end = jnp.stack(ends).astype(jnp.int32)  # [S]
+    start = jnp.concatenate([jnp.zeros(1, jnp.int32), end[:-1]])
+    at = jnp.arange(capacity)
+    slot = jnp.minimum(jnp.sum(at[:, None] >= end[None, :], axis=1), slots - 1)
+    symbols = lines[slot, jnp.clip(at - start[slot], 0, width - 1)]
+    return jnp.where(at < total, symbols, PAD).astype(jnp.int32), total.astype(jnp.int32)
+
+
+def swap(bank: Bank, decision: chex.Array) -> Bank:
+    """Copies the arm a trial decided for to every arm; a negative decision changes nothing.
+
+    Args:
+      bank: all arms.
+      decision: [] int32 arm.
+    """
+    decision = jnp.asarray(decision)
+
+    def one(array: chex.Array) -> chex.Array:
+        array = jnp.asarray(array)
+        winner = array[jnp.maximum(decision, 0)]
+        return jnp.where(decision < 0, array, jnp.broadcast_to(winner, array.shape))
+
+    return jax.tree.map(one, bank)
