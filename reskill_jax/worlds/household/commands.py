@@ -1,0 +1,423 @@
+"""Commands: which are admissible, how they read, how a policy spells one symbol by symbol.
+
+The device side (masks, `Cursor`) never lists commands; it only keeps the sets of entities that
+are still possible. `enumerate_commands` and `parse` are for the host.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import symbols as sy
+from .rules import columns, is_accessible, is_admissible, is_here, nearby
+from .types import Command, Game, State
+
+__all__ = [
+    "COMMAND_LENGTH",
+    "TWO_ARGUMENTS",
+    "Admissible",
+    "Cursor",
+    "admissible",
+    "advance",
+    "allowed",
+    "begin",
+    "command_symbols",
+    "command_text",
+    "entity_names",
+    "enumerate_commands",
+    "every_pair",
+    "is_admissible",
+    "list_commands",
+    "pair_texts",
+    "parse",
+    "read_command",
+    "rest",
+    "second_arguments",
+    "to_command",
+]
+
+COMMAND_LENGTH = 6  # verb word number connector word number
+
+_CONNECTOR = {
+    sy.TAKE: " from",
+    sy.MOVE: " to",
+    sy.CLEAN: " with",
+    sy.HEAT: " with",
+    sy.COOL: " with",
+    sy.SLICE: " with",
+}
+TWO_ARGUMENTS = tuple(_CONNECTOR)
+_TAKES_TWO = np.array([v in _CONNECTOR for v in range(len(sy.VERBS))])
+_CONNECTOR_SYMBOL = np.array(
+    [sy.SYMBOL_ID[_CONNECTOR[v]] if v in _CONNECTOR else sy.PAD for v in range(len(sy.VERBS))],
+    np.int32,
+)
+_NO_ARGUMENT = (sy.LOOK, sy.INVENTORY, sy.HELP)
+
+
+class Admissible(NamedTuple):
+    """The commands a state understands, by verb and first argument."""
+
+    first: chex.Array  # [14, E] bool; verbs without arguments are marked in column 0
+
+
+class Cursor(NamedTuple):
+    """How far a command has been spelled, and what it can still become."""
+
+    position: chex.Array  # [] int32: 0 verb, 1 word, 2 number, 3 connector, 4 word, 5 number
+    verb: chex.Array  # [] int32, -1 unknown
+    first: chex.Array  # [] int32 entity, -1 unknown or none
+    second: chex.Array  # [] int32 entity, -1 unknown or none
+    first_mask: chex.Array  # [E] bool: first arguments that still fit
+    second_mask: chex.Array  # [E] bool: second arguments that still fit
+    done: chex.Array  # [] bool: the command is unique (or, after a symbol that fits none, dead)
+    choices: chex.Array  # [14, E] bool: Admissible.first of the state
+
+
+def _names(game: Game):
+    return (
+        jnp.concatenate([game.recep_stem, game.object_stem]),
+        jnp.concatenate([game.recep_number, game.object_number]),
+    )
+
+
+def admissible(game: Game, state: State) -> Admissible:
+    """Finds every admissible verb and first argument.
+
+    Args:
+      game: one game.
+      state: one state.
+
+    Returns:
+      Admissible; the second arguments of a pair come from `second_arguments`.
+    """
+    num_receptacles = game.recep_stem.shape[0]
+    num_objects = game.object_stem.shape[0]
+    here = is_here(game, state)
+    exists = game.recep_stem > 0
+    index, count = nearby(game, state)
+    near = jnp.arange(index.shape[0]) < count
+    inside = columns(state.inside, index)
+    accessible = near & is_accessible(game, state)[jnp.minimum(index, num_receptacles - 1)]
+    held = jnp.maximum(state.held, 0)
+    is_held = (jnp.arange(num_objects) == state.held) & (game.object_stem > 0)
+    fits = game.can_hold[held, jnp.minimum(index, num_receptacles - 1)]
+
+    def of_object(mask):
+        return jnp.concatenate([jnp.zeros(num_receptacles, bool), mask])
+
+    def of_receptacle(mask):
+        return jnp.concatenate([mask, jnp.zeros(num_objects, bool)])
+
+    alone = jnp.arange(num_receptacles + num_objects) == 0
+    reachable = jnp.any(inside & accessible, axis=1)
+    visible = jnp.any(inside & near, axis=1)
+    rows = {
+        sy.LOOK: alone,
+        sy.INVENTORY: alone,
+        sy.HELP: alone,
+        sy.GO_TO: of_receptacle(exists & (game.recep_place != state.place)),
+        sy.EXAMINE: jnp.concatenate([here, is_held]),
+        sy.OPEN: of_receptacle(here & game.openable & ~state.opened),
+        sy.CLOSE: of_receptacle(here & game.openable & state.opened),
+        sy.TAKE: of_object((state.held < 0) & game.pickupable & reachable),
+        sy.MOVE: of_object(is_held & jnp.any(accessible & fits)),
+        sy.USE: of_object(game.toggleable & visible),
+        sy.CLEAN: of_object(is_held & game.cleanable & jnp.any(here & game.sink)),
+        sy.HEAT: of_object(is_held & game.heatable & jnp.any(here & game.microwave)),
+        sy.COOL: of_object(is_held & game.coolable & jnp.any(here & game.fridge)),
+        sy.SLICE: of_object(
+            (state.held >= 0) & game.knife[held] & game.sliceable & state.at[:, state.place]
+        ),
+    }
+    return Admissible(jnp.stack([rows[verb] for verb in range(len(sy.VERBS))]))
+
+
+def second_arguments(game: Game, state: State, verb, first):
+    """Finds the second arguments that go with a verb and a first argument.
+
+    Args:
+      game: one game.
+      state: one state.
+      verb: [] int32
+      first: [] int32 entity
+
+    Returns:
+      [E] bool; all False for verbs with fewer arguments and pairs that are not admissible.
+    """
+    num_receptacles = game.recep_stem.shape[0]
+    num_objects = game.object_stem.shape[0]
+    here = is_here(game, state)
+    accessible = here & is_accessible(game, state)
+    item = jnp.clip(first - num_receptacles, 0, num_objects - 1)
+    is_object = first - num_receptacles == item
+    held = is_object & (state.held == item)
+    takes = (verb == sy.TAKE) & (state.held < 0) & is_object & game.pickupable[item]
+    receptacles = (
+        (takes & accessible & state.inside[item])
+        | ((verb == sy.MOVE) & held & accessible & game.can_hold[item])
+        | ((verb == sy.CLEAN) & held & game.cleanable[item] & here & game.sink)
+        | ((verb == sy.HEAT) & held & game.heatable[item] & here & game.microwave)
+        | ((verb == sy.COOL) & held & game.coolable[item] & here & game.fridge)
+    )
+    cuts = (verb == sy.SLICE) & is_object & game.sliceable[item] & state.at[item, state.place]
+    tools = cuts & game.knife & (jnp.arange(num_objects) == state.held)
+    return jnp.concatenate([receptacles, tools])
+
+
+def command_symbols(game: Game, command: Command):
+    """Spells a command.
+
+    Args:
+      game: one game.
+      command: one command.
+
+    Returns:
+      symbols: [COMMAND_LENGTH] int32: verb [word number [connector word number]], PAD behind;
+        UNKNOWN alone for verb -1.
+      length: [] int32
+    """
+    stems, numbers = _names(game)
+    verb = jnp.clip(command.verb, 0, len(sy.VERBS) - 1)
+    last = stems.shape[0] - 1
+    first, second = jnp.clip(command.first, 0, last), jnp.clip(command.second, 0, last)
+    length = jnp.where(command.second >= 0, 6, jnp.where(command.first >= 0, 3, 1))
+    length = jnp.where(command.verb < 0, 1, length).astype(jnp.int32)
+    spelled = jnp.stack(
+        [
+            jnp.where(command.verb < 0, sy.UNKNOWN, sy.FIRST_VERB + verb),
+            stems[first],
+            numbers[first],
+            jnp.asarray(_CONNECTOR_SYMBOL)[verb],
+            stems[second],
+            numbers[second],
+        ]
+    )
+    return jnp.where(jnp.arange(6) < length, spelled, sy.PAD).astype(jnp.int32), length
+
+
+def begin(game: Game, state: State) -> Cursor:
+    """Starts to spell a command in a state."""
+    choices = admissible(game, state).first
+    nothing = jnp.zeros(choices.shape[1], bool)
+    none = jnp.int32(-1)
+    return Cursor(jnp.int32(0), none, none, none, nothing, nothing, jnp.zeros((), bool), choices)
+
+
+def allowed(game: Game, cursor: Cursor, *, vocabulary: int = sy.VOCABULARY_SIZE):
+    """Finds the symbols that can come next.
+
+    Args:
+      game: one game.
+      cursor: where the spelling stands.
+      vocabulary: V, the size of the mask.
+
+    Returns:
+      [V] bool; PAD alone once the cursor is done, so the mask is never empty.
+    """
+    stems, numbers = _names(game)
+    position, verb = cursor.position, jnp.maximum(cursor.verb, 0)
+    mask = jnp.where(position <= 2, cursor.first_mask, cursor.second_mask)
+    names_word = (position == 1) | (position == 4)
+    symbol = jnp.where(names_word, stems, numbers)
+    spelled = (position != 0) & (position != 3) & ~cursor.done
+    out = jnp.zeros(vocabulary, bool)
+    out = out.at[jnp.where(mask & spelled, symbol, vocabulary)].set(True, mode="drop")
+    verbs = jnp.any(cursor.choices, axis=1) & (position == 0) & ~cursor.done
+    out = out.at[sy.FIRST_VERB : sy.FIRST_VERB + len(sy.VERBS)].max(verbs)
+    other = jnp.where(cursor.done, sy.PAD, jnp.asarray(_CONNECTOR_SYMBOL)[verb])
+    other = jnp.where((position == 3) | cursor.done, other, vocabulary)
+    return out.at[other].set(True, mode="drop")
+
+
+def advance(game: Game, state: State, cursor: Cursor, symbol) -> Cursor:
+    """Spells one more symbol.
+
+    Arguments that have become certain are filled in at once, so `done` comes as soon as the
+    command is unique. A symbol that is not allowed ends the command as verb -1; a cursor that is
+    done does not move.
+
+    Args:
+      game: one game.
+      state: the state the cursor began in.
+      cursor: where the spelling stands.
+      symbol: [] int32
+
+    Returns:
+      The next Cursor.
+    """
+    stems, numbers = _names(game)
+    position = cursor.position
+    chosen = symbol - sy.FIRST_VERB
+    is_verb = (chosen >= 0) & (chosen < len(sy.VERBS))
+    verb = jnp.where(position == 0, jnp.where(is_verb, chosen, -1), cursor.verb)
+    row = jnp.maximum(verb, 0)
+    first_mask = jnp.where(position == 0, cursor.choices[row] & (verb >= 0), cursor.first_mask)
+    first_mask &= (position != 1) | (stems == symbol)
+    first_mask &= (position != 2) | (numbers == symbol)
+    first_left = jnp.sum(first_mask, dtype=jnp.int32)
+    first_known = first_left == 1
+    first = jnp.argmax(first_mask).astype(jnp.int32)
+
+    two = jnp.asarray(_TAKES_TWO)[row]
+    fresh = second_arguments(game, state, verb, first) & first_known & two
+    second_mask = jnp.where(position <= 2, fresh, cursor.second_mask)
+    second_mask &= (position != 4) | (stems == symbol)
+    second_mask &= (position != 5) | (numbers == symbol)
+    second_left = jnp.sum(second_mask, dtype=jnp.int32)
+    second = jnp.argmax(second_mask).astype(jnp.int32)
+
+    wrong_connector = (position == 3) & (symbol != jnp.asarray(_CONNECTOR_SYMBOL)[row])
+    dead = (first_left == 0) | (first_known & two & (second_left == 0)) | wrong_connector
+    unique = first_known & (~two | (second_left == 1))
+    wordless = verb <= sy.HELP
+    none = jnp.int32(-1)
+    moved = Cursor(
+        position=position + 1,
+        verb=jnp.where(dead, none, verb),
+        first=jnp.where(first_known & ~wordless & ~dead, first, none),
+        second=jnp.where(unique & two & ~dead, second, none),
+        first_mask=first_mask & ~dead,
+        second_mask=second_mask & ~dead,
+        done=dead | unique,
+        choices=cursor.choices,
+    )
+    return jax.tree.map(lambda old, new: jnp.where(cursor.done, old, new), cursor, moved)
+
+
+def to_command(cursor: Cursor) -> Command:
+    """Returns the command of a cursor that is done (verb -1 when no command fitted)."""
+    return Command(
+        jnp.where(cursor.done, cursor.verb, -1),
+        jnp.where(cursor.done, cursor.first, -1),
+        jnp.where(cursor.done, cursor.second, -1),
+    )
+
+
+def rest(game: Game, cursor: Cursor, emitted):
+    """Spells what is left of a command once it is unique.
+
+    Args:
+      game: one game.
+      cursor: a cursor that is done.
+      emitted: [] int32, how many symbols of the command have been spelled.
+
+    Returns:
+      symbols: [COMMAND_LENGTH] int32, PAD behind.
+      length: [] int32
+    """
+    spelled, length = command_symbols(game, to_command(cursor))
+    left = jnp.where(cursor.verb < 0, 0, jnp.maximum(length - emitted, 0))
+    k = jnp.arange(COMMAND_LENGTH, dtype=jnp.int32)
+    source = jnp.minimum(k + emitted, COMMAND_LENGTH - 1)
+    return jnp.where(k < left, spelled[source], sy.PAD), left
+
+
+@jax.jit
+def every_pair(game: Game, state: State):
+    """All admissible commands of one state.
+
+    Returns:
+      first: [14, E] bool, as in `Admissible`.
+      pairs: [6, E, E] bool: second arguments of the verbs with two, in the order of TWO_ARGUMENTS.
+    """
+    first = admissible(game, state).first
+    entities = jnp.arange(first.shape[1], dtype=jnp.int32)
+    pairs = jax.vmap(
+        lambda verb: jax.vmap(lambda e: second_arguments(game, state, verb, e))(entities)
+    )(jnp.asarray(TWO_ARGUMENTS, jnp.int32))
+    return first, pairs
+
+
+def entity_names(game: Game, extra: Sequence[str] = ()) -> list[str]:
+    """Names of all entities as the player reads them (host); "" for unused slots."""
+    words = np.concatenate([game.recep_stem, game.object_stem])
+    numbers = np.concatenate([game.recep_number, game.object_number])
+    return [sy.text(pair, extra) if pair[0] else "" for pair in zip(words, numbers, strict=True)]
+
+
+def enumerate_commands(game: Game, state: State, extra: Sequence[str] = ()) -> list[str]:
+    """Lists the texts of all admissible commands (host).
+
+    Args:
+      game: one game.
+      state: one state.
+      extra: texts of the symbols that only this game has (`pddl.ParsedGame.extra`).
+
+    Returns:
+      The texts in string order.
+    """
+    return list_commands(entity_names(game, extra), game, state)
+
+
+def list_commands(names: Sequence[str], game: Game, state: State) -> list[str]:
+    """`enumerate_commands` with the names from `entity_names` at hand (host)."""
+    return pair_texts(names, *jax.device_get(every_pair(game, state)))
+
+
+def pair_texts(names: Sequence[str], first: np.ndarray, pairs: np.ndarray) -> list[str]:
+    """The sorted texts of what `every_pair` marks (host)."""
+    found = [sy.VERBS[v] for v in _NO_ARGUMENT]
+    for verb, e in zip(*np.nonzero(first), strict=True):
+        if verb not in _NO_ARGUMENT and verb not in _CONNECTOR:
+            found.append(f"{sy.VERBS[verb]} {names[e]}")
+    for k, e, f in zip(*np.nonzero(pairs), strict=True):
+        verb = TWO_ARGUMENTS[k]
+        found.append(f"{sy.VERBS[verb]} {names[e]}{_CONNECTOR[verb]} {names[f]}")
+    return sorted(found)
+
+
+def command_text(game: Game, command: Command, extra: Sequence[str] = ()) -> str:
+    """Returns the text of a command (host); the empty string for verb -1."""
+    if int(command.verb) < 0:
+        return ""
+    names = entity_names(game, extra)
+    verb, first, second = (int(x) for x in command)
+    words = sy.VERBS[verb]
+    if first >= 0:
+        words += f" {names[first]}"
+    if second >= 0:
+        words += f"{_CONNECTOR[verb]} {names[second]}"
+    return words
+
+
+def parse(game: Game, text: str, extra: Sequence[str] = ()) -> Command:
+    """Reads a command (host), exactly as the engine does: stripped, then letter for letter.
+
+    Args:
+      game: one game.
+      text: what a player typed.
+      extra: texts of the symbols that only this game has.
+
+    Returns:
+      A Command of Python ints; verb -1 for anything that is not a command about this game's
+      things. Whether it is admissible is for `is_admissible` to tell.
+    """
+    entity = {name: e for e, name in enumerate(entity_names(game, extra)) if name}
+    return read_command(entity, text)
+
+
+def read_command(entity: Mapping[str, int], text: str) -> Command:
+    """`parse` with a table from name to entity at hand (host)."""
+    unknown = Command(-1, -1, -1)
+    text = text.strip()
+    for verb, word in enumerate(sy.VERBS):
+        if text == word and verb in _NO_ARGUMENT:
+            return Command(verb, -1, -1)
+        if not text.startswith(word + " ") or verb in _NO_ARGUMENT:
+            continue
+        pieces = text[len(word) + 1 :].split(" ")
+        first = entity.get(" ".join(pieces[:2]))
+        if first is None:
+            return unknown
+        if verb not in _CONNECTOR:
+            return Command(verb, first, -1) if len(pieces) == 2 else unknown
+        second = entity.get(" ".join(pieces[3:]))
+        if second is None or " " + pieces[2] != _CONNECTOR[verb]:
+            return unknown
+        return Command(verb, first, second)
+    return unknown
