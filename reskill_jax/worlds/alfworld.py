@@ -91,9 +91,8 @@ def _guarded(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
 class AlfworldGame:
     """One game in the real ALFWorld engine; the methods are those of `household.TextGame`.
 
-    An engine environment is a copy of a native planner library: it is given back by `close` (or
-    when the object dies, or by `with`) and serves the next game. The engine is not thread safe; use
-    processes to play several games at once.
+    An engine environment holds a copy of a native planner library: `close` (or `with`) gives it
+    back to serve the next game. The engine is not thread safe; use processes to play in parallel.
 
     Attributes:
       intro: the opening text, ending with the task.
@@ -130,6 +129,7 @@ class AlfworldGame:
         engine = _engine()
         idle = engine.environments
         self._environment = idle.pop() if idle else _guarded("start", engine.new_environment)
+        # The engine's parser keeps old call frames, so an unclosed game may die late: hence `close`.
         self._give_back = weakref.finalize(self, idle.append, self._environment)
         self._give_back.atexit = False
         data = {

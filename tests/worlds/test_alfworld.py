@@ -1,4 +1,3 @@
-import gc
 import gzip
 import json
 import sys
@@ -95,13 +94,12 @@ def test_engines_are_used_again(short, monkeypatch):
     alfworld._engine_cache[0] = engine._replace(
         new_environment=lambda: made.append(1) or engine.new_environment()
     )
-    AlfworldGame(short["pddl_problem"], task=short["task"]).close()
-    game = AlfworldGame(short["pddl_problem"], task=short["task"])
-    assert made == [1]
-    del game
-    gc.collect()
-    AlfworldGame(short["pddl_problem"], task=short["task"]).close()
-    assert made == [1]
+    for _ in range(3):
+        AlfworldGame(short["pddl_problem"], task=short["task"]).close()
+    with AlfworldGame(short["pddl_problem"], task=short["task"]) as game:
+        assert made == [1]
+        AlfworldGame(short["pddl_problem"], task=short["task"]).close()
+        assert made == [1, 1] and game.step("look")[0]
 
 
 @needs_engine
