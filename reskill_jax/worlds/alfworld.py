@@ -129,7 +129,7 @@ class AlfworldGame:
         engine = _engine()
         idle = engine.environments
         self._environment = idle.pop() if idle else _guarded("start", engine.new_environment)
-        # The engine's parser keeps old call frames, so an unclosed game may die late: hence `close`.
+        # The engine's parser keeps old call frames, so an unclosed game may die late.
         self._give_back = weakref.finalize(self, idle.append, self._environment)
         self._give_back.atexit = False
         data = {

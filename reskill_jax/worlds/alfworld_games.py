@@ -16,8 +16,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from .household import pddl
+from .household import pddl, symbols
 from .household.tables import TASK_TYPES
+from .household.types import Game
 
 DATA_VERSION = "json_2.1.1"  # the folder ALFWorld's own configuration points to
 _GOAL_MARKER = '"Your task is to: '
@@ -174,6 +175,20 @@ def problem_record(
         raise GamesError(f"{where}: {error}") from error
     kind = TASK_TYPES[int(parsed.game.task_type)]
     return GameRecord("file", game, kind, parsed.task, problem)
+
+
+def game_record(game: Game, *, name: str, split: str) -> GameRecord:
+    """Returns one game of arrays (from `generate` or `load_games`) as text, for any engine.
+
+    Raises:
+      GamesError: the arrays describe nothing a problem file could.
+    """
+    try:
+        problem = pddl.write(game)
+    except pddl.PddlError as error:
+        raise GamesError(f"game {name}: {error}") from error
+    kind = TASK_TYPES[int(game.task_type)]
+    return GameRecord(split, name, kind, symbols.text(game.task), problem)
 
 
 def goal_text(grammar: Any, where: str = "grammar") -> str:

@@ -1,0 +1,203 @@
+"""Plays the same games in the compiled household world and in the real ALFWorld engine.
+
+    python experiments/alfworld_agreement.py --games games.jsonl.gz --count 60
+    python experiments/alfworld_agreement.py --generated 3 --quick    # a minute, no files needed
+
+Both worlds must show the player the same texts and so see the same commands, action for action, and
+the same wins. A game that an engine cannot play counts as invalid, not as lost. Ends with exit code
+1 if anything differs. Needs the extra `alfworld`.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from reskill_jax.worlds import alfworld
+from reskill_jax.worlds.alfworld_games import GameRecord, GamesError, game_record, read_games
+from reskill_jax.worlds.household.generator import LARGE, SMALL, generate
+from reskill_jax.worlds.household.tables import TASK_TYPES
+from reskill_jax.worlds.playing import (
+    Comparison,
+    Episode,
+    PlayerFactory,
+    RandomPlayer,
+    compare,
+    open_alfworld,
+    play,
+)
+
+# Plays a list of games on the device, all at once, and tells their episodes as text.
+PlayCompiled = Callable[[Sequence[GameRecord], int], Sequence[Episode]]
+
+
+def spread(records: Sequence[GameRecord], count: int) -> list[GameRecord]:
+    """Chooses `count` games, evenly over the task types and evenly within each; always the same."""
+    of_type: dict[str, list[GameRecord]] = defaultdict(list)
+    for record in records:
+        of_type[record.task_type].append(record)
+    quota = dict.fromkeys(of_type, 0)
+    for _ in range(min(count, len(records))):  # one more for the type with the fewest so far
+        open_types = [t for t in TASK_TYPES if t in quota and quota[t] < len(of_type[t])]
+        quota[min(open_types, key=quota.__getitem__)] += 1
+    return [
+        of_type[kind][i * len(of_type[kind]) // n] for kind, n in quota.items() for i in range(n)
+    ]
+
+
+def generated(count: int, *, large: bool, split: str, seed: int) -> list[GameRecord]:
+    """Makes games with our generator and writes them as problem files."""
+    spec = LARGE if large else SMALL
+    make = jax.jit(lambda key: generate(key, spec=spec, split=split))
+    size = "large" if large else "small"
+    return [
+        game_record(
+            jax.tree.map(np.asarray, make(jax.random.key(seed + i))),
+            name=f"{size}-{seed + i}",
+            split=split,
+        )
+        for i in range(count)
+    ]
+
+
+def run(
+    records: Sequence[GameRecord],
+    player_factory: PlayerFactory,
+    *,
+    max_turns: int,
+    compiled: PlayCompiled | None = None,
+    report: Callable[[str], None] = print,
+) -> list[Comparison]:
+    """Plays every game in both worlds.
+
+    Args:
+      records: the games.
+      player_factory: makes a fresh player for a game.
+      max_turns: commands per episode.
+      compiled: plays the compiled side all at once on the device; None lets the same players play
+        it through `TextGame`.
+      report: takes one line per game.
+    """
+    ready = None if compiled is None else compiled(records, max_turns)
+    found: list[Comparison] = []
+    start = time.perf_counter()
+    for i, record in enumerate(records):
+        if ready is None:
+            comparison = compare(record, player_factory, max_turns=max_turns)
+        else:
+            real = play(record, open_alfworld, player_factory(record), max_turns=max_turns)
+            comparison = Comparison(record, ready[i], real)
+        found.append(comparison)
+        left = (time.perf_counter() - start) / (i + 1) * (len(records) - i - 1)
+        report(f"[{i + 1}/{len(records)}, {left:.0f} s left] {record.game}: {verdict(comparison)}")
+    return found
+
+
+def verdict(comparison: Comparison) -> str:
+    """Says how one game went."""
+    if not comparison.valid:
+        return f"invalid ({comparison.first.error or comparison.second.error})"
+    if comparison.difference:
+        return f"DIFFERENT, {comparison.difference}"
+    outcome = "won" if comparison.first.won else "not won"
+    return f"same, {len(comparison.first.commands)} commands, {outcome}"
+
+
+def summary(found: Sequence[Comparison]) -> dict[str, int]:
+    """Counts games, agreement, commands and wins; invalid games are in no other count."""
+    valid = [c for c in found if c.valid]
+    return {
+        "games": len(found),
+        "invalid": len(found) - len(valid),
+        "same": sum(c.difference is None for c in valid),
+        "different": sum(c.difference is not None for c in valid),
+        "commands": sum(len(c.second.commands) for c in valid),
+        "won_compiled": sum(c.first.won for c in valid),
+        "won_real": sum(c.second.won for c in valid),
+    }
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the command line."""
+    parse = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parse.add_argument(
+        "--games",
+        default=os.environ.get("RESKILL_ALFWORLD_GAMES"),
+        help="games file (.jsonl, .jsonl.gz), problem file or ALFWORLD_DATA folder "
+        "(default: $RESKILL_ALFWORLD_GAMES)",
+    )
+    parse.add_argument("--split", help="only this split of the games")
+    parse.add_argument("--count", type=int, default=60, help="games chosen from --games")
+    parse.add_argument("--generated", type=int, default=0, help="games of our generator besides")
+    parse.add_argument("--large", action="store_true", help="generate rooms of ALFRED's size")
+    parse.add_argument("--max-turns", type=int, default=50, help="commands per episode")
+    parse.add_argument("--seed", type=int, default=0)
+    parse.add_argument("--out", type=Path, help="write the episodes here, one JSON object a line")
+    parse.add_argument("--quick", action="store_true", help="3 games of each kind, 10 commands")
+    return parse
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    player_factory: PlayerFactory | None = None,
+    compiled: PlayCompiled | None = None,
+) -> int:
+    """Runs the command line; see `run` for the two functions. Default player: random."""
+    options = parser().parse_args(arguments)
+    if not alfworld.installed():
+        print(f"the real ALFWorld engine is not installed: {alfworld.INSTALL_HINT}")
+        return 2
+    count, made = options.count, options.generated
+    max_turns = options.max_turns
+    if options.quick:
+        count, made, max_turns = min(count, 3), min(made, 3), min(max_turns, 10)
+    try:
+        records = (
+            spread(read_games(options.games, split=options.split), count) if options.games else []
+        )
+        records += generated(made, large=options.large, split="unseen", seed=options.seed)
+    except GamesError as error:
+        print(f"error: {error}")
+        return 2
+    if not records:
+        print("no games: give --games a file or folder, or --generated a number")
+        return 2
+    player_factory = player_factory or (
+        lambda record: RandomPlayer(f"{options.seed} {record.game}")
+    )
+    found = run(records, player_factory, max_turns=max_turns, compiled=compiled)
+    counts = summary(found)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        with options.out.open("w", encoding="utf-8") as file:
+            for c in found:
+                row = {
+                    "split": c.record.split,
+                    "game": c.record.game,
+                    "task": c.record.task,
+                    "difference": c.difference if c.valid else None,
+                    "compiled": c.first._asdict(),
+                    "real": c.second._asdict(),
+                }
+                file.write(json.dumps(row) + "\n")
+    played = counts["games"] - counts["invalid"]
+    print(
+        f"{played} games, {counts['commands']} commands: {counts['same']} the same action for "
+        f"action, {counts['different']} different, {counts['invalid']} invalid. "
+        f"Won: {counts['won_compiled']}/{played} compiled, {counts['won_real']}/{played} real."
+    )
+    return 1 if counts["different"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
