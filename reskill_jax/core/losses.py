@@ -1,0 +1,205 @@
+"""The parts of the policy loss, per token, and how tokens become one number.
+
+Sources: clipped surrogate: PPO, arXiv:1707.06347, equation 7, with separate bounds as in DAPO,
+arXiv:2503.14476; k3 estimator of the KL divergence: http://joschu.net/blog/kl-approx.html, used
+by GRPO, arXiv:2402.03300, equation 4.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+class PolicyLoss(NamedTuple):
+    """What `grpo_loss` returns. With an axis_name every field is this device's share of a sum."""
+
+    loss: chex.Array  # [] float
+    surrogate: chex.Array  # [] float, the clipped surrogate alone
+    kl: chex.Array  # [] float, k3 estimate of KL(policy || reference); 0 without a reference
+    clipped: chex.Array  # [] float, share of the tokens whose ratio was clipped
+
+
+def clipped_surrogate(
+    log_probs: chex.Array,
+    old_log_probs: chex.Array,
+    advantages: chex.Array,
+    *,
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+) -> tuple[chex.Array, chex.Array]:
+    """-min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) with r = exp(log_probs - old_log_probs).
+
+    Args:
+      log_probs: float of any shape, of the sampled tokens under the policy.
+      old_log_probs: same shape, under the policy that sampled them; no gradient flows into it.
+      advantages: same shape.
+      clip_low: how far below 1 a ratio may go and still count.
+      clip_high: how far above.
+
+    Returns:
+      (losses, clipped): same shape; `clipped` bool marks tokens without gradient.
+
+    Raises:
+      AssertionError: the shapes differ.
+    """
+    chex.assert_equal_shape([log_probs, old_log_probs, advantages])
+    # Beyond e^20 a ratio means that something else is wrong; the bound keeps it finite.
+    difference = jnp.clip(log_probs - jax.lax.stop_gradient(old_log_probs), -20, 20)
+    ratio = jnp.exp(difference)
+    free = ratio * advantages
+    bounded = jnp.clip(ratio, 1 - clip_low, 1 + clip_high) * advantages
+    return -jnp.minimum(free, bounded), bounded < free
+
+
+def k3_divergence(log_probs: chex.Array, reference_log_probs: chex.Array) -> chex.Array:
+    """exp(d) - d - 1 with d = reference - policy: unbiased for KL(policy || reference), never < 0.
+
+    Args:
+      log_probs: float of any shape, of tokens sampled from the policy.
+      reference_log_probs: same shape; no gradient flows into it.
+
+    Returns:
+      Same shape, each at most 10 so that one token cannot rule a batch.
+
+    Raises:
+      AssertionError: the shapes differ.
+    """
+    chex.assert_equal_shape([log_probs, reference_log_probs])
+    difference = jnp.clip(jax.lax.stop_gradient(reference_log_probs) - log_probs, -20, 20)
+    return jnp.minimum(jnp.expm1(difference) - difference, 10.0)
+
+
+def entropy(logits: chex.Array, allowed: chex.Array | None = None) -> chex.Array:
+    """Entropy of the softmax over the last axis, over the allowed entries.
+
+    Args:
+      logits: [..., V] float.
+      allowed: [..., V] bool; None = all. Rows in which nothing is allowed have entropy 0.
+
+    Returns:
+      [...] float, in nats.
+
+    Raises:
+      AssertionError: the shapes differ.
+    """
+    allowed = jnp.ones(logits.shape, bool) if allowed is None else allowed
+    chex.assert_equal_shape([logits, allowed])
+    # A finite stand-in for -inf: its exponential is 0 and its product with 0 is 0, not NaN.
+    logits = jnp.where(allowed, logits, jnp.finfo(logits.dtype).min / 2)
+    log_probs = jax.nn.log_softmax(logits, axis=-1)
+    summands = jnp.where(allowed, jnp.exp(log_probs) * log_probs, 0)
+    return -jnp.sum(summands, axis=-1)
+
+
+def masked_mean(
+    values: chex.Array, mask: chex.Array, *, axis_name: str | None = None
+) -> chex.Array:
+    """Mean over the mask; 0 where the mask is empty.
+
+    Args:
+      values: float of any shape.
+      mask: same shape.
+      axis_name: mapped axis whose members share the denominator. The result is then this member's
+        share: the mean is the sum of the shares (`psum`), and so is its gradient.
+
+    Returns:
+      [] float.
+
+    Raises:
+      AssertionError: the shapes differ.
+    """
+    chex.assert_equal_shape([values, mask])
+    mask = mask.astype(bool)
+    count = jnp.sum(mask, dtype=jnp.int32)
+    if axis_name is not None:
+        count = jax.lax.psum(count, axis_name)
+    total = jnp.sum(jnp.where(mask, values, 0))
+    return total / jnp.maximum(count, 1).astype(total.dtype)
+
+
+def aggregate(
+    values: chex.Array, mask: chex.Array, *, mode: str = "token", axis_name: str | None = None
+) -> chex.Array:
+    """One number from per-token values.
+
+    Args:
+      values: [N, L] float.
+      mask: [N, L] bool, the sampled tokens.
+      mode: "token": mean over all tokens of the batch, as in DAPO. "sequence": mean over the
+        tokens of each sequence, then over the sequences that have any, as in GRPO.
+      axis_name: see `masked_mean`.
+
+    Returns:
+      [] float.
+
+    Raises:
+      ValueError: unknown mode.
+      AssertionError: not [N, L] or different shapes.
+    """
+    chex.assert_rank([values, mask], 2)
+    chex.assert_equal_shape([values, mask])
+    if mode == "token":
+        return masked_mean(values, mask, axis_name=axis_name)
+    if mode == "sequence":
+        mask = mask.astype(bool)
+        count = jnp.sum(mask, axis=1).astype(values.dtype)
+        means = jnp.sum(jnp.where(mask, values, 0), axis=1) / jnp.maximum(count, 1)
+        return masked_mean(means, count > 0, axis_name=axis_name)
+    raise ValueError(f"mode must be 'token' or 'sequence', got {mode!r}")
+
+
+def grpo_loss(
+    log_probs: chex.Array,
+    old_log_probs: chex.Array,
+    advantages: chex.Array,
+    mask: chex.Array,
+    *,
+    reference_log_probs: chex.Array | None = None,
+    kl_weight: float = 0.0,
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+    mode: str = "token",
+    axis_name: str | None = None,
+) -> PolicyLoss:
+    """Clipped surrogate plus weighted k3 divergence from a reference.
+
+    Args:
+      log_probs: [N, L] float, of the sampled tokens under the policy.
+      old_log_probs: [N, L] float, under the policy that sampled them.
+      advantages: [N, L] float (see `token_advantages`), or [N].
+      mask: [N, L] bool, the sampled tokens of valid episodes.
+      reference_log_probs: [N, L] float, under the reference policy; None = no divergence.
+      kl_weight: weight of the divergence.
+      clip_low: see `clipped_surrogate`.
+      clip_high: see `clipped_surrogate`.
+      mode: see `aggregate`.
+      axis_name: mapped axis (data parallel). Loss and gradients are then shares: `psum` them and
+        they equal those of one device with the whole batch.
+
+    Returns:
+      PolicyLoss of scalars.
+
+    Raises:
+      AssertionError: the shapes do not fit.
+    """
+    chex.assert_rank([log_probs, old_log_probs, mask], 2)
+    chex.assert_equal_shape([log_probs, old_log_probs, mask])
+    mask = mask.astype(bool)
+    if advantages.ndim == 1:
+        chex.assert_equal_shape_prefix([advantages, mask], 1)
+        advantages = jnp.broadcast_to(advantages[:, None], mask.shape)
+    # Padding may hold anything; the same harmless value on both sides keeps its gradient 0.
+    log_probs = jnp.where(mask, log_probs, 0)
+    old_log_probs = jnp.where(mask, old_log_probs, 0)
+    losses, clipped = clipped_surrogate(
+        log_probs, old_log_probs, advantages, clip_low=clip_low, clip_high=clip_high
+    )
+    surrogate = aggregate(losses, mask, mode=mode, axis_name=axis_name)
+    kl = jnp.zeros_like(surrogate)
+    if reference_log_probs is not None:
+        divergence = k3_divergence(log_probs, jnp.where(mask, reference_log_probs, 0))
+        kl = aggregate(divergence, mask, mode=mode, axis_name=axis_name)
+    share = masked_mean(clipped.astype(losses.dtype), mask, axis_name=axis_name)
+    return PolicyLoss(surrogate + kl_weight * kl, surrogate, kl, share)
