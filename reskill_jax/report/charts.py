@@ -1,0 +1,226 @@
+"""The plots of a report."""
+
+import itertools
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import betaincinv, betaln
+
+from reskill_jax.report.markup import Markup, tag
+from reskill_jax.report.plot import Plot, percent, responsive
+from reskill_jax.report.reading import Run, Trial
+
+SPLITS = ("seen", "unseen")
+
+
+def success_chart(run: Run) -> Markup:
+    """Success of the bank in use on seen and unseen tasks with intervals, and in training."""
+    last = max(run.last_step, 1)
+    training = [(m["step"], m["success"]) for m in run.metrics if m.get("success") is not None]
+    curves = {split: run.evaluations(split) for split in SPLITS}
+    plain = {split: run.evaluations(split, "none") for split in SPLITS}
+    candidates = {split: run.evaluations(split, "candidate") for split in SPLITS}
+    values = [y for _, y in training]
+    values += [v for e in run.evals for v in (*e["interval"], e["success"])]
+    top = min(1.0, 0.1 * np.ceil(10 * max(values, default=1.0) + 0.2))
+    spans = [
+        (trial.start, trial.end if trial.end is not None else last)
+        for trial in run.trials
+        if trial.start is not None
+    ]
+
+    def draw(width: int, height: int) -> Plot:
+        plot = Plot(
+            width,
+            height,
+            (0, last),
+            (0, top),
+            "Success by training step on seen tasks, unseen tasks and in training",
+            y_percent=True,
+        )
+        plot.spans(spans, "trial")
+        plot.dots(training, "training faint", radius=1.5)
+        plot.line(smoothed(training), "training")
+        for split in SPLITS:
+            points = curves[split]
+            plot.band([(e["step"], *e["interval"]) for e in points], split)
+        for split in SPLITS:
+            points = curves[split]
+            plot.line([(e["step"], e["success"]) for e in plain[split]], f"{split} dashed")
+            plot.line([(e["step"], e["success"]) for e in points], split)
+            plot.dots(
+                [(e["step"], e["success"]) for e in points],
+                split,
+                titles=[evaluation_text(e) for e in points],
+            )
+            others = candidates[split]
+            plot.dots([(e["step"], e["success"]) for e in others], f"{split} hollow", radius=3.5)
+        return plot
+
+    names = [("seen", "seen tasks"), ("unseen", "unseen tasks"), ("training", "training rollouts")]
+    if any(plain.values()):
+        names.append(("dashed", "without skills"))
+    if any(candidates.values()):
+        names.append(("hollow", "candidate bank"))
+    if spans:
+        names.append(("span", "trial under way"))
+    return tag("div", legend(names), responsive(draw, wide=(860, 330), narrow=(370, 270)))
+
+
+def evaluation_text(line: dict[str, Any]) -> str:
+    """One evaluation in words."""
+    low, high = line["interval"]
+    episodes = f", {line['episodes']} episodes" if line.get("episodes") is not None else ""
+    rate = f"{percent(line['success'])} ({percent(low)} to {percent(high)}{episodes})"
+    return f"step {line['step']}, {line['split']}: {rate}"
+
+
+def smoothed(
+    points: Sequence[tuple[int, float]],
+    window: int = 9,
+    *,
+    by: Callable[[Sequence[float]], float] = statistics.fmean,
+) -> list[tuple[int, float]]:
+    """The mean (or another summary) over a centred window, shorter at the ends."""
+    half = window // 2
+    values = [y for _, y in points]
+    return [(x, by(values[max(0, i - half) : i + half + 1])) for i, (x, _) in enumerate(points)]
+
+
+def arm_name(arm: int, count: int) -> str:
+    """How an arm is called in a legend."""
+    if arm == 0:
+        return "in use"
+    return "candidate" if count == 2 else f"candidate {arm}"
+
+
+def beta_interval(alpha: float, beta: float) -> tuple[float, float]:
+    """The central 95 % of a Beta distribution."""
+    low, high = betaincinv(alpha, beta, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def history_chart(trial: Trial) -> Markup | None:
+    """Posterior mean of each arm with its 95 % interval over the steps of a trial."""
+    arms = _used_arms(trial)
+    if not trial.history or not arms:
+        return None
+    steps = [step for step, _, _ in trial.history]
+    bands = {
+        arm: [(step, *beta_interval(a[arm], b[arm])) for step, a, b in trial.history]
+        for arm in arms
+    }
+    means = {
+        arm: [(step, a[arm] / (a[arm] + b[arm])) for step, a, b in trial.history] for arm in arms
+    }
+    values = [v for band in bands.values() for _, low, high in band for v in (low, high)]
+    low, high = max(0.0, min(values) - 0.02), min(1.0, max(values) + 0.02)
+
+    def draw(width: int, height: int) -> Plot:
+        plot = Plot(
+            width,
+            height,
+            (steps[0], steps[-1]),
+            (low, high),
+            f"Posterior mean and 95 % interval of each arm in trial {trial.id}",
+            y_percent=True,
+        )
+        for arm in arms:
+            plot.band(bands[arm], f"arm{min(arm, 3)}")
+        for arm in arms:
+            plot.line(means[arm], f"arm{min(arm, 3)}")
+            if len(steps) > 1:
+                plot.dots(means[arm], f"arm{min(arm, 3)}", radius=2.0)
+        return plot
+
+    return responsive(draw, wide=(420, 210), narrow=(350, 210))
+
+
+def density_chart(trial: Trial) -> Markup | None:
+    """The Beta densities of the arms when the trial ended (or as they are now)."""
+    arms = [arm for arm in _used_arms(trial) if arm < len(trial.alpha)]
+    if not arms:
+        return None
+    spread = [beta_interval(trial.alpha[arm], trial.beta[arm]) for arm in arms]
+    width95 = max(high - low for low, high in spread)
+    low = max(0.0, min(low for low, _ in spread) - 0.5 * width95)
+    high = min(1.0, max(high for _, high in spread) + 0.5 * width95)
+    grid = np.linspace(low, high, 90)
+    inside = np.clip(grid, 1e-6, 1 - 1e-6)
+    density = {}
+    for arm in arms:
+        a, b = trial.alpha[arm], trial.beta[arm]
+        log = (a - 1) * np.log(inside) + (b - 1) * np.log1p(-inside) - betaln(a, b)
+        density[arm] = np.exp(log)
+    top = max(float(d.max()) for d in density.values()) * 1.06
+
+    def draw(width: int, height: int) -> Plot:
+        plot = Plot(
+            width,
+            height,
+            (low, high),
+            (0.0, top),
+            f"Posterior densities of the success rate of each arm in trial {trial.id}",
+            x_percent=True,
+            x_name="success rate",
+            show_y=False,
+            left=14,
+        )
+        for arm in arms:
+            points = list(zip(grid.tolist(), density[arm].tolist(), strict=True))
+            plot.band([(x, 0.0, y) for x, y in points], f"arm{min(arm, 3)}")
+            plot.line(points, f"arm{min(arm, 3)}")
+        return plot
+
+    return responsive(draw, wide=(420, 210), narrow=(350, 210))
+
+
+def series_chart(run: Run, keys: dict[str, str], label: str) -> Markup | None:
+    """One or more figures of metrics.jsonl by step; `keys` maps a field to its line class."""
+    series = {
+        key: [(m["step"], m[key]) for m in run.metrics if m.get(key) is not None] for key in keys
+    }
+    if not any(series.values()):
+        return None
+    values = [y for points in series.values() for _, y in points]
+    low = min(0.0, float(np.quantile(values, 0.01)))
+    # One slow step (compilation) must not flatten everything else.
+    high = max(float(np.quantile(values, 0.98)) * 1.15, max(values) * 0.05, low + 1e-9)
+
+    def draw(width: int, height: int) -> Plot:
+        plot = Plot(
+            width, height, (0, max(run.last_step, 1)), (low, high), label, y_ticks=3, left=50
+        )
+        for key, points in series.items():
+            plot.line(points, f"{keys[key]} faint")
+            plot.line(smoothed(points, by=statistics.median), keys[key])
+        return plot
+
+    return responsive(draw, wide=(420, 170), narrow=(350, 170))
+
+
+def legend(names: Iterable[tuple[str, str]]) -> Markup:
+    """Swatches with words; `names` holds (class, text)."""
+    return tag(
+        "div",
+        *[
+            tag("span", tag("i", class_=f"swatch {class_}"), text, class_="key")
+            for class_, text in names
+        ],
+        class_="legend",
+    )
+
+
+def _used_arms(trial: Trial) -> list[int]:
+    """Arms that took part: those with a count, or all when nothing was counted."""
+    if trial.history:
+        shortest = min(len(alpha) for _, alpha, _ in trial.history)
+    else:
+        shortest = len(trial.alpha)
+    arms = list(range(shortest))
+    if trial.trials and len(trial.trials) >= shortest:
+        used = list(itertools.compress(arms, trial.trials))
+        return sorted({0, *used}) if used else arms[:2]
+    return arms

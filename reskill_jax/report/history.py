@@ -1,0 +1,185 @@
+"""The history of the skills: a timeline, a table of trials, a card per trial."""
+
+import dataclasses
+from typing import Any
+
+from reskill_jax.report import charts
+from reskill_jax.report.markup import Markup, join, tag
+from reskill_jax.report.plot import number, percent, ticks
+from reskill_jax.report.reading import Life, Run, Trial
+
+# decision -> (word, class, sign)
+DECISIONS = {
+    "accepted": ("accepted", "good", "✓"),
+    "rejected": ("rejected", "bad", "✗"),
+    "pruned": ("pruned", "good", "✓"),
+    "retired": ("retired", "good", "✓"),
+    "kept": ("kept", "bad", "✗"),
+    None: ("under way", "open", "…"),
+}
+
+
+@dataclasses.dataclass
+class Row:
+    """One line of the timeline: all that happened to one skill."""
+
+    name: str
+    lives: list[Life] = dataclasses.field(default_factory=list)
+    trials: list[tuple[Trial, str]] = dataclasses.field(default_factory=list)  # with the operation
+
+
+def skill_rows(run: Run) -> list[Row]:
+    """A row per skill that was ever in the bank or under test, in the order of appearance."""
+    rows: dict[str, Row] = {}
+    for trial in run.trials:
+        for operation in trial.operations:
+            name = operation["name"]
+            rows.setdefault(name, Row(name)).trials.append((trial, operation["operation"]))
+    for life in run.lives:
+        rows.setdefault(life.name, Row(life.name)).lives.append(life)
+
+    def first(row: Row) -> int:
+        starts = [life.start for life in row.lives]
+        starts += [trial.start for trial, _ in row.trials if trial.start is not None]
+        return min(starts, default=0)
+
+    return sorted(rows.values(), key=first)
+
+
+def timeline(run: Run, rows: list[Row]) -> Markup:
+    """When each skill was tested and when it was in the bank. Plain boxes, so the text wraps."""
+    last = max(run.last_step, 1)
+    scale = [
+        tag("span", number(value), style=f"left:{100 * value / last:.2f}%")
+        for value in ticks(0, last, 6, whole=True)
+    ]
+    names = [
+        ("life", "in the bank"),
+        ("good", "tested: adopted"),
+        ("bad", "tested: not adopted"),
+        ("open", "test under way"),
+    ]
+    lines = [
+        tag(
+            "div",
+            tag("div", row.name),
+            tag("div", *_segments(row, last), class_="track"),
+            class_="row",
+        )
+        for row in rows
+    ]
+    foot = tag(
+        "div", tag("div", "step", class_="soft"), tag("div", *scale, class_="scale"),
+        class_="row foot",
+    )  # fmt: skip
+    return tag("div", charts.legend(names), *lines, foot, class_="timeline")
+
+
+def _segments(row: Row, last: int) -> list[Markup]:
+    def place(start: int, end: int | None) -> str:
+        left = 100 * start / last
+        width = 100 * ((last if end is None else end) - start) / last
+        return f"left:{left:.2f}%;width:{max(width, 0.6):.2f}%"
+
+    parts = []
+    for life in row.lives:
+        until = "still there" if life.end is None else f"{life.left} at step {life.end}"
+        title = f"{row.name}: in the bank from step {life.start}, {until}"
+        parts.append(tag("span", class_="life", style=place(life.start, life.end), title=title))
+    for trial, verb in row.trials:
+        word, class_, _ = DECISIONS.get(trial.decision, DECISIONS[None])
+        start = trial.start if trial.start is not None else trial.end or 0
+        end = "" if trial.end is None else f" to {trial.end}"
+        title = f"{verb} {row.name}: trial {trial.id}, steps {start}{end}, {word}"
+        style = place(start, trial.end)
+        parts.append(tag("span", class_=f"test {class_}", style=style, title=title))
+    return parts
+
+
+def trial_table(trials: list[Trial]) -> Markup:
+    """One line per trial: what was tested, the counts, the decision and why."""
+    heads = ("Trial", "Steps", "Change", "In use", "Candidate", "Decision", "Reason")
+    lines = []
+    for trial in trials:
+        end = "" if trial.end is None else str(trial.end)
+        cells = (
+            (trial.id, "nowrap"),
+            (f"{'?' if trial.start is None else trial.start}–{end}", "nowrap"),
+            (_change(trial), None),
+            (_count(trial, 0), "nowrap"),
+            (join(*_between(tag("br"), _candidates(trial))), "nowrap"),
+            (_badge(trial), None),
+            (trial.reason, None),
+        )
+        lines.append(
+            tag(
+                "tr",
+                *[
+                    tag("td", tag("div", value), class_=class_, data_label=head)
+                    for head, (value, class_) in zip(heads, cells, strict=True)
+                ],
+            )
+        )
+    head = tag("thead", tag("tr", *[tag("th", name) for name in heads]))
+    return tag("table", head, tag("tbody", *lines), class_="stack")
+
+
+def trial_card(trial: Trial, *, unfolded: bool) -> Markup:
+    """The posteriors of one trial and what was tested."""
+    count = max(len(trial.alpha), 2)
+    used = (
+        sorted({0, *(arm for arm, n in enumerate(trial.trials) if n)}) if trial.trials else [0, 1]
+    )
+    legend = charts.legend((f"arm{min(arm, 3)}", charts.arm_name(arm, count)) for arm in used)
+    history, density = charts.history_chart(trial), charts.density_chart(trial)
+    horizon = (
+        "no discount" if trial.horizon is None else f"horizon {number(trial.horizon)} episodes"
+    )
+    return tag(
+        "details",
+        tag("summary", tag("b", f"Trial {trial.id}"), " ", _badge(trial), " ", _change(trial)),
+        trial.proposal and tag("p", trial.proposal, class_="soft"),
+        [tag("div", text, class_="says") for text in _texts(trial)],
+        legend if history or density else tag("p", "No step has been logged.", class_="soft"),
+        tag("div", history, density, class_="pair"),
+        tag("p", f"{trial.reason or 'No decision yet.'} ({horizon})", class_="soft"),
+        class_="card",
+        open="" if unfolded else None,
+    )
+
+
+def _texts(trial: Trial) -> list[str]:
+    out = []
+    for operation in trial.operations:
+        action = (operation["skill"] or {}).get("action")
+        if action:
+            out.append(str(action))
+    return out
+
+
+def _badge(trial: Trial) -> Markup:
+    word, class_, sign = DECISIONS.get(trial.decision, DECISIONS[None])
+    return tag("span", f"{sign} {word}", class_=f"badge {class_}")
+
+
+def _change(trial: Trial) -> str:
+    return ", ".join(f"{o['operation']} {o['name']}" for o in trial.operations) or "–"
+
+
+def _count(trial: Trial, arm: int) -> str:
+    if arm >= len(trial.trials) or arm >= len(trial.successes) or not trial.trials[arm]:
+        return "–"
+    won, played = trial.successes[arm], trial.trials[arm]
+    return f"{won}/{played} = {percent(won / played)}"
+
+
+def _candidates(trial: Trial) -> list[str]:
+    arms = [arm for arm in range(1, len(trial.trials)) if trial.trials[arm]]
+    return [_count(trial, arm) for arm in arms] or ["–"]
+
+
+def _between(separator: Any, items: list[str]) -> list[Any]:
+    out: list[Any] = []
+    for item in items:
+        out += [item] if not out else [separator, item]
+    return out

@@ -1,0 +1,187 @@
+"""A small SVG plot: axes, lines, bands, steps of a scale. No fonts or files from outside."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from reskill_jax.report.markup import Markup, join, tag
+
+Point = tuple[float, float]
+
+
+def ticks(low: float, high: float, count: int, *, whole: bool = False) -> list[float]:
+    """About `count` round numbers in [low, high]; only integers if `whole`."""
+    if not high > low:
+        return [low]
+    raw = (high - low) / max(count, 1)
+    power = 10.0 ** math.floor(math.log10(raw))
+    factors = (1, 2, 5, 10) if whole else (1, 2, 2.5, 5, 10)
+    step = next(power * m for m in factors if power * m >= raw * 0.999)
+    step = max(step, 1.0) if whole else step
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def number(value: float) -> str:
+    """A short text for a figure: 0.25, 1,240, 3.1e-05."""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else "–"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    if abs(value) < 0.001:
+        return f"{value:.1e}"
+    return f"{value:.3g}"
+
+
+def percent(value: float) -> str:
+    """A share as a percentage."""
+    return f"{100 * value:.0f}\u00a0%"
+
+
+@dataclasses.dataclass
+class Plot:
+    """A frame with linear scales. Marks are added with the methods, `svg` closes it."""
+
+    width: int
+    height: int
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+    label: str  # for screen readers
+    y_percent: bool = False
+    x_percent: bool = False
+    x_name: str = "step"
+    y_ticks: int = 4
+    show_y: bool = True
+    left: int = 44
+    right: int = 14
+    top: int = 12
+    bottom: int = 34
+
+    def __post_init__(self) -> None:
+        """Widens empty ranges, so that a single point has a place."""
+        self.x_range = _widened(self.x_range)
+        self.y_range = _widened(self.y_range)
+        self.marks: list[Markup] = []
+
+    def x(self, value: float) -> float:
+        """The place of a value on the x axis."""
+        low, high = self.x_range
+        inner = self.width - self.left - self.right
+        return round(self.left + (value - low) / (high - low) * inner, 2)
+
+    def y(self, value: float) -> float:
+        """The place of a value on the y axis; values beyond the frame are held at its edge."""
+        low, high = self.y_range
+        share = min(max((value - low) / (high - low), 0.0), 1.0)
+        return round(self.height - self.bottom - share * (self.height - self.top - self.bottom), 2)
+
+    def line(self, points: Sequence[Point], class_: str) -> None:
+        """A polyline; a single point becomes a dot."""
+        if len(points) == 1:
+            self.dots(points, class_, radius=3.0)
+        elif points:
+            self.marks.append(tag("path", d=self._path(points), class_=f"line {class_}"))
+
+    def band(self, points: Sequence[tuple[float, float, float]], class_: str) -> None:
+        """The area between (x, low) and (x, high)."""
+        if len(points) == 1:
+            x, low, high = points[0]
+            self.marks.append(
+                tag("path", d=self._path([(x, low), (x, high)]), class_=f"whisker {class_}")
+            )
+        elif points:
+            around = [(x, high) for x, _, high in points]
+            around += [(x, low) for x, low, _ in reversed(points)]
+            self.marks.append(tag("path", d=self._path(around) + "Z", class_=f"band {class_}"))
+
+    def dots(
+        self,
+        points: Sequence[Point],
+        class_: str,
+        *,
+        radius: float = 2.5,
+        titles: Sequence[str] | None = None,
+    ) -> None:
+        """Circles, with a tooltip each if titles are given."""
+        for index, (x, y) in enumerate(points):
+            title = tag("title", titles[index]) if titles else None
+            self.marks.append(
+                tag("circle", title, cx=self.x(x), cy=self.y(y), r=radius, class_=f"dot {class_}")
+            )
+
+    def spans(self, spans: Sequence[tuple[float, float]], class_: str) -> None:
+        """Bars along the top of the frame."""
+        for start, end in spans:
+            left, right = self.x(start), self.x(end)
+            self.marks.append(
+                tag(
+                    "rect",
+                    x=left,
+                    y=1,
+                    width=max(right - left, 1.5),
+                    height=6,
+                    rx=2,
+                    class_=f"span {class_}",
+                ),
+            )
+
+    def svg(self, class_: str = "") -> Markup:
+        """The finished drawing."""
+        return tag(
+            "svg",
+            self._axes(),
+            *self.marks,
+            viewBox=f"0 0 {self.width} {self.height}",
+            role="img",
+            aria_label=self.label,
+            class_=f"plot {class_}".strip(),
+        )
+
+    def _path(self, points: Sequence[Point]) -> str:
+        return "M" + "L".join(f"{self.x(x):g},{self.y(y):g}" for x, y in points)
+
+    def _x_ticks(self) -> list[float]:
+        # There is no step 7.5.
+        return ticks(*self.x_range, max(2, self.width // 110), whole=self.x_name == "step")
+
+    def _axes(self) -> Markup:
+        bottom, parts = self.height - self.bottom, []
+        for value in ticks(*self.y_range, self.y_ticks) if self.show_y else []:
+            y = self.y(value)
+            parts.append(
+                tag("line", x1=self.left, x2=self.width - self.right, y1=y, y2=y, class_="grid")
+            )
+            text = percent(value) if self.y_percent else number(value)
+            parts.append(_text(text, self.left - 6, y + 4, "end"))
+        for value in self._x_ticks():
+            text = percent(value) if self.x_percent else number(value)
+            # The outermost labels are kept inside the drawing.
+            x = self.x(value)
+            anchor = "end" if x > self.width - self.right - 8 else "middle"
+            parts.append(_text(text, min(x, self.width - 2.0), bottom + 15, anchor))
+        parts.append(
+            tag("line", x1=self.left, x2=self.width - self.right, y1=bottom, y2=bottom,
+                class_="axis")
+        )  # fmt: skip
+        middle = (self.left + self.width - self.right) / 2
+        parts.append(_text(self.x_name, middle, self.height - 4, "middle"))
+        return join(parts)
+
+
+def _text(text: str, x: float, y: float, anchor: str) -> Markup:
+    return tag("text", text, x=float(x), y=float(y), text_anchor=anchor)
+
+
+def _widened(span: tuple[float, float]) -> tuple[float, float]:
+    low, high = span
+    if high > low:
+        return low, high
+    pad = abs(low) * 0.1 or 0.5
+    return low - pad, high + pad
+
+
+def responsive(draw: Any, *, wide: tuple[int, int], narrow: tuple[int, int]) -> Markup:
+    """The same drawing in two sizes; the style sheet shows the one that fits the screen."""
+    return tag("div", draw(*wide).svg("wide"), draw(*narrow).svg("narrow"), class_="figure")

@@ -1,0 +1,151 @@
+"""A run folder as training writes it: 60 steps, seven trials, invented numbers."""
+
+import json
+import math
+import random
+from pathlib import Path
+
+import pytest
+
+from reskill_jax.report.reading import wilson
+
+
+def _skill(name, action, kind="general", pattern=None, examples=()):
+    return {
+        "name": name,
+        "when_to_use": f"Whenever the task calls for what {name.replace('-', ' ')} says.",
+        "action": action,
+        "trigger": {"kind": kind, "pattern": pattern},
+        "examples": list(examples),
+    }
+
+
+def _add(skill):
+    return {"operation": "ADD", "name": skill["name"], "skill": skill}
+
+
+def _delete(name):
+    return {"operation": "DELETE", "name": name, "skill": None}
+
+
+OPEN = _skill("open-after-navigation", "open.", "observation_pattern", "is closed")
+AVOID = _skill("avoid-repetitive-loops", "do not look.", "action_pattern", "^look")
+CLEAN = _skill(
+    "clean-before-placement",
+    "if the task says clean, go to sinkbasin.",
+    "action_pattern",
+    "^take .* from",
+    ("take it to the sinkbasin first", "put a dirty thing down"),
+)
+MODIFIED = CLEAN | {"action": "if the task says clean, clean."}
+EXAMINE = _skill("examine-everything", "examine.")
+FRIDGE = _skill("go-to-fridge", "go to fridge.")
+MODIFY = {"operation": "MODIFY", "name": CLEAN["name"], "skill": MODIFIED}
+TRIALS = [  # start, end, operations, gain, decision, reason
+    (3, 11, [_add(AVOID)], 0.06, "accepted", "mean 0.31 above 0.25"),
+    (13, 19, [_add(EXAMINE)], -0.09, "rejected", "mean 0.2 not above 0.29"),
+    (20, 28, [_add(OPEN)], 0.13, "accepted", "mean 0.44 above 0.31"),
+    (30, 37, [_add(CLEAN), _add(FRIDGE)], -0.02, "rejected", "mean 0.35 not above 0.37"),
+    (38, 45, [_add(CLEAN)], 0.07, "accepted", "mean 0.47 above 0.4"),
+    (46, 52, [_delete(AVOID["name"])], 0.01, "retired", "the policy does as well without it"),
+    (53, None, [MODIFY], 0.04, None, ""),
+]  # fmt: skip
+
+
+def write_fake_run(folder, *, steps=60):
+    """Writes the run; the same numbers every time."""
+    chance, folder = random.Random(3), Path(folder)
+    folder.mkdir(parents=True)
+    metrics, evals, life = [], [], []
+
+    def binomial(n, p):
+        return sum(chance.random() < p for _ in range(n))
+
+    def skill_level(step):
+        return 0.16 + 0.38 * (1 - math.exp(-step / 28))
+
+    for step in range(0, steps + 1, 10):
+        for split, factor in (("seen", 1.0), ("unseen", 0.72)):
+            for mode, share in (("bank", 1.0), ("none", 0.8)):
+                episodes = 256
+                rate = binomial(episodes, skill_level(step) * factor * share) / episodes
+                evals.append(
+                    {
+                        "step": step, "split": split, "mode": mode, "success": rate,
+                        "episodes": episodes, "interval": list(wilson(rate, episodes)),
+                    }
+                )  # fmt: skip
+    posterior, totals = None, None
+    for step in range(1, steps + 1):
+        number = next(
+            (
+                i
+                for i, (start, end, *_) in enumerate(TRIALS)
+                if start < step <= (end if end is not None else steps)
+            ),
+            None,
+        )
+        gain = TRIALS[number][3] if number is not None else 0.0
+        if number is None or step == TRIALS[number][0] + 1:
+            posterior, totals = {"alpha": [1.0, 1.0], "beta": [1.0, 1.0]}, [[0, 0], [0, 0]]
+            if number is not None:
+                start, _, operations, *_ = TRIALS[number]
+                life.append(
+                    _event(start, "retirement_started" if number == 5 else "proposed", number + 1,
+                           operations, "contrast: successes do it, failures do not (8 groups)")
+                )  # fmt: skip
+        mean = [a / (a + b) for a, b in zip(posterior["alpha"], posterior["beta"], strict=True)]
+        share = 0.5 if number is None else min(max(0.5 + 3 * (mean[1] - mean[0]), 0.15), 0.85)
+        counts = [128, 0] if number is None else [128 - round(128 * share), round(128 * share)]
+        won = [binomial(n, skill_level(step) + gain * arm) for arm, n in enumerate(counts)]
+        if number is not None:
+            for arm in range(2):
+                weight = 400 / (400 + counts[arm]) if number >= 2 else 1.0
+                posterior["alpha"][arm] = weight * posterior["alpha"][arm] + won[arm]
+                posterior["beta"][arm] = weight * posterior["beta"][arm] + counts[arm] - won[arm]
+                totals[0][arm] += won[arm]
+                totals[1][arm] += counts[arm]
+        skills = 0 if step < 11 else 14 + step / 2
+        metrics.append(
+            {
+                "step": step, "success": sum(won) / 128,
+                "arm_success": [w / n if n else None for w, n in zip(won, counts, strict=True)],
+                "arm_trials": counts, "assignment": [1 - share, share],
+                "posterior": json.loads(json.dumps(posterior)),
+                "trial": None if number is None else number + 1,
+                "horizon": 400.0 if step > 19 else None,
+                "loss": 0.02 * chance.gauss(0, 1), "kl": 0.0004 * step + 0.002 * chance.random(),
+                "entropy": 0.9 - 0.006 * step + 0.02 * chance.random(),
+                "grad_norm": 0.8 + 0.2 * chance.random(), "turns": 12.5 - step / 30,
+                "context_tokens": 190 + skills, "skill_tokens": skills, "truncated": 0.0,
+                "seconds": 38.0 if step == 1 else 3.4 + 0.3 * chance.random(),
+            }
+        )  # fmt: skip
+        if number is not None and TRIALS[number][1] == step:
+            _, _, operations, _, decision, reason = TRIALS[number]
+            event = _event(step, decision, number + 1, operations, reason)
+            event |= {
+                "successes": totals[0],
+                "trials": totals[1],
+                "posterior": metrics[-1]["posterior"],
+            }
+            life.append(event | {"horizon": metrics[-1]["horizon"]})
+    config = {"name": "household-demo", "steps": 60, "seed": 0, "optimizer": {"rate": 4e-4}}
+    (folder / "config.json").write_text(json.dumps(config))
+    for name, lines in (("metrics", metrics), ("eval", evals), ("lifecycle", life)):
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+def _event(step, event, trial, operations, reason):
+    return {
+        "step": step, "event": event, "trial": trial, "operations": operations, "successes": [0, 0],
+        "trials": [0, 0], "posterior": None, "horizon": None, "reason": reason,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def fake_run(tmp_path_factory):
+    """Shared and read only."""
+    return write_fake_run(tmp_path_factory.mktemp("runs") / "household-demo")

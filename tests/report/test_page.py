@@ -1,0 +1,201 @@
+"""The page: self-contained, escaped, complete; markup and plot by hand."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+from reskill_jax.report import write_report
+from reskill_jax.report.charts import beta_interval, smoothed
+from reskill_jax.report.markup import Markup, join, tag
+from reskill_jax.report.plot import Plot, number, ticks
+
+VOID = {"meta", "br"}
+
+
+class Checker(HTMLParser):
+    """Elements must nest; collects attributes that would load something and the text."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loads, self.text, self.scripts = [], [], [], 0
+
+    def handle_starttag(self, name, attributes):
+        if name not in VOID:
+            self.open.append(name)
+        self.scripts += name in ("script", "link", "iframe", "object", "img")
+        for key, value in attributes:
+            if key in ("src", "href", "srcset", "data") or key.startswith("on"):
+                self.loads.append((key, value))
+
+    def handle_endtag(self, name):
+        assert self.open.pop() == name
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def check(path):
+    text = path.read_text(encoding="utf-8")
+    checker = Checker()
+    checker.feed(text)
+    assert checker.open == [] and checker.loads == [] and checker.scripts == 0
+    assert "url(" not in text and "@import" not in text and "http://" not in text
+    assert "nan" not in "".join(re.findall(r' (?:d|x|y|cx|cy|width|height)="([^"]*)"', text))
+    return "".join(checker.text)
+
+
+@pytest.fixture(scope="module")
+def report(fake_run, tmp_path_factory):
+    path, problems = write_report(fake_run, tmp_path_factory.mktemp("page") / "report.html")
+    assert problems == []
+    return path
+
+
+def test_page_is_self_contained_and_tells_everything(report):
+    text = check(report)
+    for part in (
+        "household-demo",
+        "60 of 60 steps",
+        "3 accepted, 2 rejected, 1 pruned or retired",
+        "seen tasks",
+        "unseen tasks",
+        "training rollouts",
+        "without skills",
+        "Trial 7",
+        "… under way",
+        "the policy does as well without it",
+        "open-after-navigation",
+        "if the task says clean, go to sinkbasin.",
+        "in the bank since step 45",
+        "put a dirty thing down",
+        "Tokens in an episode’s context (mean)",
+    ):
+        assert part in text, part
+    source = report.read_text(encoding="utf-8")
+    assert "prefers-color-scheme: dark" in source and 'name="viewport"' in source
+    assert source.count('class="band seen"') == 2  # wide and narrow
+    assert source.count("<details") == 7 + 2  # a card per trial, configuration, events
+
+
+def test_counts_of_a_trial_are_shown(report, fake_run):
+    lines = [json.loads(line) for line in (fake_run / "lifecycle.jsonl").read_text().splitlines()]
+    first = next(line for line in lines if line["event"] == "accepted")
+    won, played = first["successes"][1], first["trials"][1]
+    assert f"{won}/{played} = {100 * won / played:.0f}\u00a0%" in check(report)
+
+
+def test_default_place_and_no_half_page(fake_run, tmp_path):
+    folder = shutil.copytree(fake_run, tmp_path / "run")
+    path, _ = write_report(folder)
+    assert path == folder / "report.html"
+    assert not list(folder.glob("*.partial"))
+
+
+EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>&amp;'
+
+
+def poisoned(value):
+    if isinstance(value, dict):
+        return {key: poisoned(item) for key, item in value.items()} | {EVIL: EVIL}
+    if isinstance(value, list):
+        return [poisoned(item) for item in value]
+    known = ("proposed", "accepted", "rejected", "retired", "retirement_started", "seen", "unseen")
+    keep = (*known, "bank", "none", "ADD", "MODIFY", "DELETE")
+    return EVIL + value if isinstance(value, str) and value not in keep else value
+
+
+def test_every_text_of_a_run_is_escaped(fake_run, tmp_path):
+    folder = shutil.copytree(fake_run, tmp_path / "run")
+    for name in ("metrics", "eval", "lifecycle"):
+        path = folder / f"{name}.jsonl"
+        lines = [poisoned(json.loads(line)) for line in path.read_text().splitlines()]
+        lines[-1] |= {"trial": EVIL}
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines) + EVIL)
+    (folder / "config.json").write_text(json.dumps({"name": EVIL, EVIL: EVIL}))
+    (folder / "skills" / "from-file").mkdir(parents=True)
+    (folder / "skills" / "from-file" / "SKILL.md").write_text(EVIL)
+    path, problems = write_report(folder)
+    assert len(problems) == 3
+    text = check(path)
+    assert EVIL + "open." in text and EVIL + "the policy does as well without it" in text
+    assert "from-file" + EVIL in text
+
+
+@pytest.mark.parametrize("kind", ["empty", "only config", "one step", "interrupted"])
+def test_incomplete_runs(fake_run, tmp_path, kind):
+    folder = shutil.copytree(fake_run, tmp_path / "run")
+    for path in folder.glob("*.jsonl"):
+        lines = path.read_text().splitlines(keepends=True)
+        keep = {"empty": 0, "only config": None, "one step": 1, "interrupted": len(lines) // 2}[
+            kind
+        ]
+        if keep is None:
+            path.unlink()
+        else:
+            path.write_text("".join(lines[:keep]))
+    text = check(write_report(folder)[0])
+    expected = {
+        "empty": "logged nothing yet",
+        "only config": "logged nothing yet",
+        "one step": "step 3 of 60",
+        "interrupted": "interrupted or is still going on: step 30 of 60",
+    }
+    assert expected[kind] in text
+
+
+def test_more_than_two_arms(tmp_path):
+    posterior = {"alpha": [3.0, 4.0, 5.0, 1.0], "beta": [5.0, 5.0, 5.0, 1.0]}
+    logs = {
+        "metrics": [{"step": 1, "trial": 1, "posterior": posterior, "success": 0.5}],
+        "lifecycle": [
+            {"step": 0, "event": "proposed", "trial": 1, "operations": []},
+            {"step": 2, "event": "rejected", "trial": 1, "operations": [], "posterior": posterior,
+             "successes": [2, 3, 4, 0], "trials": [6, 7, 8, 0]},
+        ],
+    }  # fmt: skip
+    for name, lines in logs.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    text = check(write_report(tmp_path)[0])
+    assert "candidate 2" in text and "candidate 3" not in text
+    assert "3/7 = 43\u00a0%4/8 = 50\u00a0%" in text
+
+
+def test_markup_escapes_by_construction():
+    assert tag("p", "<b>", tag("i", "&"), None, False, ["x", ["y"]], class_='"') == (
+        '<p class="&quot;">&lt;b&gt;<i>&amp;</i>xy</p>'
+    )
+    assert tag("meta", charset="utf-8", media=None) == '<meta charset="utf-8">'
+    assert tag("rect", x=1.0, y=0.126) == '<rect x="1" y="0.13"></rect>'
+    assert isinstance(join("a", Markup("<br>")), Markup) and join("a", Markup("<br>")) == "a<br>"
+
+
+def test_ticks_and_numbers():
+    assert ticks(0, 1, 4) == [0, 0.25, 0.5, 0.75, 1]
+    assert ticks(0, 60, 7) == [0, 10, 20, 30, 40, 50, 60]
+    assert ticks(4, 11, 3, whole=True) == [5, 10]
+    assert ticks(4, 6, 4, whole=True) == [4, 5, 6]
+    assert ticks(3, 3, 4) == [3]
+    assert [number(x) for x in (0, 0.25, 1240.4, 3.14159, 3.1e-5, float("nan"))] == [
+        "0", "0.25", "1,240", "3.14", "3.1e-05", "–",
+    ]  # fmt: skip
+
+
+def test_plot_places_points():
+    plot = Plot(200, 100, (0, 10), (0, 1), "x", left=50, right=50, top=10, bottom=10)
+    assert (plot.x(0), plot.x(5), plot.x(10)) == (50, 100, 150)
+    assert (plot.y(0), plot.y(0.5), plot.y(1), plot.y(7)) == (90, 50, 10, 10)
+    plot.line([(0, 0), (10, 1)], "a")
+    plot.line([], "b")
+    plot.band([(0, 0, 1), (10, 0, 1)], "c")
+    assert plot.marks[0] == '<path d="M50,90L150,10" class="line a"></path>'
+    assert 'd="M50,10L150,10L150,90L50,90Z"' in plot.marks[1] and len(plot.marks) == 2
+
+
+def test_interval_and_smoothing():
+    assert beta_interval(1.0, 1.0) == pytest.approx((0.025, 0.975))
+    points = list(enumerate([0.0, 3.0, 6.0]))
+    assert smoothed(points, 3) == [(0, 1.5), (1, 3.0), (2, 4.5)]
+    assert smoothed(points, 3, by=max) == [(0, 3.0), (1, 6.0), (2, 6.0)]
