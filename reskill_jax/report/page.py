@@ -12,6 +12,7 @@ from reskill_jax.report.history import skill_rows, timeline, trial_card, trial_t
 from reskill_jax.report.markup import Markup, join, tag
 from reskill_jax.report.plot import number, percent
 from reskill_jax.report.reading import Run, read_run
+from reskill_jax.skills.skillmd import SkillFileError, import_skill
 
 
 def write_report(
@@ -191,11 +192,19 @@ def _skills(run: Run) -> Markup | None:
             since = f"in the bank since step {life.start}"
             cards.append(_skill_card(life.skill, name, since))
         elif name in files:
-            text = files[name].read_text(encoding="utf-8", errors="replace")
-            cards.append(tag("div", tag("h3", name), tag("pre", text), class_="card"))
+            cards.append(_file_card(files[name], name))
     if not cards:
         return _section("Skills at the end", tag("p", "The bank is empty.", class_="soft"))
     return _section("Skills at the end", tag("div", *cards, class_="cards"))
+
+
+def _file_card(path: Path, name: str) -> Markup:
+    """A skill the lifecycle log does not tell about: it was in the bank from the start."""
+    try:
+        return _skill_card(import_skill(path.parent).to_dict(), name, "in the bank from the start")
+    except SkillFileError:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        return tag("div", tag("h3", name), tag("pre", text), class_="card")
 
 
 def _skill_card(skill: dict[str, Any], name: str, since: str) -> Markup:

@@ -144,7 +144,7 @@ class Plot:
 
     def _x_ticks(self) -> list[float]:
         # There is no step 7.5.
-        return ticks(*self.x_range, max(2, self.width // 110), whole=self.x_name == "step")
+        return ticks(*self.x_range, max(3, self.width // 100), whole=self.x_name == "step")
 
     def _axes(self) -> Markup:
         bottom, parts = self.height - self.bottom, []

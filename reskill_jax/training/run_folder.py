@@ -26,6 +26,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from reskill_jax.skills.skillmd import export_skill
+
 LOGS = ("metrics.jsonl", "eval.jsonl", "lifecycle.jsonl")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -138,7 +140,9 @@ class RunFolder:
                 log.truncate(sizes.get(name, 0))
                 log.seek(0, os.SEEK_END)
 
-    def export_skills(self, skills: Iterable[Any], write: Callable[[Any, Path], Any]) -> None:
+    def export_skills(
+        self, skills: Iterable[Any], write: Callable[[Any, Path], Any] = export_skill
+    ) -> None:
         """Makes skills/ hold exactly these skills.
 
         Args:

@@ -11,6 +11,8 @@ from reskill_jax.report import write_report
 from reskill_jax.report.charts import beta_interval, smoothed
 from reskill_jax.report.markup import Markup, join, tag
 from reskill_jax.report.plot import Plot, number, ticks
+from reskill_jax.skills.skill import Skill, Trigger
+from reskill_jax.skills.skillmd import export_skill
 
 VOID = {"meta", "br"}
 
@@ -122,6 +124,13 @@ def test_every_text_of_a_run_is_escaped(fake_run, tmp_path):
     text = check(path)
     assert EVIL + "open." in text and EVIL + "the policy does as well without it" in text
     assert "from-file" + EVIL in text
+
+
+def test_a_skill_that_was_there_from_the_start(fake_run, tmp_path):
+    folder = shutil.copytree(fake_run, tmp_path / "run")
+    export_skill(Skill("old-one", "Always.", "look.", Trigger("general")), folder / "skills")
+    text = check(write_report(folder)[0])
+    assert "old-oneAlways.look.shownevery turnin the bank from the start" in text
 
 
 @pytest.mark.parametrize("kind", ["empty", "only config", "one step", "interrupted"])

@@ -9,6 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from reskill_jax.skills.skill import Skill as RealSkill
+from reskill_jax.skills.skill import Trigger
+from reskill_jax.skills.skillmd import import_skills
 from reskill_jax.training.run_folder import RunFolder, RunFolderError
 
 
@@ -153,6 +156,13 @@ def test_skills_folder_holds_exactly_the_bank(run):
     run.export_skills([], write_skill)
     assert list(run.skills.iterdir()) == []
     assert not list(run.path.glob("skills.*"))
+
+
+def test_real_skills_are_written_as_skill_md(run):
+    trigger = Trigger("action_pattern", "^go to")
+    skill = RealSkill("open-first", "When it is closed.", "open.", trigger)
+    run.export_skills([skill])
+    assert import_skills(run.skills) == (skill,)
 
 
 def test_a_failed_export_leaves_the_old_skills(run):
