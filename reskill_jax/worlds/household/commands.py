@@ -25,6 +25,7 @@ __all__ = [
     "advance",
     "allowed",
     "begin",
+    "choices",
     "command_symbols",
     "command_text",
     "entity_names",
@@ -63,6 +64,7 @@ class Admissible(NamedTuple):
     """The commands a state understands, by verb and first argument."""
 
     first: chex.Array  # [14, E] bool; verbs without arguments are marked in column 0
+    verbs: chex.Array  # [14] bool: any(first)
 
 
 class Cursor(NamedTuple):
@@ -75,7 +77,7 @@ class Cursor(NamedTuple):
     first_mask: chex.Array  # [E] bool: first arguments that still fit
     second_mask: chex.Array  # [E] bool: second arguments that still fit
     done: chex.Array  # [] bool: the command is unique (or, after a symbol that fits none, dead)
-    choices: chex.Array  # [14, E] bool: Admissible.first of the state
+    choices: chex.Array  # [E] int32: `choices` of the state
 
 
 def _names(game: Game):
@@ -85,15 +87,16 @@ def _names(game: Game):
     )
 
 
-def admissible(game: Game, state: State) -> Admissible:
-    """Finds every admissible verb and first argument.
+def choices(game: Game, state: State):
+    """Finds every admissible verb and first argument, as bits.
 
     Args:
       game: one game.
       state: one state.
 
     Returns:
-      Admissible; the second arguments of a pair come from `second_arguments`.
+      [E] int32, bit v of entity e tells whether some command has verb v and first argument e;
+      verbs without arguments are marked at entity 0.
     """
     num_receptacles = game.recep_stem.shape[0]
     num_objects = game.object_stem.shape[0]
@@ -107,34 +110,66 @@ def admissible(game: Game, state: State) -> Admissible:
     is_held = (jnp.arange(num_objects) == state.held) & (game.object_stem > 0)
     fits = game.can_hold[held, jnp.minimum(index, num_receptacles - 1)]
 
-    def of_object(mask):
-        return jnp.concatenate([jnp.zeros(num_receptacles, bool), mask])
-
-    def of_receptacle(mask):
-        return jnp.concatenate([mask, jnp.zeros(num_objects, bool)])
-
-    alone = jnp.arange(num_receptacles + num_objects) == 0
     reachable = jnp.any(inside & accessible, axis=1)
     visible = jnp.any(inside & near, axis=1)
-    rows = {
-        sy.LOOK: alone,
-        sy.INVENTORY: alone,
-        sy.HELP: alone,
-        sy.GO_TO: of_receptacle(exists & (game.recep_place != state.place)),
-        sy.EXAMINE: jnp.concatenate([here, is_held]),
-        sy.OPEN: of_receptacle(here & game.openable & ~state.opened),
-        sy.CLOSE: of_receptacle(here & game.openable & state.opened),
-        sy.TAKE: of_object((state.held < 0) & game.pickupable & reachable),
-        sy.MOVE: of_object(is_held & jnp.any(accessible & fits)),
-        sy.USE: of_object(game.toggleable & visible),
-        sy.CLEAN: of_object(is_held & game.cleanable & jnp.any(here & game.sink)),
-        sy.HEAT: of_object(is_held & game.heatable & jnp.any(here & game.microwave)),
-        sy.COOL: of_object(is_held & game.coolable & jnp.any(here & game.fridge)),
-        sy.SLICE: of_object(
-            (state.held >= 0) & game.knife[held] & game.sliceable & state.at[:, state.place]
-        ),
+    of_receptacle = {
+        sy.GO_TO: exists & (game.recep_place != state.place),
+        sy.EXAMINE: here,
+        sy.OPEN: here & game.openable & ~state.opened,
+        sy.CLOSE: here & game.openable & state.opened,
     }
-    return Admissible(jnp.stack([rows[verb] for verb in range(len(sy.VERBS))]))
+    of_object = {
+        sy.EXAMINE: is_held,
+        sy.TAKE: (state.held < 0) & game.pickupable & reachable,
+        sy.MOVE: is_held & jnp.any(accessible & fits),
+        sy.USE: game.toggleable & visible,
+        sy.CLEAN: is_held & game.cleanable & jnp.any(here & game.sink),
+        sy.HEAT: is_held & game.heatable & jnp.any(here & game.microwave),
+        sy.COOL: is_held & game.coolable & jnp.any(here & game.fridge),
+        sy.SLICE: (state.held >= 0) & game.knife[held] & game.sliceable & state.at[:, state.place],
+    }
+
+    def bits(rows):
+        return sum(mask.astype(jnp.int32) << verb for verb, mask in rows.items())
+
+    wordless = sum(1 << verb for verb in _NO_ARGUMENT)
+    # A sum, not a concatenation: XLA would work the bits out again wherever they are read.
+    words = jnp.stack(
+        [
+            jnp.pad(bits(of_receptacle), (0, num_objects)),
+            jnp.pad(bits(of_object), (num_receptacles, 0)),
+            jnp.where(jnp.arange(num_receptacles + num_objects) == 0, wordless, 0),
+        ]
+    )
+    return jnp.sum(words, axis=0)
+
+
+def admissible(game: Game, state: State) -> Admissible:
+    """Finds every admissible verb and first argument.
+
+    Args:
+      game: one game.
+      state: one state.
+
+    Returns:
+      Admissible; the second arguments of a pair come from `second_arguments`.
+    """
+    words = choices(game, state)
+    verbs = jnp.arange(len(sy.VERBS), dtype=jnp.int32)
+    return Admissible(((words[None, :] >> verbs[:, None]) & 1).astype(bool), _verbs(words))
+
+
+def _verbs(words):
+    """[14] bool: the verbs that occur in `choices`."""
+    every = jax.lax.reduce(words, np.int32(0), jax.lax.bitwise_or, (0,))
+    return ((every >> jnp.arange(len(sy.VERBS), dtype=jnp.int32)) & 1).astype(bool)
+
+
+def _first_true(mask):
+    """[] int32: the lowest index that is set, 0 for none; much cheaper here than argmax."""
+    index = jnp.arange(mask.shape[0], dtype=jnp.int32)
+    lowest = jnp.min(jnp.where(mask, index, mask.shape[0]))
+    return jnp.where(lowest == mask.shape[0], 0, lowest)
 
 
 def second_arguments(game: Game, state: State, verb, first):
@@ -227,7 +262,7 @@ def allowed(game: Game, cursor: Cursor, *, vocabulary: int = sy.VOCABULARY_SIZE)
     spelled = (position != 0) & (position != 3) & ~cursor.done
     out = jnp.zeros(vocabulary, bool)
     out = out.at[jnp.where(mask & spelled, symbol, vocabulary)].set(True, mode="drop")
-    verbs = jnp.any(cursor.choices, axis=1) & (position == 0) & ~cursor.done
+    verbs = _verbs(cursor.choices) & (position == 0) & ~cursor.done
     out = out.at[sy.FIRST_VERB : sy.FIRST_VERB + len(sy.VERBS)].max(verbs)
     other = jnp.where(cursor.done, sy.PAD, jnp.asarray(_CONNECTOR_SYMBOL)[verb])
     other = jnp.where((position == 3) | cursor.done, other, vocabulary)
@@ -256,12 +291,14 @@ def advance(game: Game, state: State, cursor: Cursor, symbol) -> Cursor:
     is_verb = (chosen >= 0) & (chosen < len(sy.VERBS))
     verb = jnp.where(position == 0, jnp.where(is_verb, chosen, -1), cursor.verb)
     row = jnp.maximum(verb, 0)
-    first_mask = jnp.where(position == 0, cursor.choices[row] & (verb >= 0), cursor.first_mask)
+    first_mask = jnp.where(
+        position == 0, ((cursor.choices >> row) & 1 > 0) & (verb >= 0), cursor.first_mask
+    )
     first_mask &= (position != 1) | (stems == symbol)
     first_mask &= (position != 2) | (numbers == symbol)
     first_left = jnp.sum(first_mask, dtype=jnp.int32)
     first_known = first_left == 1
-    first = jnp.argmax(first_mask).astype(jnp.int32)
+    first = _first_true(first_mask)
 
     two = jnp.asarray(_TAKES_TWO)[row]
     fresh = second_arguments(game, state, verb, first) & first_known & two
@@ -269,7 +306,7 @@ def advance(game: Game, state: State, cursor: Cursor, symbol) -> Cursor:
     second_mask &= (position != 4) | (stems == symbol)
     second_mask &= (position != 5) | (numbers == symbol)
     second_left = jnp.sum(second_mask, dtype=jnp.int32)
-    second = jnp.argmax(second_mask).astype(jnp.int32)
+    second = _first_true(second_mask)
 
     wrong_connector = (position == 3) & (symbol != jnp.asarray(_CONNECTOR_SYMBOL)[row])
     dead = (first_left == 0) | (first_known & two & (second_left == 0)) | wrong_connector

@@ -5,10 +5,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from . import symbols as sy
 from .tables import KNIVES, OBJECT_TYPES, RECEPTACLE_TYPES, TASK_TYPES, TEMPLATES
+from .pddl_writer import write_problem
 from .types import MAX_SHARED, TASK_LENGTH, Game, State
 
 
@@ -437,6 +439,23 @@ def parse(
         ),
     )
     return ParsedGame(game, tuple(language.extra), task)
+
+
+def write(game: Game, extra: Sequence[str] = ()) -> str:
+    """Writes a game as a problem file that ALFWorld loads.
+
+    Names, numbers and the order of every list are the same there. Places are called by number.
+    The goal text is not part of a problem file.
+
+    Args:
+      game: one game, of numpy or jax arrays.
+      extra: texts of the symbols that only this game has.
+
+    Raises:
+      PddlError: the arrays describe nothing a problem file could (names with gaps, an order that
+        is not that of the names, a goal without things of its type).
+    """
+    return write_problem(jax.tree.map(np.asarray, game), extra, PddlError)
 
 
 def pad(parsed: ParsedGame, *, receptacles: int, objects: int) -> ParsedGame:

@@ -31,13 +31,13 @@ def nearby(game: Game, state: State):
       count: [] int32
     """
     num_receptacles = game.recep_stem.shape[0]
-    capacity = min(MAX_SHARED, num_receptacles)
     here = is_here(game, state)
-    rank = jnp.cumsum(here, dtype=jnp.int32)
-    index = jnp.full((capacity,), num_receptacles, jnp.int32)
-    slot = jnp.where(here, rank - 1, capacity)
-    index = index.at[slot].set(jnp.arange(num_receptacles, dtype=jnp.int32), mode="drop")
-    return index, rank[-1]
+    slots = jnp.arange(num_receptacles, dtype=jnp.int32)
+    found = [jnp.int32(-1)]
+    for _ in range(min(MAX_SHARED, num_receptacles)):  # cheaper than a prefix sum and a scatter
+        found.append(jnp.min(jnp.where(here & (slots > found[-1]), slots, num_receptacles)))
+    index = jnp.stack(found[1:])
+    return index, jnp.sum(index < num_receptacles, dtype=jnp.int32)
 
 
 def columns(matrix, index):
@@ -154,7 +154,9 @@ def won(game: Game, state: State):
         | ((task == COOL_FIRST) & game.coolable & state.cool)
     )
     wanted = game.goal_object & treated
-    delivered = jnp.sum(state.inside & wanted[:, None], axis=0, dtype=jnp.int32)  # [R]
+    # Narrow integers: this is the one place that reads a whole matrix at every step.
+    narrow = jnp.uint8 if wanted.shape[0] < 256 else jnp.int32
+    delivered = jnp.sum(state.inside & wanted[:, None], axis=0, dtype=narrow)  # [R]
     most = jnp.max(jnp.where(game.goal_recep, delivered, 0))
     placed = most >= jnp.where(task == TWO, 2, 1)
 
