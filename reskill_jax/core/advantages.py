@@ -68,7 +68,7 @@ def whiten(
     *,
     axis_name: str | None = None,
 ) -> chex.Array:
-    """Shifts and scales to mean 0 and variance 1 (ddof = 1) over the whole mask.
+    """Shifts and scales to mean 0 and variance 1 (ddof = 0) over the whole mask.
 
     Args:
       values: float array of any shape.
@@ -93,7 +93,7 @@ def whiten(
     count = total(mask.astype(values.dtype))
     mean = total(values) / jnp.maximum(count, 1)
     centred = jnp.where(mask, values - mean, 0)
-    variance = total(centred**2) / jnp.maximum(count - 1, 1)
+    variance = total(centred**2) / jnp.maximum(count, 1)
     return centred * jax.lax.rsqrt(variance + eps)
 
 

@@ -57,6 +57,11 @@ def _stirling_rest_difference(x: chex.Array, increase: chex.Array) -> chex.Array
     return -fall * (1 / 12 - squares / 360 + fifth / 1260)
 
 
+def _with_sum(pair: chex.Array) -> chex.Array:
+    """[2, ...] -> [3, ...], the sum of the two behind them."""
+    return jnp.concatenate([pair, jnp.sum(pair, axis=0, keepdims=True)])
+
+
 def _log_beta_binomial(
     successes: chex.Array, failures: chex.Array, alpha: chex.Array, beta: chex.Array
 ) -> chex.Array:
@@ -66,11 +71,12 @@ def _log_beta_binomial(
     swap = failures > successes
     successes, failures = jnp.where(swap, failures, successes), jnp.where(swap, successes, failures)
     alpha, beta = jnp.where(swap, beta, alpha), jnp.where(swap, alpha, beta)
-    return (
-        _log_rising_difference(jnp.ones_like(beta), beta - 1, failures)
-        - _log_rising_difference(alpha, beta, successes)
-        - _log_rising_difference(successes + 1, alpha + beta - 1, failures)
+    differences = _log_rising_difference(
+        jnp.stack([jnp.ones_like(beta), alpha, successes + 1]),
+        jnp.stack([beta - 1, beta, alpha + beta - 1]),
+        jnp.stack([failures, successes, failures]),
     )
+    return differences[0] - differences[1] - differences[2]
 
 
 def _replay(
@@ -105,10 +111,9 @@ def _replay(
         # Raised to the floor, a parameter gains only what is above it.
         bounded = jnp.maximum(value, floor)
         gained = jnp.where(value >= floor, rise, jnp.maximum(value + rise - floor, 0))
-        total, total_gained = jnp.sum(bounded, axis=0), jnp.sum(gained, axis=0)  # [A, grid]
-        gain += jnp.sum(_log_rising_difference(bounded, gained, count), axis=(0, 1))
-        gain -= jnp.sum(_log_rising_difference(total, total_gained, n[0]), axis=0)
-
+        # log BetaBin has these of alpha and beta, less that of alpha + beta.
+        difference = _log_rising_difference(_with_sum(bounded), _with_sum(gained), _with_sum(count))
+        gain += jnp.sum(difference[:2], axis=(0, 1)) - jnp.sum(difference[2], axis=0)
         likelihood += jnp.sum(_log_beta_binomial(count[0], count[1], *bounded[:, :, -1:]))
         return value + count, rise, likelihood, gain
 
