@@ -237,10 +237,10 @@ def command_symbols(game: Game, command: Command):
 
 def begin(game: Game, state: State) -> Cursor:
     """Starts to spell a command in a state."""
-    choices = admissible(game, state).first
-    nothing = jnp.zeros(choices.shape[1], bool)
+    words = choices(game, state)
+    nothing = jnp.zeros(words.shape, bool)
     none = jnp.int32(-1)
-    return Cursor(jnp.int32(0), none, none, none, nothing, nothing, jnp.zeros((), bool), choices)
+    return Cursor(jnp.int32(0), none, none, none, nothing, nothing, jnp.zeros((), bool), words)
 
 
 def allowed(game: Game, cursor: Cursor, *, vocabulary: int = sy.VOCABULARY_SIZE):

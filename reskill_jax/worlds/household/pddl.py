@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from . import symbols as sy
-from .tables import KNIVES, OBJECT_TYPES, RECEPTACLE_TYPES, TASK_TYPES, TEMPLATES
 from .pddl_writer import write_problem
+from .tables import KNIVES, OBJECT_TYPES, RECEPTACLE_TYPES, TASK_TYPES, TEMPLATES
 from .types import MAX_SHARED, TASK_LENGTH, Game, State
 
 
