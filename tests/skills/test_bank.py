@@ -26,25 +26,9 @@ ALWAYS = make("always", "inventory.")
 ARMS = [[OPEN, GO, START, ALWAYS], [ALWAYS, OPEN]]
 
 
-def encode(sentence):
-    """Greedy longest match of symbols."""
-    rest, found = " " + sentence, []
-    while rest:
-        best = max(
-            (i for i, t in enumerate(LANGUAGE) if t and rest.startswith(t)),
-            key=lambda i: len(LANGUAGE[i]),
-            default=1,
-        )
-        if best == 1:
-            return [*found, 1]
-        found.append(best)
-        rest = rest[len(LANGUAGE[best]) :]
-    return found
-
-
 def build(arms=ARMS, **more):
     return banks.build_bank(
-        arms, language=LANGUAGE, encode=encode, slots=SLOTS, width=WIDTH, **more
+        arms, language=LANGUAGE, encode=household.words, slots=SLOTS, width=WIDTH, **more
     )
 
 

@@ -1,0 +1,1 @@
+"""From evidence to a proposed bundle: reservoir, contrast, diagnosis, authoring, verification."""

@@ -1,0 +1,67 @@
+"""Writing a skill from a contrast: name, when to use it, what to do."""
+
+import re
+from collections.abc import Iterable
+
+from reskill_jax.skills.skill import MAX_NAME, Skill, Trigger
+
+from .contrast import Contrast
+from .vocabulary import ActionVocabulary
+
+
+def plain_words(pattern: str) -> str:
+    """A mined pattern as people would say it."""
+    text = pattern.replace("\\d+", "N").replace("\\b", "").lstrip("^")
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+def describe_trigger(trigger: Trigger) -> str:
+    """When a trigger fires, in words."""
+    if trigger.kind == "general":
+        return "Before every action"
+    if trigger.kind == "beginning":
+        return "At the very beginning"
+    words = plain_words(trigger.pattern or "")
+    if trigger.kind == "action_pattern":
+        return f'Right after an action of the form "{words}"'
+    return f'When the latest observation says "{words}"'
+
+
+def _slug(text: str) -> str:
+    return "-".join(re.findall(r"[a-z0-9]+", text.lower()))
+
+
+def write_name(contrast: Contrast, taken: Iterable[str]) -> str:
+    """A kebab-case name that says what the skill does, not taken yet."""
+    directive, trigger = contrast.directive, contrast.trigger
+    parts = ["avoid" if directive.negative else "", directive.verb, directive.noun or ""]
+    if trigger.kind == "beginning":
+        parts.append("first")
+    elif trigger.kind == "action_pattern":
+        parts.append("after " + plain_words(trigger.pattern or ""))
+    elif trigger.kind == "observation_pattern":
+        parts.append("when " + plain_words(trigger.pattern or ""))
+    if directive.condition is not None:
+        parts.append("for " + directive.condition)
+    name = _slug(" ".join(parts))[: MAX_NAME - 4].strip("-")
+    used = set(taken)
+    if name not in used:
+        return name
+    return next(f"{name}-{i}" for i in range(2, len(used) + 3) if f"{name}-{i}" not in used)
+
+
+def write_skill(contrast: Contrast, vocabulary: ActionVocabulary, taken: Iterable[str]) -> Skill:
+    """The skill of a contrast. Raises SkillError, e.g. over 500 characters."""
+    directive = contrast.directive
+    condition = "" if directive.condition is None else f', if the task says "{directive.condition}"'
+    return Skill(
+        name=write_name(contrast, taken),
+        when_to_use=f"{describe_trigger(contrast.trigger)}{condition}.",
+        action=vocabulary.say(directive),
+        trigger=contrast.trigger,
+    )
+
+
+def skill_key(skill: Skill) -> str:
+    """What a skill amounts to, its name and prose aside."""
+    return f"{skill.trigger.kind}|{skill.trigger.pattern or ''}|{skill.action.strip().lower()}"

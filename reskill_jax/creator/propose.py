@@ -1,0 +1,243 @@
+"""From the reservoir to a proposal: contrast, diagnose, recommend, author, verify.
+
+Offline and deterministic given the state. A proposal is a hypothesis: the trial in the rollout
+groups, not this module, finds out whether it helps.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from reskill_jax.skills.skill import DEFAULT_CAPACITY, Bundle, Operation, Skill
+
+from .author import skill_key
+from .contrast import candidates, contrast_table, skill_evidence
+from .diagnosis import update_assertions
+from .recommend import CreatorSettings, Draft, draft_of, recommend
+from .state import CreatorState, Record, remember
+from .verify import verify
+from .vocabulary import ActionVocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    """A bundle to test."""
+
+    id: int
+    kind: str  # "bundle" | "retirement"
+    bundle: Bundle
+    version: tuple[Skill, ...]  # the bank with the bundle applied
+    reason: str
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """No proposal, and why."""
+
+    reason: str
+
+
+def propose(
+    state: CreatorState,
+    skills: Sequence[Skill],
+    *,
+    step: int,
+    vocabulary: ActionVocabulary,
+    compile_trigger: Callable[[str], Any] | None = None,
+    capacity: int = DEFAULT_CAPACITY,
+    settings: CreatorSettings | None = None,
+) -> tuple[CreatorState, Proposal | Refusal]:
+    """Proposes 1-3 operations on the bank, or refuses.
+
+    Args:
+      state: the creator's memory.
+      skills: the bank in use.
+      step: the training step.
+      vocabulary: what can be said in this world.
+      compile_trigger: called with a trigger's pattern; raises TriggerError if the world cannot run
+        it (e.g. `lambda p: compile_dfa(p, language)`).
+      capacity: skills a bank can hold.
+      settings: thresholds.
+
+    Returns:
+      The new state, in which a proposal is pending until `conclude` is called, and the outcome.
+    """
+    settings = settings or CreatorSettings()
+    reservoir = state.reservoir
+    if step < state.next_attempt:
+        return state, Refusal(f"pausing until step {state.next_attempt} after a refusal")
+    if len(reservoir) < settings.min_episodes:
+        return state, Refusal(f"{len(reservoir)} of {settings.min_episodes} episodes so far")
+    won = sum(episode.success for episode in reservoir.episodes)
+    if min(won, len(reservoir) - won) < settings.support:
+        return _refuse(
+            state, step, settings, f"{won} of {len(reservoir)} succeed: nothing to contrast"
+        )
+    rng = state.generator()
+    groups = reservoir.sample_groups(rng, groups=settings.groups)
+    table = contrast_table(groups, vocabulary, support=settings.support)
+    contrasts = (
+        []
+        if table is None
+        else candidates(table, support=settings.support, rate=settings.trigger_rate)
+    )
+    tracked, _ = update_assertions(
+        state.assertions, contrasts, reservoir.episodes, vocabulary, step=step
+    )
+    state = dataclasses.replace(state, assertions=tracked)
+    drafts = recommend(state, skills, groups, contrasts, vocabulary, capacity, settings)
+    blindly: list[Draft] = []
+    if rng.random() < settings.exploration and contrasts:
+        blind = contrasts[int(rng.integers(len(contrasts)))]
+        blindly = draft_of(
+            blind, blind.value, skills, {}, state, vocabulary, capacity, settings, True
+        )
+    state = dataclasses.replace(state, random=dict(rng.bit_generator.state))
+    reasons: list[str] = []
+    for draft in [*blindly, *drafts][: settings.attempts]:
+        reason = verify(draft, state, skills, vocabulary, compile_trigger, capacity, settings)
+        if reason is not None:
+            reasons.append(f"{draft.reason}: {reason}")
+            continue
+        chosen = [draft]
+        for other in drafts if draft not in blindly else ():
+            if _joins(other, chosen, settings) and not any(
+                verify(one, state, skills, vocabulary, compile_trigger, capacity, settings)
+                for one in (other, _join([*chosen, other]))
+            ):
+                chosen.append(other)
+        final = _join(chosen)
+        return _finish(state, step, "bundle", final, skills, capacity)
+    return _refuse(state, step, settings, "; ".join(reasons) or "no contrast is strong enough")
+
+
+def _joins(other: Draft, chosen: Sequence[Draft], settings: CreatorSettings) -> bool:
+    first = chosen[0]
+    operations = sum(len(d.operations) for d in chosen) + len(other.operations)
+    named = {operation.name for d in chosen for operation in d.operations}
+    verbs = {deed[0] for d in chosen for deed in d.deeds}
+    return (
+        other is not first
+        and first.value > 0
+        and operations <= settings.max_operations
+        and other.score >= settings.second_score
+        and other.value >= settings.second_share * first.value
+        and not named & {operation.name for operation in other.operations}
+        and not verbs & {deed[0] for deed in other.deeds}
+    )
+
+
+def _join(drafts: Sequence[Draft]) -> Draft:
+    return Draft(
+        operations=tuple(operation for d in drafts for operation in d.operations),
+        keys=tuple(key for d in drafts for key in d.keys),
+        deeds=tuple(deed for d in drafts for deed in d.deeds),
+        score=drafts[0].score,
+        value=drafts[0].value,
+        reason="; ".join(d.reason for d in drafts),
+    )
+
+
+def _finish(
+    state: CreatorState,
+    step: int,
+    kind: str,
+    draft: Draft,
+    skills: Sequence[Skill],
+    capacity: int,
+) -> tuple[CreatorState, Proposal]:
+    bundle = Bundle(draft.operations)
+    record = Record(
+        id=state.next_id,
+        step=step,
+        kind=kind,
+        bundle=bundle,
+        keys=draft.keys,
+        deeds=draft.deeds,
+        score=draft.score,
+        seen=state.reservoir.seen,
+        reason=draft.reason,
+    )
+    proposal = Proposal(
+        id=record.id,
+        kind=kind,
+        bundle=bundle,
+        version=bundle.apply(skills, capacity=capacity),
+        reason=draft.reason,
+        score=draft.score,
+    )
+    return dataclasses.replace(remember(state, record), refusals=0), proposal
+
+
+def _refuse(
+    state: CreatorState, step: int, settings: CreatorSettings, reason: str
+) -> tuple[CreatorState, Refusal]:
+    pause = min(settings.cooldown * 2**state.refusals, settings.max_cooldown)
+    return (
+        dataclasses.replace(state, next_attempt=step + pause, refusals=min(state.refusals + 1, 16)),
+        Refusal(reason),
+    )
+
+
+def propose_retirement(
+    state: CreatorState,
+    skills: Sequence[Skill],
+    *,
+    step: int,
+    served: Mapping[str, int],
+    vocabulary: ActionVocabulary,
+    settings: CreatorSettings | None = None,
+) -> tuple[CreatorState, Proposal | Refusal]:
+    """Proposes a version without one skill that has served for a while.
+
+    The skill with the least evidence for it goes first: one that the policy has made its own (or
+    that never mattered) shows no contrast any more. Its trial decides whether it may go.
+
+    Args:
+      state: the creator's memory.
+      skills: the bank in use.
+      step: the training step.
+      served: steps each active skill has been in use, by name.
+      vocabulary: what can be said in this world.
+      settings: thresholds.
+    """
+    settings = settings or CreatorSettings()
+    ready = []
+    for skill in skills:
+        key = "retire|" + skill_key(skill)
+        last = max(
+            (
+                r.decided or r.step
+                for r in state.history
+                if key in r.keys and r.kind == "retirement"
+            ),
+            default=None,
+        )
+        if served.get(skill.name, 0) < settings.retire_after:
+            continue
+        if last is not None and step - last < settings.retire_again:
+            continue
+        ready.append((skill, key))
+    if not ready:
+        return state, Refusal("no skill has served long enough since its last trial")
+    rng = state.generator()
+    groups = state.reservoir.sample_groups(rng, groups=settings.groups)
+    state = dataclasses.replace(state, random=dict(rng.bit_generator.state))
+    found = {skill.name: skill_evidence(skill, groups, vocabulary) for skill, _ in ready}
+
+    def order(pair: tuple[Skill, str]) -> tuple[float, int]:
+        evidence = found[pair[0].name]
+        return (0.0 if evidence is None else evidence.value, -served[pair[0].name])
+
+    skill, key = min(ready, key=order)
+    evidence = found[skill.name]
+    draft = Draft(
+        operations=(Operation("DELETE", skill.name),),
+        keys=(key,),
+        deeds=(),
+        score=0.0 if evidence is None else -evidence.score,
+        value=0.0,
+        reason=f"{skill.name} has served {served[skill.name]} steps",
+    )
+    return _finish(state, step, "retirement", draft, skills, len(skills))

@@ -1,0 +1,109 @@
+"""A world's action vocabulary: how actions are abstracted, and how a directive is said.
+
+The creator writes skills only from these words, and from what it finds in observations. It is
+told what can be said, never what is worth saying.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from functools import lru_cache
+
+
+@dataclasses.dataclass(frozen=True)
+class Directive:
+    """What a skill tells the policy: a class of actions to take, or not to take."""
+
+    verb: str
+    noun: str | None = None
+    negative: bool = False
+    condition: str | None = None  # a word of the task
+
+    @property
+    def deed(self) -> tuple[str, str | None, bool]:
+        """The directive without its condition."""
+        return self.verb, self.noun, self.negative
+
+
+@dataclasses.dataclass(frozen=True)
+class Deed:
+    """An action text, abstracted. verb None = not understood."""
+
+    verb: str | None
+    nouns: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class ActionVocabulary:
+    """The words of a world's actions.
+
+    Attributes:
+      verbs: an action begins with one of them ("go to", "open").
+      nouns: type words that may follow, each with a number or without.
+      task_words: words a condition may ask for; None = any word of the goals.
+      encodable: whether the policy can read an action text as a skill.
+      condition_form, negation, ending: how a directive is put together.
+    """
+
+    verbs: tuple[str, ...]
+    nouns: frozenset[str]
+    task_words: tuple[str, ...] | None = None
+    encodable: Callable[[str], bool] = lambda text: True
+    condition_form: str = "if the task says {word}, "
+    negation: str = "do not "
+    ending: str = "."
+
+    def abstract(self, action: str) -> Deed:
+        """The verb and the type words of an action text."""
+        return _abstract(action, self.verbs, self.nouns)
+
+    def follows(self, action: str, directive: Directive) -> bool:
+        """Whether an action does what a directive names (its negation and condition aside)."""
+        deed = self.abstract(action)
+        return deed.verb == directive.verb and (
+            directive.noun is None or directive.noun in deed.nouns
+        )
+
+    def say(self, directive: Directive) -> str:
+        """The directive as the sentence that the policy reads."""
+        condition = (
+            ""
+            if directive.condition is None
+            else self.condition_form.format(word=directive.condition)
+        )
+        negation = self.negation if directive.negative else ""
+        noun = "" if directive.noun is None else " " + directive.noun
+        return f"{condition}{negation}{directive.verb}{noun}{self.ending}"
+
+    def read(self, action: str) -> Directive | None:
+        """The directive that a sentence says; None if it is none of ours."""
+        rest, condition = action, None
+        before, after = self.condition_form.split("{word}")
+        if rest.startswith(before) and after in rest[len(before) :]:
+            condition, rest = rest[len(before) :].split(after, 1)
+        negative = rest.startswith(self.negation)
+        rest = rest.removeprefix(self.negation) if negative else rest
+        if not rest.endswith(self.ending):
+            return None
+        rest = rest[: len(rest) - len(self.ending)]
+        for verb in sorted(self.verbs, key=len, reverse=True):
+            if rest == verb:
+                return Directive(verb, None, negative, condition)
+            if rest.startswith(verb + " ") and rest[len(verb) + 1 :] in self.nouns:
+                return Directive(verb, rest[len(verb) + 1 :], negative, condition)
+        return None
+
+
+@lru_cache(maxsize=65536)
+def _abstract(action: str, verbs: tuple[str, ...], nouns: frozenset[str]) -> Deed:
+    fitting = [v for v in verbs if action == v or action.startswith(v + " ")]
+    if not fitting:
+        return Deed(None, ())
+    verb = max(fitting, key=len)
+    named = re.findall(r"[a-z]+", action[len(verb) :].lower())
+    return Deed(verb, tuple(dict.fromkeys(word for word in named if word in nouns)))
+
+
+def words_of(goal: str) -> frozenset[str]:
+    """The words of a goal text."""
+    return frozenset(re.findall(r"[a-z]+", goal.lower()))
