@@ -1,0 +1,152 @@
+"""Tokenizers: the symbols of a compiled world, and text.
+
+A compiled world speaks in symbols (fixed texts with fixed ids). The policy's own SentencePiece
+model has exactly one token a symbol, with the symbol's id; any other tokenizer gets a table
+symbol -> tokens.
+"""
+
+import importlib
+from collections.abc import Callable, Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import sentencepiece
+
+_SPACE = "\u2581"  # how SentencePiece writes a space inside a piece
+_PAD_PIECE = "<pad>"
+
+
+class Tokenizer:
+    """A SentencePiece model. Picklable, hashable by identity, cheap to keep."""
+
+    def __init__(self, model: bytes) -> None:
+        """Takes a serialised model; raises ValueError if it is none."""
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except (RuntimeError, OSError, ValueError) as error:
+            raise ValueError(f"not a SentencePiece model: {error}") from error
+        self._model = model
+        if self._processor.vocab_size() == 0:
+            raise ValueError("not a SentencePiece model: it has no pieces")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tokenizer":
+        """Reads a .model file; raises ValueError if it is none, OSError if it cannot be read."""
+        try:
+            return cls(Path(path).read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def __reduce__(self) -> tuple:
+        """Pickles as the serialised model."""
+        return Tokenizer, (self._model,)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of tokens V."""
+        return self._processor.vocab_size()
+
+    @property
+    def pad(self) -> int:
+        """Id of the padding token; -1 if the model has none."""
+        return self._processor.pad_id()
+
+    @property
+    def unknown(self) -> int:
+        """Id of the token of text that the model lacks."""
+        return self._processor.unk_id()
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the tokens of a text, taken literally.
+
+        White space counts: a word symbol carries the space before it, so a text that starts in
+        mid-sentence starts with that space. A stretch of text the model lacks is one `unknown`;
+        nothing raises.
+        """
+        # Lone surrogates have no UTF-8; "?" is as unknown as they are.
+        return self._processor.encode(text.encode("utf-8", "replace").decode("utf-8"))
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Returns the text of tokens; padding adds nothing. Raises ValueError on a foreign id."""
+        ids = [int(token) for token in tokens]
+        for token in ids:
+            if not 0 <= token < self.vocabulary_size:
+                raise ValueError(f"token {token} is not in 0..{self.vocabulary_size - 1}")
+        return self._processor.decode(ids)
+
+
+def household() -> Tokenizer:
+    """The tokenizer of the household language; token ids are symbol ids."""
+    return Tokenizer(resources.files(__package__).joinpath("household.model").read_bytes())
+
+
+def build_model(symbols: Sequence[str], *, pad: int = 0, unknown: int = 1) -> bytes:
+    """Builds the SentencePiece model whose piece i is exactly the text symbols[i].
+
+    Nothing is normalised, stripped or prefixed. Every piece costs the same, so the best
+    segmentation is the one with the fewest pieces: a fixed phrase wins over its words.
+
+    Args:
+      symbols: distinct texts; newlines and spaces are part of them.
+      pad: index of the padding symbol (a control piece: never the result of `encode`).
+      unknown: index of the symbol that stands for any other text.
+
+    Returns:
+      The serialised model, the same bytes every time.
+    """
+    schema: Any = importlib.import_module("sentencepiece.sentencepiece_model_pb2")
+    texts = [text for i, text in enumerate(symbols) if i != pad]
+    if len(set(texts)) != len(texts) or not all(texts):
+        raise ValueError("symbols must be distinct and, but for the padding, not empty")
+    if pad == unknown or not all(0 <= i < len(symbols) for i in (pad, unknown)):
+        raise ValueError(f"pad ({pad}) and unknown ({unknown}) must be two of the symbols")
+    model = schema.ModelProto()
+    kinds = schema.ModelProto.SentencePiece
+    for i, text in enumerate(symbols):
+        piece = model.pieces.add()
+        piece.piece = _PAD_PIECE if i == pad else text.replace(" ", _SPACE)
+        piece.score = 0.0 if i in (pad, unknown) else -1.0
+        piece.type = {pad: kinds.CONTROL, unknown: kinds.UNKNOWN}.get(i, kinds.NORMAL)
+    trainer = model.trainer_spec
+    trainer.model_type = schema.TrainerSpec.UNIGRAM
+    trainer.vocab_size = len(symbols)
+    trainer.pad_id, trainer.unk_id, trainer.bos_id, trainer.eos_id = pad, unknown, -1, -1
+    trainer.pad_piece = _PAD_PIECE
+    trainer.unk_piece = model.pieces[unknown].piece
+    trainer.unk_surface = symbols[unknown]
+    normalizer = model.normalizer_spec
+    normalizer.name = "identity"
+    normalizer.add_dummy_prefix = False
+    normalizer.remove_extra_whitespaces = False
+    normalizer.escape_whitespaces = True
+    return model.SerializeToString(deterministic=True)
+
+
+class SymbolTable(NamedTuple):
+    """What each symbol is in the tokens of some tokenizer. V symbols, W = the longest one."""
+
+    tokens: np.ndarray  # [V, W] int32, 0 behind
+    lengths: np.ndarray  # [V] int32
+
+
+def symbol_table(encode: Callable[[str], Sequence[int]], symbols: Sequence[str]) -> SymbolTable:
+    """Tokenizes every symbol on its own.
+
+    For a tokenizer that was not built from the symbols. Tokens of a sequence are the concatenation
+    of its symbols' tokens; its text is exact, even where the tokenizer, given the whole text,
+    would have cut it otherwise.
+
+    Args:
+      encode: text -> token ids, without special tokens around.
+      symbols: V texts; an empty one has no tokens.
+    """
+    found = [[int(token) for token in encode(text)] if text else [] for text in symbols]
+    for text, tokens in zip(symbols, found):
+        if text and not tokens:
+            raise ValueError(f"the tokenizer has no tokens for the symbol {text!r}")
+    table = np.zeros((len(found), max(map(len, found), default=0)), np.int32)
+    for row, tokens in zip(table, found):
+        row[: len(tokens)] = tokens
+    return SymbolTable(table, np.array([len(tokens) for tokens in found], np.int32))

@@ -1,0 +1,81 @@
+"""What one rollout has read and written: tokens, and the decisions among them.
+
+Everything the loss needs is recorded when it is sampled (token in, token out); nothing is
+re-tokenised. Functions are unbatched; callers vmap.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax.numpy as jnp
+
+
+class Transcript(NamedTuple):
+    """One row. L tokens, D decisions, V vocabulary."""
+
+    tokens: chex.Array  # [L] int32, PAD behind
+    length: chex.Array  # [] int32, may exceed L once; see `overflowed`
+    position: chex.Array  # [D] int32: index of the token after which a decision was taken
+    choice: chex.Array  # [D] int32: the token chosen
+    allowed: chex.Array  # [D, V] bool: what could be chosen
+    log_prob: chex.Array  # [D] float32: of the choice, when sampled
+    weight: chex.Array  # [D] float32: 0 where the decision is not to be learned from
+    count: chex.Array  # [] int32
+
+
+def empty(*, capacity: int, decisions: int, vocabulary: int) -> Transcript:
+    """A row with nothing in it."""
+    return Transcript(
+        tokens=jnp.zeros(capacity, jnp.int32),
+        length=jnp.int32(0),
+        position=jnp.zeros(decisions, jnp.int32),
+        choice=jnp.zeros(decisions, jnp.int32),
+        allowed=jnp.zeros((decisions, vocabulary), bool),
+        log_prob=jnp.zeros(decisions, jnp.float32),
+        weight=jnp.zeros(decisions, jnp.float32),
+        count=jnp.int32(0),
+    )
+
+
+def append(transcript: Transcript, symbols: chex.Array, length: chex.Array) -> Transcript:
+    """Adds the first `length` of `symbols` ([K] int32). What exceeds the capacity is dropped."""
+    offset = jnp.arange(symbols.shape[0], dtype=jnp.int32)
+    capacity = transcript.tokens.shape[0]
+    index = jnp.where(offset < length, transcript.length + offset, capacity)
+    return transcript._replace(
+        tokens=transcript.tokens.at[index].set(symbols.astype(jnp.int32), mode="drop"),
+        length=transcript.length + length.astype(jnp.int32),
+    )
+
+
+def decide(
+    transcript: Transcript,
+    choice: chex.Array,
+    allowed: chex.Array,
+    log_prob: chex.Array,
+    *,
+    weight: chex.Array,
+    active: chex.Array,
+) -> Transcript:
+    """Adds one chosen token, and records the decision if there was more than one choice.
+
+    Args:
+      choice: [] int32; allowed: [V] bool; log_prob: [] float; weight: [] float.
+      active: [] bool; False leaves the row as it is.
+    """
+    recorded = active & (jnp.sum(allowed) > 1)
+    slot = jnp.where(recorded, transcript.count, transcript.choice.shape[0])
+    written = transcript._replace(
+        position=transcript.position.at[slot].set(transcript.length - 1, mode="drop"),
+        choice=transcript.choice.at[slot].set(choice, mode="drop"),
+        allowed=transcript.allowed.at[slot].set(allowed, mode="drop"),
+        log_prob=transcript.log_prob.at[slot].set(log_prob, mode="drop"),
+        weight=transcript.weight.at[slot].set(weight, mode="drop"),
+        count=transcript.count + recorded.astype(jnp.int32),
+    )
+    return append(written, choice[None], active.astype(jnp.int32))
+
+
+def overflowed(transcript: Transcript) -> chex.Array:
+    """Whether the row ran out of capacity. [] bool."""
+    return transcript.length > transcript.tokens.shape[0]
