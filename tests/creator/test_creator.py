@@ -323,3 +323,19 @@ def test_conclude_checks_its_arguments(opened):
     assert done.history[-1].outcome == "accepted" and done.history[-1].decided == 20
     with pytest.raises(ValueError, match="no pending proposal"):
         conclude(done, proposal.id, "accepted", step=20)
+
+
+def test_a_vague_skill_gets_a_narrower_trigger(opened):
+    vague = Skill("open-always", "w", "open.", Trigger("general"))
+    state, proposal = ask(opened, (vague,))
+    operation = proposal.bundle.operations[0]
+    assert (operation.operation, operation.name) == ("MODIFY", "open-always")
+    assert operation.skill.trigger == Trigger("observation_pattern", "is closed")
+    assert operation.skill.action == "open."
+    # The narrow one is not made vague again.
+    narrow = conclude(state, proposal.id, "accepted", step=20)
+    _, later = ask(narrow, proposal.version, step=20)
+    actions = [skill.action for skill in getattr(later, "version", proposal.version)]
+    assert actions.count("open.") == 1
+    kept = next(s for s in getattr(later, "version", proposal.version) if s.action == "open.")
+    assert kept.trigger == operation.skill.trigger
