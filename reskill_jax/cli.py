@@ -1,0 +1,289 @@
+"""The command `reskill`: train, eval, skills, report.
+
+Everything heavy is imported inside the commands, so that help and mistakes answer at once. What a
+person did wrong is one line on stderr and an exit code: 2 for the command line and the
+configuration, 1 for everything else, 130 for Ctrl-C. RESKILL_DEBUG=1 or --debug shows tracebacks.
+"""
+
+import difflib
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from reskill_jax.cli_arguments import EvalArguments
+
+USAGE = """\
+usage: reskill COMMAND [OPTIONS]
+
+Train an LLM agent with GRPO while a library of skills evolves beside it.
+
+commands:
+  train     train a policy and its skills; writes runs/NAME/
+  eval      play the policy of a run, with and without its skills
+  skills    list, show or export the skills of a run
+  report    write the HTML page of a run
+
+reskill COMMAND --help shows the options of a command; --debug shows tracebacks."""
+
+SKILLS_USAGE = """\
+usage: reskill skills {list,show,export} RUN [OPTIONS]
+
+  reskill skills list RUN             names and actions
+  reskill skills show RUN NAME        the SKILL.md of one skill
+  reskill skills export RUN FOLDER    write FOLDER/NAME/SKILL.md for every skill
+
+RUN is a folder, or the name of one in runs/."""
+
+
+class CommandLineError(ValueError):
+    """A mistake on the command line; the message is one line."""
+
+
+# --- commands -----------------------------------------------------------------------------------
+
+
+def train(arguments: Sequence[str]) -> int:
+    """`reskill train`."""
+    from reskill_jax.cli_arguments import parse_train
+
+    config, resume = parse_train(arguments)
+
+    from rich.console import Console
+
+    from reskill_jax.training import loop
+
+    console = Console()
+
+    try:
+        loop.train(config, resume=resume, console=console)
+    except KeyboardInterrupt:
+        run = _shell_words(config)
+        console.print(f"\ninterrupted; go on with: reskill train {run} --resume", highlight=False)
+        return 130
+
+    from reskill_jax.report import read_run, summary_lines, write_report
+
+    folder = Path(config.root) / config.name
+    page, problems = write_report(folder)
+    for problem in problems:
+        print(f"reskill: {problem}", file=sys.stderr)
+    lines = ["", *summary_lines(read_run(folder)), ""]
+    lines += [f"{'report':<14}{page}", f"{'skills':<14}{folder / 'skills'}"]
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """`reskill eval`."""
+    from reskill_jax.cli_arguments import EvalArguments, parse
+
+    parsed = parse(EvalArguments, arguments, prog="reskill eval")
+    run = find_run(parsed.run)
+    if parsed.games is not None and not parsed.games.exists():
+        raise CommandLineError(f"--games {parsed.games}: there is no such file or folder")
+    if parsed.games is not None and parsed.world != "alfworld":
+        raise CommandLineError("--games needs --world alfworld")
+    if parsed.tasks is not None and parsed.tasks < 1:
+        raise CommandLineError(f"--tasks must be at least 1, got {parsed.tasks}")
+    from rich.console import Console
+
+    console = Console()
+    lines = _play(run, parsed, console)
+    if parsed.output is not None:
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        parsed.output.write_text(text, encoding="utf-8")
+    console.print(_evaluation_table(lines))
+    return 0
+
+
+def _play(run: Path, arguments: "EvalArguments", console: "Console") -> list[dict[str, Any]]:
+    """Lines as in eval.jsonl, one per split and mode."""
+    from reskill_jax.training import evaluate as evaluation
+
+    games = arguments.games
+    if games is None and arguments.world == "alfworld" and os.environ.get("ALFWORLD_DATA"):
+        games = Path(os.environ["ALFWORLD_DATA"])
+    return evaluation.evaluate_run(  # type: ignore[attr-defined, unused-ignore]
+        run,
+        step=arguments.step,
+        world=arguments.world,
+        splits=arguments.splits,
+        modes=arguments.modes,
+        games=games,
+        tasks=arguments.tasks,
+        console=console,
+    )
+
+
+def _evaluation_table(lines: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    table = Table("split", "skills", "success", "95 % interval", "episodes")
+    for line in lines:
+        low, high = line["interval"]
+        table.add_row(
+            str(line["split"]),
+            {"bank": "in use"}.get(line["mode"], str(line["mode"])),
+            f"{100 * line['success']:.1f} %",
+            f"{100 * low:.1f} – {100 * high:.1f} %",
+            str(line["episodes"]),
+        )
+    return table
+
+
+def skills(arguments: Sequence[str]) -> int:
+    """`reskill skills list | show | export`."""
+    actions = {"list": _list_skills, "show": _show_skill, "export": _export_skills}
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(SKILLS_USAGE)
+        return 0 if arguments else 2
+    if arguments[0] not in actions:
+        raise CommandLineError(_unknown("reskill skills", arguments[0], actions))
+    return actions[arguments[0]](arguments[1:])
+
+
+def _list_skills(arguments: Sequence[str]) -> int:
+    from reskill_jax.cli_arguments import SkillsListArguments, parse
+
+    parsed = parse(SkillsListArguments, arguments, prog="reskill skills list")
+    found = _read_skills(parsed.run)
+    if not found:
+        print("the bank is empty")
+    width = max((len(skill.name) for skill in found), default=0)
+    for skill in found:
+        trigger = skill.trigger
+        shown = trigger.kind if trigger.pattern is None else f"{trigger.kind} {trigger.pattern}"
+        print(f"{skill.name:<{width}}  {' '.join(skill.action.split())}  [{shown}]")
+    return 0
+
+
+def _show_skill(arguments: Sequence[str]) -> int:
+    from reskill_jax.cli_arguments import SkillsShowArguments, parse
+    from reskill_jax.skills.skillmd import to_markdown
+    from reskill_jax.training.config_file import nearest
+
+    parsed = parse(SkillsShowArguments, arguments, prog="reskill skills show")
+    found = {skill.name: skill for skill in _read_skills(parsed.run)}
+    if parsed.name not in found:
+        near = nearest(parsed.name, found)
+        hint = f"did you mean {near}?" if near else f"there is: {', '.join(found) or 'none'}"
+        raise CommandLineError(f"the run has no skill called '{parsed.name}'; {hint}")
+    print(to_markdown(found[parsed.name]), end="")
+    return 0
+
+
+def _export_skills(arguments: Sequence[str]) -> int:
+    from reskill_jax.cli_arguments import SkillsExportArguments, parse
+    from reskill_jax.skills.skillmd import export_skills
+
+    parsed = parse(SkillsExportArguments, arguments, prog="reskill skills export")
+    for path in export_skills(_read_skills(parsed.run), parsed.folder):
+        print(path)
+    return 0
+
+
+def _read_skills(run: str) -> Sequence[Any]:
+    from reskill_jax.skills.skillmd import import_skills
+
+    folder = find_run(run) / "skills"
+    return import_skills(folder) if folder.is_dir() else ()
+
+
+def report(arguments: Sequence[str]) -> int:
+    """`reskill report`."""
+    from reskill_jax.cli_arguments import ReportArguments, parse
+    from reskill_jax.report import write_report
+
+    parsed = parse(ReportArguments, arguments, prog="reskill report")
+    page, problems = write_report(find_run(parsed.run), parsed.output)
+    for problem in problems:
+        print(f"reskill: {problem}", file=sys.stderr)
+    print(page)
+    return 0
+
+
+def find_run(run: str) -> Path:
+    """The folder of a run given as a folder or as a name in runs/."""
+    for folder in (Path(run), Path("runs") / run):
+        if folder.is_dir():
+            return folder
+    known = sorted(p.parent.name for p in Path("runs").glob("*/config.json"))
+    hint = f"runs/ holds: {', '.join(known)}" if known else "there is no run in runs/ yet"
+    raise CommandLineError(f"there is no run '{run}'; {hint}")
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": train,
+    "eval": evaluate,
+    "skills": skills,
+    "report": report,
+}
+
+
+def _unknown(prog: str, word: str, known: Any) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"expected one of: {', '.join(known)}"
+    return f"{prog} has no command '{word}'; {hint}"
+
+
+def _shell_words(config: Any) -> str:
+    root = "" if config.root == type(config)().root else f" --root {shlex.quote(str(config.root))}"
+    return f"--name {shlex.quote(config.name)}{root}"
+
+
+# --- entry --------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns the exit code; the entry point of `reskill`."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words or os.environ.get("RESKILL_DEBUG", "") not in ("", "0")
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0 if words else 2
+    if words[0] == "--version":
+        from reskill_jax import __version__
+
+        print(f"reskill {__version__}")
+        return 0
+    try:
+        if words[0] not in COMMANDS:
+            raise CommandLineError(_unknown("reskill", words[0], COMMANDS))
+        return COMMANDS[words[0]](words[1:])
+    except KeyboardInterrupt:
+        print("reskill: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # e.g. `reskill skills list | head`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (nothing may flush the pipe at exit)
+        return 0
+    except Exception as error:
+        if debug or not _is_expected(error):
+            raise
+        print(f"reskill: {_message(error)}", file=sys.stderr)
+        return 2 if type(error).__name__ in ("CommandLineError", "ConfigError") else 1
+
+
+def _is_expected(error: Exception) -> bool:
+    """Errors of ours and of the system say what is wrong; anything else is a defect of ours."""
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] == "reskill_jax"
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    # Under `python -m` this file is a second module with classes of its own.
+    from reskill_jax.cli import main as entry
+
+    sys.exit(entry())
