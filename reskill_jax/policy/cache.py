@@ -6,34 +6,44 @@ dropped. Slots are the minor axis: of the layouts measured on CPU this one reads
 (attention is what reads) at no measurable price for the scatter.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 _MASKED = -1e30  # finite: a row without a single key must not turn into NaN
 
 
 class Cache(NamedTuple):
-    """Keys (rotated) and values of every layer. S slots, K key/value heads, H head width."""
+    """Keys (rotated) and values of every layer. S slots, K key/value heads, H head width.
 
-    keys: tuple[chex.Array, ...]  # per layer [N, K, H, S]
-    values: tuple[chex.Array, ...]  # per layer [N, K, H, S]
+    The slots lie in a few blocks of W each (the last may be smaller). A block is an array of its
+    own: attention over the first blocks then reads them where they are, while a slice of one large
+    array would be copied on every call, which costs as much as the attention itself.
+    """
+
+    keys: tuple[tuple[chex.Array, ...], ...]  # per layer, per block [N, K, H, W]
+    values: tuple[tuple[chex.Array, ...], ...]  # per layer, per block [N, K, H, W]
     lengths: chex.Array  # [N] int32 tokens held by each row
 
     @property
     def capacity(self) -> int:
         """Number of slots S."""
-        return self.keys[0].shape[-1]
+        return sum(block.shape[-1] for block in self.keys[0])
 
 
-def attention_spans(capacity: int) -> tuple[int, ...]:
-    """Static numbers of slots worth compiling attention for, ascending, the last one `capacity`."""
-    if capacity < 128:
-        return (capacity,)
-    return tuple(-(-capacity * quarter // 4) for quarter in (1, 2, 3, 4))
+def block_sizes(capacity: int, blocks: int | None = None) -> tuple[int, ...]:
+    """Splits a capacity into `blocks` nearly equal sizes; None = one per 96 slots, at most 4."""
+    if blocks is None:
+        blocks = max(1, min(4, capacity // 96))
+    if not 1 <= blocks <= capacity:
+        raise ValueError(f"a cache of {capacity} slots cannot have {blocks} blocks")
+    size = -(-capacity // blocks)
+    return tuple(min(size, capacity - start) for start in range(0, capacity, size))
 
 
 def write_slots(lengths: chex.Array, counts: chex.Array, chunk: int, capacity: int) -> chex.Array:
@@ -43,61 +53,88 @@ def write_slots(lengths: chex.Array, counts: chex.Array, chunk: int, capacity: i
     return jnp.where(offset < counts[:, None], jnp.minimum(slots, capacity), capacity)
 
 
-def write(buffer: chex.Array, new: chex.Array, slots: chex.Array) -> chex.Array:
-    """Scatters new [N, C, K, H] into buffer [N, K, H, S]; slots outside are dropped."""
-    rows = jnp.arange(buffer.shape[0])[:, None]
-    return buffer.at[rows, :, :, slots].set(new.astype(buffer.dtype), mode="drop")
+def write(
+    blocks: Sequence[chex.Array], new: chex.Array, slots: chex.Array
+) -> tuple[chex.Array, ...]:
+    """Scatters new [N, C, K, H] into blocks [N, K, H, W]; slots [N, C] outside are dropped."""
+    rows = jnp.arange(new.shape[0])[:, None]
+    written, start = [], 0
+    for block in blocks:
+        width = block.shape[-1]
+        # Slots before this block must not count from its end.
+        inside = jnp.where(slots >= start, slots - start, width)
+        new = new.astype(block.dtype)
+        written.append(block.at[rows, :, :, inside].set(new, mode="drop"))
+        start += width
+    return tuple(written)
 
 
 def attend(
     query: chex.Array,
-    keys: chex.Array,
-    values: chex.Array,
+    keys: Sequence[chex.Array],
+    values: Sequence[chex.Array],
     positions: chex.Array,
-    *,
-    spans: Sequence[int],
 ) -> chex.Array:
     """Grouped-query attention of each row's queries to its own slots up to their positions.
 
+    Only the first blocks, as many as cover every position (found on the device), are read, so a
+    short context does not pay for the capacity.
+
     Args:
       query: [N, C, K, G, H], rotated; G query heads share one key/value head.
-      keys: [N, K, H, S].
-      values: [N, K, H, S].
+      keys: blocks [N, K, H, W].
+      values: blocks [N, K, H, W].
       positions: [N, C] int32; slot s is seen iff s <= position.
-      spans: static, ascending; the attention reads only the smallest span that covers every
-        position (chosen on the device), so short contexts do not pay for the capacity.
 
     Returns:
       [N, C, K, G, H], of the query's dtype.
     """
-    if len(spans) == 1:
-        return _attend_prefix(spans[0], query, keys, values, positions)
-    furthest = jnp.max(positions)
-    branch = jnp.sum(furthest >= jnp.asarray(spans[:-1], jnp.int32))
+    ends = np.cumsum([block.shape[-1] for block in keys])
+    if len(ends) == 1:
+        return _attend_blocks(1, query, keys, values, positions)
+    branch = jnp.sum(jnp.max(positions) >= jnp.asarray(ends[:-1], jnp.int32))
 
-    def branch_of(span: int):
-        return lambda *operands: _attend_prefix(span, *operands)
+    def reading(blocks: int):
+        return lambda *operands: _attend_blocks(blocks, *operands)
 
-    branches = [branch_of(span) for span in spans]
-    return jax.lax.switch(branch, branches, query, keys, values, positions)
+    branches = [reading(blocks + 1) for blocks in range(len(ends))]
+    return jax.lax.switch(branch, branches, query, tuple(keys), tuple(values), positions)
 
 
-def _attend_prefix(
-    span: int, query: chex.Array, keys: chex.Array, values: chex.Array, positions: chex.Array
+def _attend_blocks(
+    blocks: int,
+    query: chex.Array,
+    keys: Sequence[chex.Array],
+    values: Sequence[chex.Array],
+    positions: chex.Array,
 ) -> chex.Array:
+    """The attention of `attend` over the first `blocks` blocks: one softmax over all of them."""
     n, c, k, g, h = query.shape
-    keys, values = keys[..., :span], values[..., :span]
-    folded = query.transpose(0, 2, 3, 1, 4).reshape(n, k, g * c, h)
-    scores = jnp.einsum(
-        "nkqh,nkhs->nkqs", folded, keys, preferred_element_type=jnp.float32
-    ).reshape(n, k, g, c, span) * (h**-0.5)
-    seen = jnp.arange(span, dtype=jnp.int32) <= positions[..., None]
-    scores = jnp.where(seen[:, None, None], scores, _MASKED)
-    weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
-    total = jnp.sum(weights, axis=-1, keepdims=True)
-    weights = weights.astype(query.dtype).reshape(n, k, g * c, span)
-    mixed = jnp.einsum("nkqs,nkhs->nkqh", weights, values, preferred_element_type=jnp.float32)
-    mixed = mixed / total.reshape(n, k, g * c, 1)  # normalise H numbers instead of S
+    folded = query.transpose(0, 2, 3, 1, 4).reshape(n, k, g * c, h) * jnp.asarray(
+        h**-0.5, query.dtype
+    )
+    scores, start = [], 0
+    for block in keys[:blocks]:
+        width = block.shape[-1]
+        raw = jnp.einsum("nkqh,nkhs->nkqs", folded, block, preferred_element_type=jnp.float32)
+        seen = jnp.arange(start, start + width, dtype=jnp.int32) <= positions[..., None]
+        raw = jnp.where(seen[:, None, None], raw.reshape(n, k, g, c, width), _MASKED)
+        scores.append(raw.reshape(n, k, g * c, width))
+        start += width
+    peaks = [jnp.max(block, axis=-1, keepdims=True) for block in scores]
+    peak = functools.reduce(jnp.maximum, peaks)
+    mixed = jnp.zeros((n, k, g * c, h), jnp.float32)
+    total = jnp.zeros((n, k, g * c, 1), jnp.float32)
+    for score, block in zip(scores, values):
+        weights = jnp.exp(score - peak)
+        total += jnp.sum(weights, axis=-1, keepdims=True)
+        mixed += jnp.einsum(
+            "nkqs,nkhs->nkqh",
+            weights.astype(query.dtype),
+            block,
+            preferred_element_type=jnp.float32,
+        )
+    mixed = mixed / total  # normalise H numbers instead of S
     return mixed.astype(query.dtype).reshape(n, k, g, c, h).transpose(0, 3, 1, 2, 4)
 
 

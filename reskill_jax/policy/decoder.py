@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .cache import Cache, attend, attend_causal, attention_spans, write, write_slots
+from .cache import Cache, attend, attend_causal, block_sizes, write, write_slots
 
 Params = Mapping[str, Any]
 
@@ -127,14 +127,23 @@ def unembed(params: Params, hidden: chex.Array, *, config: DecoderConfig) -> che
     return _Decoder(config).apply({"params": params}, hidden, method="unembed")
 
 
-def init_cache(config: DecoderConfig, batch: int, capacity: int) -> Cache:
-    """Returns an empty cache of `batch` rows with room for `capacity` tokens each."""
+def init_cache(
+    config: DecoderConfig, batch: int, capacity: int, *, blocks: int | None = None
+) -> Cache:
+    """Returns an empty cache of `batch` rows with room for `capacity` tokens each.
+
+    `blocks`: in how many pieces attention can skip what is not filled yet; see `cache.Cache`.
+    """
     if batch < 1 or capacity < 1:
         raise ValueError(f"a cache needs batch >= 1 and capacity >= 1, not {batch} and {capacity}")
-    shape = (batch, config.kv_heads, config.head_dim, capacity)
+    shape = (batch, config.kv_heads, config.head_dim)
+    sizes = block_sizes(capacity, blocks)
 
-    def buffers() -> tuple[chex.Array, ...]:
-        return tuple(jnp.zeros(shape, config.dtype) for _ in range(config.layers))
+    def buffers() -> tuple[tuple[chex.Array, ...], ...]:
+        return tuple(
+            tuple(jnp.zeros((*shape, size), config.dtype) for size in sizes)
+            for _ in range(config.layers)
+        )
 
     return Cache(keys=buffers(), values=buffers(), lengths=jnp.zeros((batch,), jnp.int32))
 
@@ -146,7 +155,6 @@ def extend(
     counts: chex.Array,
     *,
     config: DecoderConfig,
-    spans: tuple[int, ...] | None = None,
 ) -> tuple[chex.Array, Cache]:
     """Appends counts[n] tokens to row n of the cache; gives the same hidden as `forward` would.
 
@@ -160,7 +168,6 @@ def extend(
       tokens: [N, C] int32, row n's new tokens first; anything behind them.
       counts: [N] int32 in 0..C; a row with 0 is left exactly as it was.
       config: static.
-      spans: static; see `cache.attend`. None = quarters of the capacity.
 
     Returns:
       (hidden [N, D] of each row's last new token, finite but meaningless where counts is 0; the
@@ -171,12 +178,7 @@ def extend(
     chex.assert_equal_shape_prefix([tokens, counts, cache.lengths], 1)
     if len(cache.keys) != config.layers:
         raise ValueError(f"the cache has {len(cache.keys)} layers, the decoder {config.layers}")
-    spans = attention_spans(cache.capacity) if spans is None else spans
-    if not spans or spans[-1] != cache.capacity or list(spans) != sorted(set(spans)):
-        raise ValueError(f"spans must ascend to the capacity {cache.capacity}: {spans}")
-    result: Any = _Decoder(config).apply(
-        {"params": params}, cache, tokens, counts, spans, method="extend"
-    )
+    result: Any = _Decoder(config).apply({"params": params}, cache, tokens, counts, method="extend")
     return result
 
 
@@ -351,13 +353,13 @@ class _Decoder(nn.Module):
         return _matmul(hidden, matrix.astype(hidden.dtype), jnp.float32)
 
     def extend(
-        self, cache: Cache, tokens: chex.Array, counts: chex.Array, spans: tuple[int, ...]
+        self, cache: Cache, tokens: chex.Array, counts: chex.Array
     ) -> tuple[chex.Array, Cache]:
         chunk = tokens.shape[1]
         counts = jnp.clip(counts.astype(jnp.int32), 0, chunk)
         positions = cache.lengths[:, None] + jnp.arange(chunk, dtype=jnp.int32)
         slots = write_slots(cache.lengths, counts, chunk, cache.capacity)
-        # Queries behind a row's count are never used: let them not widen the attention span.
+        # Queries behind a row's count are never used: let them not widen what attention reads.
         newest = jnp.where(counts > 0, cache.lengths + counts - 1, 0)
         seen = jnp.minimum(positions, newest[:, None])
         last = jnp.maximum(counts - 1, 0)[:, None]
@@ -372,7 +374,7 @@ class _Decoder(nn.Module):
                 query = jnp.take_along_axis(query, last[..., None, None, None], axis=1)
                 x = jnp.take_along_axis(x, last[..., None], axis=1)
                 seen = jnp.take_along_axis(seen, last, axis=1)
-            x = block.finish(x, attend(query, keys[i], values[i], seen, spans=spans))
+            x = block.finish(x, attend(query, keys[i], values[i], seen))
         lengths = jnp.minimum(cache.lengths + counts, cache.capacity)
         hidden = _rms_norm(x[:, 0], self.final_norm, self.config.norm_eps)
         return hidden, Cache(keys=tuple(keys), values=tuple(values), lengths=lengths)

@@ -17,7 +17,7 @@ CONFIG = decoder.DecoderConfig(
     vocabulary=37, width=16, layers=3, heads=4, kv_heads=2, mlp=24, qk_norm=True
 )
 ROWS, LENGTH, CAPACITY, CHUNK = 4, 30, 40, 6
-SPANS = (8, 20, 40)
+BLOCKS = 3  # of 14, 14 and 12 slots
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +35,13 @@ def reference(params, tokens):
     return np.asarray(forward(params, tokens))
 
 
-@functools.partial(jax.jit, static_argnames=("spans",))
-def extend(params, cache, tokens, counts, spans=SPANS):
-    return decoder.extend(params, cache, tokens, counts, config=CONFIG, spans=spans)
+def empty(capacity=CAPACITY, blocks=BLOCKS):
+    return decoder.init_cache(CONFIG, ROWS, capacity, blocks=blocks)
+
+
+@jax.jit
+def extend(params, cache, tokens, counts):
+    return decoder.extend(params, cache, tokens, counts, config=CONFIG)
 
 
 @functools.partial(jax.jit, static_argnames=("config",))
@@ -141,7 +145,7 @@ def test_forward_in_blocks_is_the_same_as_in_one(params):
 
 
 def test_token_by_token_gives_the_hidden_states_of_the_full_pass(params, tokens, reference):
-    cache = decoder.init_cache(CONFIG, ROWS, CAPACITY)
+    cache = empty()
     ones = jnp.ones(ROWS, jnp.int32)
     for i in range(LENGTH):
         hidden, cache = extend(params, cache, tokens[:, i : i + 1], ones)
@@ -152,7 +156,7 @@ def test_token_by_token_gives_the_hidden_states_of_the_full_pass(params, tokens,
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_ragged_chunks_give_the_hidden_states_of_the_full_pass(params, tokens, reference, data):
-    cache = decoder.init_cache(CONFIG, ROWS, CAPACITY)
+    cache = empty()
     lengths = np.zeros(ROWS, int)
     counts_of = st.lists(st.integers(0, CHUNK), min_size=ROWS, max_size=ROWS)
     for counts in data.draw(st.lists(counts_of, min_size=1, max_size=9)):
@@ -169,46 +173,61 @@ def test_ragged_chunks_give_the_hidden_states_of_the_full_pass(params, tokens, r
 
 
 def test_rows_without_new_tokens_are_left_exactly_as_they_were(params, tokens):
-    cache = decoder.init_cache(CONFIG, ROWS, CAPACITY)
+    cache = empty()
     _, before = extend(params, cache, tokens[:, :CHUNK], jnp.array([6, 3, 0, 1]))
     _, after = extend(params, before, tokens[:, :CHUNK], jnp.array([0, 2, 0, 0]))
-    for old, new in zip(before.keys + before.values, after.keys + after.values):
+    for old, new in zip(
+        jax.tree.leaves(before[:2])[::BLOCKS], jax.tree.leaves(after[:2])[::BLOCKS]
+    ):
         np.testing.assert_array_equal(old[jnp.array([0, 2, 3])], new[jnp.array([0, 2, 3])])
         assert (old[1] != new[1]).any(axis=(0, 1)).nonzero()[0].tolist() == [3, 4]
 
 
 def test_past_the_capacity_tokens_are_dropped_and_other_rows_are_right(params, tokens, reference):
-    cache = decoder.init_cache(CONFIG, ROWS, 8)
-    spans = (8,)
-    _, cache = extend(params, cache, tokens[:, :6], jnp.array([6, 6, 2, 6]), spans=spans)
-    kept = cache.keys[0][0, :, :, :6]
-    hidden, cache = extend(params, cache, tokens[:, 6:12], jnp.array([6, 2, 0, 1]), spans=spans)
+    cache = empty(8, 1)
+    _, cache = extend(params, cache, tokens[:, :6], jnp.array([6, 6, 2, 6]))
+    kept = cache.keys[0][0][0, :, :, :6]
+    hidden, cache = extend(params, cache, tokens[:, 6:12], jnp.array([6, 2, 0, 1]))
     np.testing.assert_array_equal(cache.lengths, [8, 8, 2, 7])
-    np.testing.assert_array_equal(cache.keys[0][0, :, :, :6], kept)
+    np.testing.assert_array_equal(cache.keys[0][0][0, :, :, :6], kept)
     np.testing.assert_allclose(hidden[1], reference[1, 7], atol=1e-5)
     np.testing.assert_allclose(hidden[3], reference[3, 6], atol=1e-5)
-    _, full = extend(params, cache, tokens[:, :6], jnp.array([6, 6, 0, 0]), spans=spans)
+    _, full = extend(params, cache, tokens[:, :6], jnp.array([6, 6, 0, 0]))
     chex.assert_trees_all_equal(full, cache)
 
 
-def test_every_span_gives_the_same(params, tokens):
-    cache = decoder.init_cache(CONFIG, ROWS, CAPACITY)
-    for counts in ([6, 2, 0, 1], [6, 6, 0, 6], [6, 6, 6, 6], [6, 1, 6, 1]):
-        wide, one = extend(params, cache, tokens[:, :6], jnp.array(counts), spans=(CAPACITY,))
-        narrow, many = extend(params, cache, tokens[:, :6], jnp.array(counts), spans=SPANS)
-        chex.assert_trees_all_close((wide, one), (narrow, many), atol=1e-6)
-        cache = many
+def test_the_number_of_blocks_changes_nothing(params, tokens):
+    one, many = empty(blocks=1), empty(blocks=4)
+    assert [block.shape[-1] for block in many.keys[0]] == [10, 10, 10, 10]
+    for counts in ([6, 2, 0, 1], [6, 6, 0, 6], [6, 6, 6, 6], [6, 1, 6, 1], [6, 0, 6, 0]):
+        chunk = tokens[:, :6]
+        wide, one = extend(params, one, chunk, jnp.array(counts))
+        narrow, many = extend(params, many, chunk, jnp.array(counts))
+        fed = np.flatnonzero(counts)
+        np.testing.assert_allclose(wide[fed], narrow[fed], atol=1e-5)
+        np.testing.assert_array_equal(one.lengths, many.lengths)
+        for whole, parts in zip(one.keys + one.values, many.keys + many.values):
+            np.testing.assert_allclose(whole[0], jnp.concatenate(parts, axis=-1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "sizes"), [(1, [1]), (95, [95]), (384, [96] * 4), (450, [113] * 3 + [111])]
+)
+def test_default_blocks_cover_the_capacity(capacity, sizes):
+    cache = jax.eval_shape(lambda: decoder.init_cache(CONFIG, ROWS, capacity))
+    assert [block.shape for block in cache.values[2]] == [(ROWS, 2, 4, s) for s in sizes]
+    assert cache.capacity == capacity
 
 
 def test_one_trace_in_a_loop_and_gradients_are_finite(params, tokens, reference):
     @chex.assert_max_traces(n=1)
     def step(carry, column):
         hidden, cache = decoder.extend(
-            params, carry, column[:, None], jnp.ones(ROWS, jnp.int32), config=CONFIG, spans=SPANS
+            params, carry, column[:, None], jnp.ones(ROWS, jnp.int32), config=CONFIG
         )
         return cache, hidden
 
-    cache = decoder.init_cache(CONFIG, ROWS, CAPACITY)
+    cache = empty()
     cache, hidden = jax.jit(lambda c: jax.lax.scan(step, c, tokens.T))(cache)
     np.testing.assert_allclose(hidden.swapaxes(0, 1), reference, atol=1e-5)
 
@@ -221,14 +240,14 @@ def test_one_trace_in_a_loop_and_gradients_are_finite(params, tokens, reference)
 
 
 def test_a_donated_cache_is_updated_in_place(params, tokens):
-    cache = decoder.init_cache(CONFIG, ROWS, CAPACITY)
-    addresses = {x.unsafe_buffer_pointer() for x in cache.keys + cache.values}
+    cache = empty()
+    addresses = {x.unsafe_buffer_pointer() for x in jax.tree.leaves(cache[:2])}
     donating = jax.jit(
         lambda c: decoder.extend(params, c, tokens[:, :6], jnp.full(ROWS, 6), config=CONFIG)[1],
         donate_argnums=0,
     )
     cache = donating(donating(cache))
-    assert {x.unsafe_buffer_pointer() for x in cache.keys + cache.values} == addresses
+    assert {x.unsafe_buffer_pointer() for x in jax.tree.leaves(cache[:2])} == addresses
 
 
 def test_bfloat16_activations_stay_close_and_parameters_float32(params, tokens, reference):
@@ -242,7 +261,7 @@ def test_bfloat16_activations_stay_close_and_parameters_float32(params, tokens, 
     )
     cache = decoder.init_cache(config, ROWS, CAPACITY)
     last, cache = decoder.extend(params, cache, tokens, jnp.full(ROWS, LENGTH), config=config)
-    assert cache.keys[0].dtype == jnp.bfloat16
+    assert cache.keys[0][0].dtype == jnp.bfloat16
     np.testing.assert_allclose(last.astype(jnp.float32), reference[:, -1], atol=0.15)
 
 
@@ -286,15 +305,13 @@ def test_a_configuration_that_makes_no_sense_is_refused(change, word):
 
 
 def test_wrong_arguments_of_extend_are_refused(params, tokens):
-    cache = decoder.init_cache(CONFIG, ROWS, CAPACITY)
+    cache = empty()
     with pytest.raises(AssertionError):
         decoder.extend(params, cache, tokens[:2], jnp.ones(ROWS, jnp.int32), config=CONFIG)
     with pytest.raises(AssertionError):
         decoder.extend(params, cache, tokens, jnp.ones(ROWS), config=CONFIG)
-    with pytest.raises(ValueError, match="spans"):
-        decoder.extend(
-            params, cache, tokens, jnp.ones(ROWS, jnp.int32), config=CONFIG, spans=(8, 20)
-        )
+    with pytest.raises(ValueError, match="blocks"):
+        decoder.init_cache(CONFIG, ROWS, 8, blocks=9)
     shallow = dataclasses.replace(CONFIG, layers=2)
     with pytest.raises(ValueError, match="layers"):
         decoder.extend(params, cache, tokens, jnp.ones(ROWS, jnp.int32), config=shallow)
