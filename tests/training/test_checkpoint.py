@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from typing import NamedTuple
 
 import jax
@@ -321,3 +323,29 @@ def test_files_are_readable_json(saved):
     folder = saved / "step_00000010"
     assert json.loads((folder / "config.json").read_text()) == CONFIG
     assert json.loads((folder / "host.json").read_text()) == HOST
+
+
+KILLED = """
+import sys, numpy as np
+from reskill_jax.training import checkpoint
+step = 0
+while True:
+    step += 1
+    checkpoint.save(sys.argv[1], step, {"x": np.full(400_000, step)}, {"step": step}, {}, keep=2)
+    print(step, flush=True)
+"""
+
+
+def test_a_process_killed_in_mid_write_leaves_a_good_step(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    for _ in range(4):
+        process.stdout.readline()
+    process.kill()  # the save of the last number is under way now
+    started = int(["4", *process.stdout.read().split()][-1])
+    process.wait()
+    like = {"x": np.zeros(400_000, int)}
+    step, arrays, host = checkpoint.restore(tmp_path, like, {}, notify=pytest.fail)
+    assert step in (started - 1, started, started + 1) and host == {"step": step}
+    assert (arrays["x"] == step).all()
