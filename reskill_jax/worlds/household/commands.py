@@ -4,7 +4,7 @@ The device side (masks, `Cursor`) never lists commands; it only keeps the sets o
 are still possible. `enumerate_commands` and `parse` are for the host.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import chex
@@ -13,6 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import symbols as sy
+from .command_texts import (
+    CONNECTORS,
+    TWO_ARGUMENTS,
+    WORDLESS,
+    command_text,
+    entity_names,
+    pair_texts,
+    parse,
+    read_command,
+)
 from .rules import columns, is_accessible, is_admissible, is_here, nearby
 from .types import Command, Game, State
 
@@ -43,21 +53,11 @@ __all__ = [
 
 COMMAND_LENGTH = 6  # verb word number connector word number
 
-_CONNECTOR = {
-    sy.TAKE: " from",
-    sy.MOVE: " to",
-    sy.CLEAN: " with",
-    sy.HEAT: " with",
-    sy.COOL: " with",
-    sy.SLICE: " with",
-}
-TWO_ARGUMENTS = tuple(_CONNECTOR)
-_TAKES_TWO = np.array([v in _CONNECTOR for v in range(len(sy.VERBS))])
+_TAKES_TWO = np.array([v in CONNECTORS for v in range(len(sy.VERBS))])
 _CONNECTOR_SYMBOL = np.array(
-    [sy.SYMBOL_ID[_CONNECTOR[v]] if v in _CONNECTOR else sy.PAD for v in range(len(sy.VERBS))],
+    [sy.SYMBOL_ID[CONNECTORS[v]] if v in CONNECTORS else sy.PAD for v in range(len(sy.VERBS))],
     np.int32,
 )
-_NO_ARGUMENT = (sy.LOOK, sy.INVENTORY, sy.HELP)
 
 
 class Admissible(NamedTuple):
@@ -132,7 +132,7 @@ def choices(game: Game, state: State):
     def bits(rows):
         return sum(mask.astype(jnp.int32) << verb for verb, mask in rows.items())
 
-    wordless = sum(1 << verb for verb in _NO_ARGUMENT)
+    wordless = sum(1 << verb for verb in WORDLESS)
     # A sum, not a concatenation: XLA would work the bits out again wherever they are read.
     words = jnp.stack(
         [
@@ -370,13 +370,6 @@ def every_pair(game: Game, state: State):
     return first, pairs
 
 
-def entity_names(game: Game, extra: Sequence[str] = ()) -> list[str]:
-    """Names of all entities as the player reads them (host); "" for unused slots."""
-    words = np.concatenate([game.recep_stem, game.object_stem])
-    numbers = np.concatenate([game.recep_number, game.object_number])
-    return [sy.text(pair, extra) if pair[0] else "" for pair in zip(words, numbers, strict=True)]
-
-
 def enumerate_commands(game: Game, state: State, extra: Sequence[str] = ()) -> list[str]:
     """Lists the texts of all admissible commands (host).
 
@@ -394,67 +387,3 @@ def enumerate_commands(game: Game, state: State, extra: Sequence[str] = ()) -> l
 def list_commands(names: Sequence[str], game: Game, state: State) -> list[str]:
     """`enumerate_commands` with the names from `entity_names` at hand (host)."""
     return pair_texts(names, *jax.device_get(every_pair(game, state)))
-
-
-def pair_texts(names: Sequence[str], first: np.ndarray, pairs: np.ndarray) -> list[str]:
-    """The sorted texts of what `every_pair` marks (host)."""
-    found = [sy.VERBS[v] for v in _NO_ARGUMENT]
-    for verb, e in zip(*np.nonzero(first), strict=True):
-        if verb not in _NO_ARGUMENT and verb not in _CONNECTOR:
-            found.append(f"{sy.VERBS[verb]} {names[e]}")
-    for k, e, f in zip(*np.nonzero(pairs), strict=True):
-        verb = TWO_ARGUMENTS[k]
-        found.append(f"{sy.VERBS[verb]} {names[e]}{_CONNECTOR[verb]} {names[f]}")
-    return sorted(found)
-
-
-def command_text(game: Game, command: Command, extra: Sequence[str] = ()) -> str:
-    """Returns the text of a command (host); the empty string for verb -1."""
-    if int(command.verb) < 0:
-        return ""
-    names = entity_names(game, extra)
-    verb, first, second = (int(x) for x in command)
-    words = sy.VERBS[verb]
-    if first >= 0:
-        words += f" {names[first]}"
-    if second >= 0:
-        words += f"{_CONNECTOR[verb]} {names[second]}"
-    return words
-
-
-def parse(game: Game, text: str, extra: Sequence[str] = ()) -> Command:
-    """Reads a command (host), exactly as the engine does: stripped, then letter for letter.
-
-    Args:
-      game: one game.
-      text: what a player typed.
-      extra: texts of the symbols that only this game has.
-
-    Returns:
-      A Command of Python ints; verb -1 for anything that is not a command about this game's
-      things. Whether it is admissible is for `is_admissible` to tell.
-    """
-    entity = {name: e for e, name in enumerate(entity_names(game, extra)) if name}
-    return read_command(entity, text)
-
-
-def read_command(entity: Mapping[str, int], text: str) -> Command:
-    """`parse` with a table from name to entity at hand (host)."""
-    unknown = Command(-1, -1, -1)
-    text = text.strip()
-    for verb, word in enumerate(sy.VERBS):
-        if text == word and verb in _NO_ARGUMENT:
-            return Command(verb, -1, -1)
-        if not text.startswith(word + " ") or verb in _NO_ARGUMENT:
-            continue
-        pieces = text[len(word) + 1 :].split(" ")
-        first = entity.get(" ".join(pieces[:2]))
-        if first is None:
-            return unknown
-        if verb not in _CONNECTOR:
-            return Command(verb, first, -1) if len(pieces) == 2 else unknown
-        second = entity.get(" ".join(pieces[3:]))
-        if second is None or " " + pieces[2] != _CONNECTOR[verb]:
-            return unknown
-        return Command(verb, first, second)
-    return unknown

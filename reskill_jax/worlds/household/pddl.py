@@ -1,6 +1,5 @@
-"""ALFWorld problem files in and out of arrays. Host code, numpy only, linear in the file's size."""
+"""ALFWorld problem files in and out of arrays. Host code, linear in the size of the file."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -9,13 +8,19 @@ import jax
 import numpy as np
 
 from . import symbols as sy
+from .pddl_syntax import (
+    OBJECT_FLAGS,
+    PddlError,
+    read_declared,
+    read_facts,
+    read_goal,
+    read_sections,
+)
 from .pddl_writer import write_problem
 from .tables import KNIVES, OBJECT_TYPES, RECEPTACLE_TYPES, TASK_TYPES, TEMPLATES
 from .types import MAX_SHARED, TASK_LENGTH, Game, State
 
-
-class PddlError(ValueError):
-    """A problem file that cannot be read or written; the message says what and where."""
+__all__ = ["ParsedGame", "PddlError", "pad", "parse", "write"]
 
 
 class ParsedGame(NamedTuple):
@@ -26,204 +31,8 @@ class ParsedGame(NamedTuple):
     task: str  # the goal text
 
 
-_TOKEN = re.compile(r"[()]|[^\s();]+|;[^\n]*")
-# Predicates whose first argument is an object, and whose first argument is a receptacle.
-_OBJECT_FLAGS = {
-    "pickupable": "pickupable",
-    "cleanable": "cleanable",
-    "heatable": "heatable",
-    "coolable": "coolable",
-    "sliceable": "sliceable",
-    "toggleable": "toggleable",
-    "isreceptacleobject": "container",
-    "ishot": "hot",
-    "iscool": "cool",
-    "isclean": "clean",
-    "issliced": "sliced",
-    "istoggled": "toggled",
-}
-_OBJECT_PREDICATES = {*_OBJECT_FLAGS, "objecttype", "inreceptacle", "objectatlocation"}
+_OBJECT_PREDICATES = {*OBJECT_FLAGS, "objecttype", "inreceptacle", "objectatlocation"}
 _RECEPTACLE_PREDICATES = {"receptacletype", "receptacleatlocation", "openable", "opened"}
-_ARITY = {
-    **dict.fromkeys(_OBJECT_FLAGS, 1),
-    "openable": 1,
-    "opened": 1,
-    **dict.fromkeys(
-        (
-            "objecttype",
-            "receptacletype",
-            "receptacleatlocation",
-            "objectatlocation",
-            "inreceptacle",
-            "inreceptacleobject",
-            "cancontain",
-            "atlocation",
-            "holds",
-        ),
-        2,
-    ),
-}
-_TREATMENTS = {
-    "isclean": ("cleanable", "pick_clean_then_place_in_recep"),
-    "ishot": ("heatable", "pick_heat_then_place_in_recep"),
-    "iscool": ("coolable", "pick_cool_then_place_in_recep"),
-}
-
-
-def _sections(text: str) -> dict[str, tuple[int, list]]:
-    """Splits a problem into its sections: head -> (line, nested lists), without recursion."""
-    stack: list[tuple[int, list]] = []
-    root: list = []
-    ends: list[tuple[int, list]] = []
-    line, seen = 1, 0
-    for match in _TOKEN.finditer(text):
-        token = match.group()
-        if token[0] == ";":
-            continue
-        line += text.count("\n", seen, match.start())
-        seen = match.start()
-        if token == "(":
-            node: list = []
-            (stack[-1][1] if stack else root).append(node)
-            stack.append((line, node))
-        elif token == ")":
-            if not stack:
-                raise PddlError(f"line {line}: ')' without a matching '('")
-            opened = stack.pop()
-            if len(stack) == 1:
-                ends.append(opened)
-        elif not stack:
-            raise PddlError(f"line {line}: {token[:40]!r} stands outside all parentheses")
-        else:
-            stack[-1][1].append(token.lower())
-    if stack:
-        head = next((t for t in stack[-1][1] if isinstance(t, str)), "")
-        raise PddlError(f"line {stack[-1][0]}: '({head[:40]}' is never closed")
-    if not root or not root[0] or root[0][0] != "define":
-        raise PddlError("line 1: no (define (problem ...) ...) found")
-    if len(root) > 1:
-        raise PddlError(f"line {line}: more than one (define ...)")
-    found = {}
-    for where, node in ends:
-        head = node[0] if node and isinstance(node[0], str) else ""
-        if head in found:
-            raise PddlError(f"line {where}: a second ({head} ...) section")
-        found[head] = (where, node)
-    for name in (":objects", ":init", ":goal"):
-        if name not in found:
-            raise PddlError(f"section ({name} ...) is missing")
-    return found
-
-
-def _declared(node: list) -> dict[str, str]:
-    """Reads `a b - type c - type` into id -> type."""
-    kinds: dict[str, str] = {}
-    waiting: list[str] = []
-    tokens = iter(node[1:])
-    for token in tokens:
-        if not isinstance(token, str):
-            raise PddlError("(:objects ...) must be a plain list of names and types")
-        if token != "-":
-            waiting.append(token)
-            continue
-        kind = next(tokens, None)
-        if not isinstance(kind, str):
-            raise PddlError("(:objects ...) ends in '-' without a type")
-        kinds.update(dict.fromkeys(waiting, kind))
-        waiting = []
-    return kinds
-
-
-def _facts(node: list) -> list[tuple[str, ...]]:
-    facts: dict[tuple[str, ...], None] = {}  # a set in the order of the file
-    for fact in node[1:]:
-        if isinstance(fact, str):
-            raise PddlError(f"(:init ...): {fact[:40]!r} is not a fact in parentheses")
-        if not fact or not all(isinstance(t, str) for t in fact):
-            if fact and fact[0] == "=":  # (= (total-cost) 0) and distances play no part
-                continue
-            raise PddlError("(:init ...): a fact may not contain another")
-        need = _ARITY.get(fact[0])
-        if need is not None and need != len(fact) - 1:
-            raise PddlError(
-                f"(:init ...): ({' '.join(fact)[:80]}) needs {need} argument(s), "
-                f"got {len(fact) - 1}"
-            )
-        facts[tuple(fact)] = None
-    return list(facts)
-
-
-class _Goal(NamedTuple):
-    task_type: int
-    object_type: str
-    target_type: str  # of the receptacle, or of the lamp
-
-
-def _goal(node: list) -> _Goal:
-    """Recognises the six goal forms."""
-    atoms: list[tuple[str, ...]] = []
-    operators: list[str] = []
-    stack: list = list(reversed(node[1:]))
-    while stack:
-        part = stack.pop()
-        if isinstance(part, str):
-            raise PddlError(f"(:goal ...): unknown form, a bare {part[:40]!r}")
-        if not part:
-            raise PddlError("(:goal ...): unknown form, empty parentheses")
-        if part[0] in ("and", "not"):
-            operators.append(part[0])
-            stack.extend(reversed(part[1:]))
-        elif part[0] == "exists":
-            if len(part) != 3 or isinstance(part[2], str):
-                raise PddlError("(:goal ...): 'exists' needs a list of variables and one condition")
-            stack.append(part[2])
-        elif all(isinstance(t, str) for t in part):
-            atoms.append(tuple(part))
-        else:
-            raise PddlError(f"(:goal ...): unknown form, '({str(part[0])[:40]} ...)'")
-
-    def fail():
-        names = ", ".join(sorted({a[0] for a in atoms}))
-        return PddlError(f"(:goal ...): not one of ALFWorld's six goals (it uses: {names[:200]})")
-
-    kinds = {a[1]: a[2] for a in atoms if a[0] in ("objecttype", "receptacletype") and len(a) == 3}
-    used = {a[0] for a in atoms}
-    flags = {a[1] for a in atoms if len(a) == 2}
-    held = [a[2] for a in atoms if a[0] == "holds" and len(a) == 3]
-    placed = [a[1:] for a in atoms if a[0] == "inreceptacle" and len(a) == 3]
-    base = {"objecttype", "receptacletype", "inreceptacle"}
-    if not placed or not all(v.startswith("?") for pair in placed for v in pair):
-        raise fail()
-    first, target = placed[0]
-    treatments = [t for t in _TREATMENTS if t in used]
-    if held:
-        lamp = {"toggleable", "istoggled", "receptacleatlocation", "atlocation"}
-        known = used == lamp | {"objecttype", "inreceptacle", "holds"}
-        known &= flags == {first} and len(held) == len(placed) == 1 and "not" not in operators
-        if not known or held[0] not in kinds or first not in kinds or held[0] == first:
-            raise fail()
-        return _Goal(TASK_TYPES.index("look_at_obj_in_light"), kinds[held[0]], kinds[first])
-    if first not in kinds or target not in kinds:
-        raise fail()
-    if len(placed) == 2:
-        second, target2 = placed[1]
-        apart = [a for a in atoms if a[0] == "="]
-        known = used == base | {"="} and operators.count("not") == 1 and len(apart) == 1
-        known &= set(apart[0][1:]) == {first, second} and first != second if apart else False
-        if not known or target2 != target or kinds.get(second) != kinds[first]:
-            raise fail()
-        name = "pick_two_obj_and_place"
-    elif len(placed) == 1 and "not" not in operators:
-        if treatments:
-            able, name = _TREATMENTS[treatments[0]]
-            known = used == base | {treatments[0], able} and flags == {first}
-        else:
-            name, known = "pick_and_place_simple", used == base
-        if not known:
-            raise fail()
-    else:
-        raise fail()
-    return _Goal(TASK_TYPES.index(name), kinds[first], kinds[target])
 
 
 def _stem(name: str) -> str:
@@ -238,14 +47,16 @@ class _Language:
     """Symbols of words; a word the household language lacks becomes an extra symbol."""
 
     def __init__(self):
-        self.extra: list[str] = []
+        self._extra: dict[str, int] = {}
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        return tuple(self._extra)
 
     def symbol(self, text: str) -> int:
         if text in sy.SYMBOL_ID:
             return sy.SYMBOL_ID[text]
-        if text not in self.extra:
-            self.extra.append(text)
-        return sy.VOCABULARY_SIZE + self.extra.index(text)
+        return self._extra.setdefault(text, sy.VOCABULARY_SIZE + len(self._extra))
 
     def task(self, text: str) -> list[int]:
         found = sy.words(text)
@@ -279,10 +90,10 @@ def parse(
         contradictory facts, more things than the capacities hold, more than MAX_SHARED
         receptacles in one place.
     """
-    sections = _sections(text)
-    kinds = _declared(sections[":objects"][1])
-    facts = _facts(sections[":init"][1])
-    goal = _goal(sections[":goal"][1])
+    sections = read_sections(text)
+    kinds = read_declared(sections[":objects"][1])
+    facts = read_facts(sections[":init"][1])
+    goal = read_goal(sections[":goal"][1])
     by_name: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     mentioned: set[str] = set()
     for fact in facts:
@@ -331,7 +142,7 @@ def parse(
 
     # Names: within one stem the first id gets the highest number.
     of_stem: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(mentioned):
+    for name in sorted(name for name in mentioned if "_bar_" in name):
         of_stem[_stem(name)].append(name)
     number = {n: len(ids) - i for ids in of_stem.values() for i, n in enumerate(ids)}
     language = _Language()
@@ -339,6 +150,8 @@ def parse(
     def named(names: Sequence[str], size: int):
         stems, numbers = np.zeros(size, np.int32), np.zeros(size, np.int32)
         for i, name in enumerate(names):
+            if "_bar_" not in name:
+                raise PddlError(f"(:init ...): {name} is not an id such as mug_bar_1")
             stems[i] = language.symbol(" " + _stem(name))
             numbers[i] = language.symbol(f" {number[name]}")
         return stems, numbers
@@ -368,7 +181,7 @@ def parse(
 
     of_object = {
         field: flags((f[0] for f in by_name[p]), thing, num_objects)
-        for p, field in _OBJECT_FLAGS.items()
+        for p, field in OBJECT_FLAGS.items()
     }
     can = {(_plain(r), _plain(o)) for r, o in by_name["cancontain"]}
     can_hold = np.zeros((num_objects, num_receptacles), bool)
@@ -438,7 +251,7 @@ def parse(
             **{f: of_object[f] for f in ("hot", "cool", "clean", "sliced", "toggled")},
         ),
     )
-    return ParsedGame(game, tuple(language.extra), task)
+    return ParsedGame(game, language.extra, task)
 
 
 def write(game: Game, extra: Sequence[str] = ()) -> str:
@@ -455,7 +268,7 @@ def write(game: Game, extra: Sequence[str] = ()) -> str:
       PddlError: the arrays describe nothing a problem file could (names with gaps, an order that
         is not that of the names, a goal without things of its type).
     """
-    return write_problem(jax.tree.map(np.asarray, game), extra, PddlError)
+    return write_problem(jax.tree.map(np.asarray, game), extra)
 
 
 def pad(parsed: ParsedGame, *, receptacles: int, objects: int) -> ParsedGame:

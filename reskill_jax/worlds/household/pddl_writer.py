@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from . import symbols as sy
+from .pddl_syntax import PddlError
 from .tables import OBJECT_TYPES, RECEPTACLE_TYPES, TASK_TYPES
 from .types import Game
 
@@ -44,7 +45,7 @@ _LIGHT_GOAL = """(exists (?ot - object ?r - receptacle ?a - agent ?l - location)
   (exists (?o - object ?a - agent) (and (objectType ?o {object}) (holds ?a ?o)))"""
 
 
-def _ids(game: Game, extra: Sequence[str], error: type[ValueError]):
+def _ids(game: Game, extra: Sequence[str]):
     """Ids whose sorted order and numbering give back the names and the order of the arrays."""
     table = sy.SYMBOLS + tuple(extra)
     words = [*game.recep_stem, *game.object_stem]
@@ -61,9 +62,11 @@ def _ids(game: Game, extra: Sequence[str], error: type[ValueError]):
     for stem, top in largest.items():
         missing = [n for n in range(1, top + 1) if (stem, n) not in seen]
         if missing:
-            raise error(f"cannot be written: there is a {stem} {top} but no {stem} {missing[0]}")
+            raise PddlError(
+                f"cannot be written: there is a {stem} {top} but no {stem} {missing[0]}"
+            )
     if len(seen) != sum(name is not None for name in names):
-        raise error("cannot be written: two things have the same name")
+        raise PddlError("cannot be written: two things have the same name")
     width = max(2, len(str(max(largest.values(), default=1))))
     ids = []
     for name in names:
@@ -81,13 +84,13 @@ def _ids(game: Game, extra: Sequence[str], error: type[ValueError]):
     for part in (recep, things):
         used = [i for i in part if i]
         if used != sorted(used):
-            raise error("cannot be written: the arrays are not in the order of the names' ids")
+            raise PddlError("cannot be written: the arrays are not in the order of the names' ids")
     return recep, things
 
 
-def write_problem(game: Game, extra: Sequence[str], error: type[ValueError]) -> str:
+def write_problem(game: Game, extra: Sequence[str]) -> str:
     """Does the work of `pddl.write`."""
-    recep, things = _ids(game, extra, error)
+    recep, things = _ids(game, extra)
     start = game.start
     facts: list[str] = []
     recep_kind = {i: f"{RECEPTACLE_TYPES[t]}Type" for i, t in enumerate(game.recep_type) if t >= 0}
@@ -122,16 +125,18 @@ def write_problem(game: Game, extra: Sequence[str], error: type[ValueError]) -> 
         can = bool(game.can_hold[o, r])
         if o in object_kind and r in recep_kind:
             if held.setdefault((recep_kind[r], object_kind[o]), can) != can:
-                raise error(
+                raise PddlError(
                     f"cannot be written: some {recep_kind[r]} can hold a {object_kind[o]} and "
                     "some cannot"
                 )
         elif can:
-            raise error(f"cannot be written: {recep[r]} can hold {things[o]}, which needs types")
+            raise PddlError(
+                f"cannot be written: {recep[r]} can hold {things[o]}, which needs types"
+            )
     facts += [f"canContain {r} {o}" for (r, o), can in sorted(held.items()) if can]
     facts.append(f"atLocation agent1 loc_bar_{int(start.place)}")
 
-    goal = _goal(game, recep_kind, object_kind, error)
+    goal = _goal(game, recep_kind, object_kind)
     kinds = sorted(set(recep_kind.values()))
     types = sorted(set(object_kind.values()))
     declared = [f"{name} - receptacle" for name in recep if name]
@@ -146,14 +151,14 @@ def write_problem(game: Game, extra: Sequence[str], error: type[ValueError]) -> 
     )
 
 
-def _goal(game: Game, recep_kind, object_kind, error) -> str:
+def _goal(game: Game, recep_kind, object_kind) -> str:
     task = TASK_TYPES[int(game.task_type)]
     light = task == "look_at_obj_in_light"
 
     def kind(mask, kinds, what):
         found = {kinds.get(int(i)) for i in np.flatnonzero(mask)}
         if len(found) != 1 or None in found:
-            raise error(f"cannot be written: the goal's {what} must be of one known type")
+            raise PddlError(f"cannot be written: the goal's {what} must be of one known type")
         return found.pop()
 
     wanted = kind(game.goal_object, object_kind, "object")
