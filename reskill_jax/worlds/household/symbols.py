@@ -155,6 +155,8 @@ SYMBOLS: tuple[str, ...] = (
 VOCABULARY_SIZE = len(SYMBOLS)
 SYMBOL_ID: dict[str, int] = {symbol: i for i, symbol in enumerate(SYMBOLS)}
 
+_LONGEST_PHRASE = 4  # words of " if the task says"
+
 PAD, UNKNOWN, PROMPT, SKILL, DO_NOT, IF_TASK_SAYS = range(len(_CONTROL))
 FIRST_VERB = len(_CONTROL)  # symbol of verb v is FIRST_VERB + v
 FIRST_NUMBER = SYMBOL_ID[" 1"]  # symbol of number n is FIRST_NUMBER + n - 1
@@ -179,18 +181,20 @@ def text(symbols: Iterable[int], extra: Sequence[str] = ()) -> str:
 def words(sentence: str) -> list[int]:
     """Splits a lower-case sentence into word symbols; a word the language lacks is UNKNOWN.
 
-    Two-word verbs ("go to") are one symbol. A comma or full stop is a symbol of its own.
+    The longest symbol wins ("go to", "if the task says"); a comma or full stop stands alone.
     """
     found: list[int] = []
     pieces = sentence.replace(",", " ,").replace(".", " .").split()
     i = 0
     while i < len(pieces):
-        pair = " " + " ".join(pieces[i : i + 2])
-        if len(pieces) > i + 1 and pair in SYMBOL_ID:
-            found.append(SYMBOL_ID[pair])
-            i += 2
+        if pieces[i] in ",.":
+            found.append(SYMBOL_ID[pieces[i]])
+            i += 1
             continue
-        piece = pieces[i] if pieces[i] in ",." else " " + pieces[i]
-        found.append(SYMBOL_ID.get(piece, UNKNOWN))
-        i += 1
+        for n in range(_LONGEST_PHRASE, 0, -1):
+            phrase = " " + " ".join(pieces[i : i + n])
+            if phrase in SYMBOL_ID:
+                break
+        found.append(SYMBOL_ID.get(phrase, UNKNOWN))
+        i += n
     return found

@@ -1,0 +1,236 @@
+"""Pretrains the small household policy on demonstrations made on the device.
+
+    python experiments/pretrain_household.py --waves 600 --folder runs/pretrain
+    python experiments/pretrain_household.py --quick          # a minute, to see it work
+
+Each wave generates fresh episodes, sorts them by length (so that short ones are not padded to the
+longest) and takes one optimizer step per batch. Interrupted, the same command goes on from the last
+saved wave; every wave's randomness follows from the seed and its number alone.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from safetensors.numpy import load_file, save_file
+
+from reskill_jax.policy import decoder
+from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.policy.sampling import masked_log_probs
+from reskill_jax.policy.transcript import Transcript
+from reskill_jax.training.demonstrations import demonstrate
+from reskill_jax.worlds.household.expert import Habits
+from reskill_jax.worlds.household.generator import RoomSpec
+from reskill_jax.worlds.household.symbols import VOCABULARY_SIZE
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretraining:
+    """Settings; the defaults are those of the shipped weights."""
+
+    width: int = 64
+    layers: int = 3
+    heads: int = 4
+    kv_heads: int = 2
+    mlp: int = 192
+    horizon: int = 24
+    capacity: int = 512
+    max_symbols: int = 48
+    waves: int = 600
+    episodes: int = 512  # a wave
+    batch: int = 32
+    learning_rate: float = 2.5e-3
+    final_learning_rate: float = 5e-5
+    warmup: int = 200  # optimizer steps
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    unmasked_share: float = 0.1  # of the loss: without the mask of admissible commands
+    seed: int = 0
+
+
+class Learner(NamedTuple):
+    params: Any
+    opt_state: Any
+
+
+def policy_config(config: Pretraining) -> DecoderConfig:
+    return DecoderConfig(
+        vocabulary=VOCABULARY_SIZE,
+        width=config.width,
+        layers=config.layers,
+        heads=config.heads,
+        kv_heads=config.kv_heads,
+        mlp=config.mlp,
+    )
+
+
+def loss_fn(params, rows: Transcript, *, config: DecoderConfig, unmasked_share: float):
+    """Mean negative log-likelihood of the learnable decisions of a batch of rows."""
+    hidden = decoder.forward(params, rows.tokens, config=config)
+    at = jnp.take_along_axis(hidden, rows.position[:, :, None], axis=1)
+    logits = decoder.unembed(params, at, config=config)
+    used = jnp.arange(rows.position.shape[1]) < rows.count[:, None]
+    weight = rows.weight * used
+    total = jnp.maximum(weight.sum(), 1.0)
+    allowed = rows.allowed | ~used[:, :, None]
+
+    def mean_nll(log_probs):
+        chosen = jnp.take_along_axis(log_probs, rows.choice[:, :, None], axis=-1)[..., 0]
+        return -jnp.sum(jnp.where(weight > 0, chosen, 0.0) * weight) / total
+
+    masked_log_prob = masked_log_probs(logits, allowed)
+    masked = mean_nll(masked_log_prob)
+    unmasked = mean_nll(jax.nn.log_softmax(logits))
+    best = jnp.argmax(masked_log_prob, axis=-1) == rows.choice
+    agreement = jnp.sum(best * weight) / total
+    return masked + unmasked_share * unmasked, (masked, unmasked, agreement)
+
+
+def make_programs(config: Pretraining):
+    spec = RoomSpec()
+    steps = config.waves * (config.episodes // config.batch)
+    schedule = optax.join_schedules(
+        [
+            optax.linear_schedule(0.0, config.learning_rate, config.warmup),
+            optax.linear_schedule(
+                config.learning_rate, config.final_learning_rate, max(1, steps - config.warmup)
+            ),
+        ],
+        [config.warmup],
+    )
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay),
+    )
+    shape = policy_config(config)
+
+    @jax.jit
+    def episodes(wave):
+        play = functools.partial(
+            demonstrate,
+            spec=spec,
+            habits=Habits(),
+            horizon=config.horizon,
+            capacity=config.capacity,
+            max_symbols=config.max_symbols,
+        )
+        key = jax.random.fold_in(jax.random.key(config.seed), wave)
+        return jax.vmap(play)(jax.random.split(key, config.episodes))
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train(learner: Learner, rows: Transcript):
+        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (_, aux), grads = grad_fn(
+            learner.params, rows, config=shape, unmasked_share=config.unmasked_share
+        )
+        updates, opt_state = optimizer.update(grads, learner.opt_state, learner.params)
+        return Learner(optax.apply_updates(learner.params, updates), opt_state), aux
+
+    def init() -> Learner:
+        params = decoder.init(jax.random.key(config.seed + 1), shape)
+        return Learner(params, optimizer.init(params))
+
+    return init, episodes, train
+
+
+def save(path: Path, learner: Learner, wave: int) -> None:
+    """Writes the whole learner, the new file complete before the old one goes."""
+    leaves = {f"{i:04d}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(learner))}
+    partial = path.with_suffix(".partial")
+    save_file(leaves, partial, metadata={"wave": str(wave)})
+    partial.replace(path)
+
+
+def restore(path: Path, learner: Learner) -> tuple[Learner, int]:
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        wave = int(file.metadata()["wave"])
+    saved = load_file(path)
+    leaves, treedef = jax.tree.flatten(learner)
+    if len(saved) != len(leaves):
+        raise ValueError(f"{path} holds another model; give another --folder")
+    restored = [jnp.asarray(saved[f"{i:04d}"]) for i in range(len(leaves))]
+    return jax.tree.unflatten(treedef, restored), wave
+
+
+def pretrain(config: Pretraining, folder: Path) -> Learner:
+    folder.mkdir(parents=True, exist_ok=True)
+    init, episodes, train = make_programs(config)
+    learner, first = init(), 0
+    if (folder / "learner.safetensors").exists():
+        learner, first = restore(folder / "learner.safetensors", learner)
+        print(f"going on from wave {first}", flush=True)
+    log = (folder / "log.jsonl").open("a")
+    started = time.time()
+    for wave in range(first, config.waves):
+        played = episodes(wave)
+        if not bool(jnp.all(played.admissible)):
+            raise AssertionError(f"wave {wave}: the player chose an inadmissible command")
+        rows = jax.tree.map(np.asarray, played.transcript)
+        order = np.argsort(rows.length, kind="stable").reshape(-1, config.batch)
+        random = np.random.default_rng((config.seed, wave))
+        sums = np.zeros(3)
+        for batch in random.permutation(order):
+            part = Transcript(*(field[batch] for field in rows))
+            width = min(config.capacity, -(-int(part.length.max()) // 64) * 64)
+            decisions = min(part.position.shape[1], -(-int(part.count.max()) // 72) * 72)
+            part = part._replace(
+                tokens=part.tokens[:, :width],
+                position=np.minimum(part.position[:, :decisions], width - 1),
+                choice=part.choice[:, :decisions],
+                allowed=part.allowed[:, :decisions],
+                log_prob=part.log_prob[:, :decisions],
+                weight=part.weight[:, :decisions],
+            )
+            learner, aux = train(learner, part)
+            sums += np.asarray(jax.device_get(aux))
+        masked, unmasked, agreement = sums / len(order)
+        line = {
+            "wave": wave,
+            "masked": round(float(masked), 4),
+            "unmasked": round(float(unmasked), 4),
+            "agreement": round(float(agreement), 4),
+            "player_success": round(float(played.won.mean()), 3),
+            "tokens": float(rows.length.mean()),
+            "longest": int(rows.length.max()),
+            "seconds": round(time.time() - started, 1),
+        }
+        log.write(json.dumps(line) + "\n")
+        log.flush()
+        if wave % 5 == 0 or wave + 1 == config.waves:
+            print(line, flush=True)
+        if (wave + 1) % 10 == 0 or wave + 1 == config.waves:
+            save(folder / "learner.safetensors", learner, wave + 1)
+    return learner
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for field in dataclasses.fields(Pretraining):
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default
+        )
+    parser.add_argument("--folder", type=Path, default=Path("runs/pretrain"))
+    parser.add_argument("--quick", action="store_true", help="a minute's run, to see it work")
+    arguments = vars(parser.parse_args())
+    folder, quick = arguments.pop("folder"), arguments.pop("quick")
+    config = Pretraining(**arguments)
+    if quick:
+        config = dataclasses.replace(config, waves=2, episodes=64, width=32, layers=1, warmup=2)
+        folder = folder / "quick"
+    print(f"{platform.processor() or platform.machine()}, jax {jax.__version__}, {config}")
+    pretrain(config, folder)
+
+
+if __name__ == "__main__":
+    main()

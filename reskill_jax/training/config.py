@@ -1,0 +1,144 @@
+"""Settings of a training run. Configs live here, at the edge; the maths takes plain arguments."""
+
+import dataclasses
+from typing import Literal
+
+from reskill_jax.worlds.household.generator import RoomSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One training run in the household world."""
+
+    name: str = "household"
+    """Name of the run: its files lie in <root>/<name>."""
+    root: str = "runs"
+    """Folder of all runs."""
+    seed: int = 0
+    """Everything random follows from it."""
+    steps: int = 70
+    """Training steps."""
+    policy: str = "household"
+    """The policy to start from: "household" (shipped) or the path of a .safetensors file."""
+
+    rooms: RoomSpec = RoomSpec()
+    """Sizes of the rooms."""
+    horizon: int = 18
+    """Turns an episode may take."""
+    capacity: int = 416
+    """Tokens of context; an episode that has no room for another command ends."""
+    train_games: int = 2048
+    """Number of different games in the training stream."""
+
+    groups: int = 16
+    """Tasks per step (B)."""
+    group_size: int = 8
+    """Rollouts per task (G)."""
+    learning_rate: float = 4e-4
+    minibatches: int = 4
+    """Optimizer steps per training step."""
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    kl_weight: float = 0.0
+    """Weight of the k3 divergence from the starting policy."""
+    scale_by_std: bool = True
+    """Divide advantages by the group's standard deviation."""
+    whiten: bool = False
+    """Whiten advantages over the batch as well."""
+    max_grad_norm: float = 1.0
+    temperature: float = 1.0
+
+    skills: bool = True
+    """False is plain GRPO."""
+    arms: int = 2
+    """Versions of the bank that can be compared at once, the one in use included (A)."""
+    slots: int = 8
+    """Skills that can be active (S)."""
+    scheme: Literal["stratified", "independent"] = "stratified"
+    """How arms are assigned within a group."""
+    assignment: Literal["thompson", "uniform"] = "thompson"
+    """Whether the better arm gets more rollouts."""
+    floor: float = 0.15
+    """Least share of an arm under test."""
+    discount: Literal["adaptive", "none"] = "adaptive"
+    """Whether posteriors forget with the estimated horizon."""
+    min_trial_steps: int = 5
+    min_trial_episodes: int = 50
+    max_trial_steps: int = 16
+    auto_accept: bool = False
+    """Adopt every proposal without a trial (an ablation)."""
+    reservoir: int = 100
+    """Episodes of evidence needed before the creator proposes."""
+    cooldown: int = 1
+    """Steps between the end of a trial and the next proposal."""
+    retire_after: int = 12
+    """Steps a skill serves before a version without it is put to the test."""
+    retire_margin: float = 0.01
+    """A retirement is accepted if the success rate without the skill is not lower by more."""
+
+    eval_every: int = 10
+    """Steps between evaluations; 0 = only at the start and the end."""
+    eval_tasks: int = 128
+    """Games per evaluation and split."""
+    checkpoint_every: int = 10
+    keep: int = 3
+    """Checkpoints to keep."""
+
+    def __post_init__(self):
+        positive = ("steps", "horizon", "capacity", "train_games", "groups", "group_size")
+        positive += ("minibatches", "slots", "max_trial_steps", "eval_tasks", "checkpoint_every")
+        for field in (*positive, "keep"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
+        if self.arms < 2:
+            raise ValueError(f"arms must be at least 2 (the bank in use, a candidate): {self.arms}")
+        if (self.groups * self.group_size) % self.minibatches:
+            raise ValueError(
+                f"groups * group_size = {self.groups * self.group_size} rollouts cannot be split "
+                f"into {self.minibatches} equal minibatches"
+            )
+        if not 0 < self.floor <= 0.5:
+            raise ValueError(f"floor must lie in (0, 0.5], got {self.floor}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+
+
+def household() -> TrainConfig:
+    """The default: minutes on a laptop."""
+    return TrainConfig()
+
+
+def paper() -> TrainConfig:
+    """The rules of the paper: independent assignment, decision after 5 steps, KL and whitening."""
+    return TrainConfig(
+        name="paper",
+        scheme="independent",
+        kl_weight=0.01,
+        whiten=True,
+        max_trial_steps=6,
+        retire_after=10**6,
+    )
+
+
+def tiny() -> TrainConfig:
+    """A few seconds: to see whether everything is in place."""
+    return TrainConfig(
+        name="tiny",
+        steps=4,
+        horizon=4,
+        capacity=160,
+        rooms=RoomSpec(receptacles=6, min_receptacles=5, objects=5, min_objects=4),
+        groups=2,
+        group_size=4,
+        minibatches=2,
+        reservoir=4,
+        min_trial_steps=1,
+        min_trial_episodes=4,
+        max_trial_steps=2,
+        eval_every=2,
+        eval_tasks=4,
+        checkpoint_every=2,
+    )
+
+
+PRESETS = {"household": household, "paper": paper, "tiny": tiny}

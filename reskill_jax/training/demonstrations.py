@@ -1,0 +1,138 @@
+"""Demonstrations for pretraining the small policy: a habitual player who obeys directives.
+
+Whole episodes are generated on the device. Before each command the player may read one or two
+directives, apt ones, arbitrary ones and prohibitions, and mostly obeys them to the letter; between
+them it plays by its habits. Some commands are random and excluded from the loss, so that the policy
+learns to go on from odd situations.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from reskill_jax.policy import transcript as transcripts
+from reskill_jax.policy.transcript import Transcript
+from reskill_jax.worlds.household import commands, engine
+from reskill_jax.worlds.household.directives import directive_symbols, draw_directive, obey
+from reskill_jax.worlds.household.expert import Habits, expert, habitual
+from reskill_jax.worlds.household.generator import RoomSpec, generate
+from reskill_jax.worlds.household.symbols import PROMPT, VOCABULARY_SIZE
+from reskill_jax.worlds.household.types import Command, Game, State
+
+DECISIONS_PER_TURN = 5  # verb, word, number, second word, second number
+
+
+class Demonstration(NamedTuple):
+    """One episode, unbatched."""
+
+    transcript: Transcript
+    won: chex.Array  # [] bool
+    turns: chex.Array  # [] int32
+    admissible: chex.Array  # [] bool: every command was admissible (must hold)
+
+
+def random_command(key: chex.PRNGKey, game: Game, state: State) -> Command:
+    """An admissible command, each verb that is possible equally likely. Unbatched."""
+    keys = jax.random.split(key, 3)
+    first_mask = commands.admissible(game, state).first
+
+    def pick(k, mask):
+        return jnp.argmax(jnp.where(mask, jax.random.uniform(k, mask.shape), -1.0))
+
+    verb = pick(keys[0], jnp.any(first_mask, axis=1)).astype(jnp.int32)
+    bare = verb <= 2
+    first = jnp.where(bare, -1, pick(keys[1], first_mask[verb])).astype(jnp.int32)
+    seconds = commands.second_arguments(game, state, verb, first)
+    second = jnp.where(jnp.any(seconds), pick(keys[2], seconds), -1).astype(jnp.int32)
+    return Command(verb, first, second)
+
+
+def write_command(
+    game: Game, state: State, transcript: Transcript, command: Command, *, weight, active
+) -> Transcript:
+    """Writes a command as the constrained policy would: decisions first, then the forced rest."""
+    symbols, length = commands.command_symbols(game, command)
+    cursor = commands.begin(game, state)
+    emitted = jnp.int32(0)
+    for i in range(6):
+        choosing = active & ~cursor.done
+        allowed = commands.allowed(game, cursor)
+        transcript = transcripts.decide(
+            transcript, symbols[i], allowed, jnp.float32(0), weight=weight, active=choosing
+        )
+        emitted = emitted + choosing
+        moved = commands.advance(game, state, cursor, symbols[i])
+        cursor = jax.tree.map(lambda a, b, c=choosing: jnp.where(c, a, b), moved, cursor)
+    behind = jnp.roll(symbols, -emitted)
+    return transcripts.append(transcript, behind, jnp.where(active, length - emitted, 0))
+
+
+def demonstrate(
+    key: chex.PRNGKey,
+    *,
+    spec: RoomSpec,
+    habits: Habits,
+    horizon: int,
+    capacity: int,
+    max_symbols: int,
+    obedience: float = 0.96,
+    random_share: float = 0.06,
+    split: str = "train",
+) -> Demonstration:
+    """Plays and writes down one episode. Unbatched; static arguments are the keyword ones.
+
+    Args:
+      key: random key.
+      spec: room sizes. habits: the player's slips. horizon: turns. capacity: tokens of a row.
+      max_symbols: width of an observation.
+      obedience: chance that a directive is obeyed.
+      random_share: share of random commands, which are not learned from.
+    """
+    keys = jax.random.split(key, 3)
+    game = generate(keys[0], spec=spec, split=split)
+    # How often this player is spoken to: never, sometimes, at every turn.
+    rate = jnp.asarray([0.0, 0.3, 0.7, 1.0])[jax.random.choice(keys[1], 4)]
+    row = transcripts.empty(
+        capacity=capacity, decisions=horizon * DECISIONS_PER_TURN, vocabulary=VOCABULARY_SIZE
+    )
+    opening, length = engine.intro(game, max_symbols=max(64, max_symbols + 4 * spec.receptacles))
+    row = transcripts.append(row, opening, length)
+
+    def turn(carry, key):
+        state, row, won, turns, admissible = carry
+        active = ~won & (row.length < capacity)
+        keys = jax.random.split(key, 8)
+        masks = commands.admissible(game, state)
+        best = expert(game, state)
+        command = habitual(keys[0], game, state, habits=habits)
+        spoken = jax.random.uniform(keys[1], (2,)) < jnp.stack([rate, rate * 0.25])
+        followed = jnp.bool_(False)
+        for i in range(2):
+            directive = draw_directive(keys[2 + i], game, state, best)
+            line, n = directive_symbols(directive)
+            row = transcripts.append(row, line, jnp.where(active & spoken[i], n, 0))
+            obeyed, effective = obey(game, state, masks, directive, command)
+            effective &= spoken[i] & ~followed
+            effective &= jax.random.uniform(keys[4 + i]) < obedience
+            command = jax.tree.map(lambda a, b, e=effective: jnp.where(e, a, b), obeyed, command)
+            followed |= effective
+        strange = jax.random.uniform(keys[6]) < random_share
+        odd = random_command(keys[7], game, state)
+        command = jax.tree.map(lambda a, b: jnp.where(strange, a, b), odd, command)
+        admissible &= ~active | commands.is_admissible(game, state, command)
+        row = transcripts.append(row, jnp.asarray([PROMPT]), active.astype(jnp.int32))
+        weight = jnp.where(strange, 0.0, 1.0)
+        row = write_command(game, state, row, command, weight=weight, active=active)
+        moved, seen, n = engine.step(game, state, command, max_symbols=max_symbols)
+        row = transcripts.append(row, seen, jnp.where(active, n, 0))
+        state = jax.tree.map(lambda a, b: jnp.where(active, a, b), moved, state)
+        won |= active & engine.won(game, state)
+        return (state, row, won, turns + active, admissible), None
+
+    start = (game.start, row, jnp.bool_(False), jnp.int32(0), jnp.bool_(True))
+    (_, row, won, turns, admissible), _ = jax.lax.scan(
+        turn, start, jax.random.split(keys[2], horizon)
+    )
+    return Demonstration(row, won, turns, admissible)

@@ -1,0 +1,149 @@
+"""Evaluation: the bank in use, no skills, or the candidate; never a mixture of arms.
+
+Every game of a split is played once, always the same games with the same noise, so that two
+evaluations differ by the policy and the skills alone.
+"""
+
+import functools
+import math
+from typing import Literal, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.skills.bank import Bank
+from reskill_jax.training.rollout import Rollout, rollout
+
+Mode = Literal["bank", "none", "candidate"]
+MODES: dict[str, int] = {"none": -1, "bank": 0, "candidate": 1}
+
+
+class Evaluation(NamedTuple):
+    """The outcome of one split in one mode (host numbers)."""
+
+    split: str
+    mode: str
+    successes: int
+    episodes: int
+    turns: float
+    by_task_type: dict[str, tuple[int, int]]  # successes, episodes
+
+    @property
+    def success(self) -> float:
+        """Share of games won."""
+        return self.successes / self.episodes
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the success rate."""
+        return wilson_interval(self.successes, self.episodes)
+
+    def to_json(self) -> dict:
+        """As a line of eval.jsonl."""
+        return {
+            "split": self.split,
+            "mode": self.mode,
+            "success": self.success,
+            "episodes": self.episodes,
+            "interval": list(self.interval),
+            "turns": self.turns,
+            "by_task_type": {k: list(v) for k, v in self.by_task_type.items()},
+        }
+
+
+def wilson_interval(successes: int, episodes: int, *, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval of a binomial proportion.
+
+    Raises:
+      ValueError: no episodes, or more successes than episodes.
+    """
+    if not 0 <= successes <= episodes or episodes < 1:
+        raise ValueError(f"no proportion: {successes} of {episodes}")
+    share, z2 = successes / episodes, z * z
+    middle = (share + z2 / (2 * episodes)) / (1 + z2 / episodes)
+    half = z / (1 + z2 / episodes)
+    half *= math.sqrt(share * (1 - share) / episodes + z2 / (4 * episodes**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("world", "policy", "split", "horizon", "capacity", "games")
+)
+def _play(
+    seed, params, bank: Bank, arm, temperature, *, world, policy, split, horizon, capacity, games
+) -> tuple[Rollout, chex.Array]:
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(games))
+    made = jax.vmap(lambda key: world.make(key, split))(keys)
+    played = rollout(
+        jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys),
+        params,
+        made,
+        bank,
+        jnp.full(games, arm, jnp.int32),
+        world=world,
+        config=policy,
+        horizon=horizon,
+        capacity=capacity,
+        temperature=temperature,
+    )
+    return played, made.task_type
+
+
+def evaluate(
+    params,
+    bank: Bank,
+    *,
+    world,
+    policy: DecoderConfig,
+    split: str,
+    mode: Mode,
+    horizon: int,
+    capacity: int,
+    games: int,
+    seed: int = 0,
+    temperature: float = 1.0,
+    task_types: tuple[str, ...] = (),
+) -> Evaluation:
+    """Plays `games` games of a split once each.
+
+    Args:
+      params: of the policy. bank: all arms.
+      world, policy, split, horizon, capacity, games: static; the same values compile once.
+      mode: "bank" (arm 0), "none" (no skills) or "candidate" (arm 1).
+      seed: of the games and the noise; one seed, one test set.
+      temperature: of sampling; 0 is greedy.
+      task_types: names, for the breakdown.
+
+    Raises:
+      ValueError: unknown mode.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+    played, types = _play(
+        seed,
+        params,
+        bank,
+        MODES[mode],
+        jnp.float32(temperature),
+        world=world,
+        policy=policy,
+        split=split,
+        horizon=horizon,
+        capacity=capacity,
+        games=games,
+    )
+    won, types = np.asarray(played.success), np.asarray(types)
+    return Evaluation(
+        split=split,
+        mode=mode,
+        successes=int(won.sum()),
+        episodes=games,
+        turns=float(np.mean(played.turns)),
+        by_task_type={
+            name: (int(won[types == i].sum()), int((types == i).sum()))
+            for i, name in enumerate(task_types)
+        },
+    )

@@ -1,0 +1,56 @@
+"""Everything a training run changes on the device, in one pytree."""
+
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from reskill_jax.core.trial import Trial, TrialHistory, idle_trial, start_history
+from reskill_jax.skills.bank import Bank
+from reskill_jax.training.config import TrainConfig
+
+
+class TrainState(NamedTuple):
+    """Policy and skills together. A arms, S slots."""
+
+    params: Any  # float32 master weights
+    opt_state: Any
+    reference: Any  # the starting policy's parameters; () when no divergence is asked for
+    key: chex.PRNGKey  # [] typed key, never used twice: each step folds its number in
+    step: chex.Array  # [] int32, completed training steps
+    bank: Bank  # [A, S, ...], every arm
+    trial: Trial
+    history: TrialHistory
+    skipped: chex.Array  # [] int32, updates left out because something was not finite
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """AdamW without decay, gradients clipped by their global norm."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.max_grad_norm),
+        optax.adam(config.learning_rate, b2=0.99),
+    )
+
+
+def init_state(config: TrainConfig, params, bank: Bank) -> TrainState:
+    """The state before the first step.
+
+    Args:
+      config: of the run.
+      params: of the policy to start from.
+      bank: skills of every arm, usually none.
+    """
+    params = jax.tree.map(jnp.asarray, params)
+    return TrainState(
+        params=params,
+        opt_state=make_optimizer(config).init(params),
+        reference=jax.tree.map(jnp.copy, params) if config.kl_weight > 0 else (),
+        key=jax.random.key(config.seed),
+        step=jnp.int32(0),
+        bank=jax.tree.map(jnp.asarray, bank),
+        trial=idle_trial(config.arms, max_steps=config.max_trial_steps),
+        history=start_history(),
+        skipped=jnp.int32(0),
+    )
