@@ -126,7 +126,7 @@ def tiny() -> TrainConfig:
         name="tiny",
         steps=4,
         horizon=4,
-        capacity=160,
+        capacity=120,
         rooms=RoomSpec(receptacles=6, min_receptacles=5, objects=5, min_objects=4),
         groups=2,
         group_size=4,

@@ -1,0 +1,257 @@
+"""The life of the skills between steps: evidence to the creator, proposals into trials, decisions.
+
+The comparison itself runs inside the compiled step; this is the host's side of it, one pure step
+at a time: `Life` is frozen and its JSON round trip is exact.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from reskill_jax.creator.episode import Episode
+from reskill_jax.creator.household import household_vocabulary
+from reskill_jax.creator.propose import Proposal, Refusal, propose, propose_retirement
+from reskill_jax.creator.recommend import CreatorSettings
+from reskill_jax.creator.state import CreatorState, conclude, init_state, observe
+from reskill_jax.skills.bank import Bank, build_bank
+from reskill_jax.skills.dfa import compile_dfa
+from reskill_jax.skills.skill import Bundle, Skill
+from reskill_jax.training.config import TrainConfig
+from reskill_jax.worlds.household import symbols
+from reskill_jax.worlds.household.tables import TASK_TYPES
+
+
+@dataclasses.dataclass(frozen=True)
+class Life:
+    """Skills as texts, and the creator's memory.
+
+    Attributes:
+      creator: evidence, assertions, history.
+      skills: the bank in use, in slot order.
+      proposal: what is under test; None = nothing.
+      served: steps each active skill has been in use.
+      next_proposal: no proposal before this step.
+    """
+
+    creator: CreatorState
+    skills: tuple[Skill, ...] = ()
+    proposal: Proposal | None = None
+    served: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    next_proposal: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        pending = self.proposal
+        return {
+            "creator": self.creator.to_dict(),
+            "skills": [skill.to_dict() for skill in self.skills],
+            "proposal": None
+            if pending is None
+            else {
+                "id": pending.id,
+                "kind": pending.kind,
+                "bundle": pending.bundle.to_dict(),
+                "version": [skill.to_dict() for skill in pending.version],
+                "reason": pending.reason,
+                "score": pending.score,
+            },
+            "served": dict(self.served),
+            "next_proposal": self.next_proposal,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Life":
+        """Reads `to_dict`."""
+        pending = data["proposal"]
+        if pending is not None:
+            version = tuple(Skill.from_dict(skill) for skill in pending["version"])
+            pending = Proposal(
+                **{**pending, "bundle": Bundle.from_dict(pending["bundle"]), "version": version}
+            )
+        return cls(
+            creator=CreatorState.from_dict(data["creator"]),
+            skills=tuple(Skill.from_dict(skill) for skill in data["skills"]),
+            proposal=pending,
+            served=dict(data["served"]),
+            next_proposal=data["next_proposal"],
+        )
+
+
+def begin_life(config: TrainConfig) -> Life:
+    """No skills, no evidence."""
+    return Life(creator=init_state(config.seed))
+
+
+def make_bank(config: TrainConfig, arms: Sequence[Sequence[Skill]]) -> Bank:
+    """The arrays of all arms; arms that are not given hold what arm 0 holds."""
+    filled = [*arms, *[arms[0]] * (config.arms - len(arms))]
+    return build_bank(
+        filled, language=symbols.SYMBOLS, encode=symbols.words, slots=config.slots
+    )
+
+
+def episodes_of(
+    evidence: Any, games: np.ndarray, step: int, names: Sequence[Sequence[str]], group_size: int
+) -> list[Episode]:
+    """The rollouts of a step as text, one of each (task, arm, outcome).
+
+    Args:
+      evidence: `step.Evidence` on the host.
+      games: [B] numbers of the games played.
+      step: the training step.
+      names: of the skills of each arm, in slot order.
+      group_size: G.
+    """
+    found: dict[tuple[int, int, bool], Episode] = {}
+    for row, (arm, success) in enumerate(zip(evidence.arms, evidence.success, strict=True)):
+        game = int(games[row // group_size])
+        key = (game, int(arm), bool(success))
+        if key in found:
+            continue
+        turns = int(evidence.turns[row])
+        intro = symbols.text(evidence.intros[row])
+        goal = intro.rsplit("Your task is to: ", 1)[1].rstrip(".")
+        active = names[int(arm)]
+        found[key] = Episode(
+            task=str(game),
+            goal=goal,
+            family=_family(goal),
+            arm=int(arm),
+            success=bool(success),
+            step=step,
+            actions=tuple(symbols.text(a) for a in evidence.actions[row, :turns]),
+            observations=(
+                intro,
+                *(symbols.text(o) for o in evidence.observations[row, :turns]),
+            ),
+            skills_fired=tuple(
+                tuple(n for n, on in zip(active, fired, strict=False) if on)
+                for fired in evidence.fired[row, :turns]
+            ),
+        )
+    return list(found.values())
+
+
+def _family(goal: str) -> str:
+    """The kind of task as its words tell it: the goal's task words without the things."""
+    words = set(goal.split())
+    for task_type, telling in zip(
+        TASK_TYPES[1:], ({"look", "examine"}, {"clean"}, {"hot", "heat"}, {"cool"}, {"two"}),
+        strict=True,
+    ):
+        if words & telling:
+            return task_type
+    return TASK_TYPES[0]
+
+
+def learn(life: Life, episodes: Sequence[Episode]) -> Life:
+    """Adds evidence, and one more step of service for every active skill."""
+    served = {skill.name: life.served.get(skill.name, 0) + 1 for skill in life.skills}
+    return dataclasses.replace(life, creator=observe(life.creator, episodes), served=served)
+
+
+def settle(
+    life: Life, decision: int, *, step: int, config: TrainConfig, reason: str
+) -> tuple[Life, list[dict[str, Any]]]:
+    """Takes note of a decision about the proposal under test.
+
+    Args:
+      life: with a proposal.
+      decision: 0 = the bank in use stays, > 0 = the candidate is adopted.
+      step: the training step.
+      config: of the run.
+      reason: for the log.
+
+    Returns:
+      The life after it, and the lines for the lifecycle log (without counts).
+    """
+    proposal = life.proposal
+    if proposal is None:
+        raise ValueError(f"step {step}: a decision without a proposal")
+    accepted = decision > 0
+    outcome = "accepted" if accepted else "rejected"
+    retirement = proposal.kind == "retirement"
+    event = {True: {True: "retired", False: "accepted"}, False: {True: "kept", False: "rejected"}}
+    operations = proposal.bundle.to_dict()["operations"]
+    lines = [
+        {
+            "step": step,
+            "event": event[accepted][retirement],
+            "trial": proposal.id,
+            "operations": operations,
+            "reason": reason,
+        }
+    ]
+    if accepted and not retirement:
+        lines += [
+            {"step": step, "event": "pruned", "trial": proposal.id, "operations": [o]}
+            | {"reason": "deleted by an accepted bundle"}
+            for o in operations
+            if o["operation"] == "DELETE"
+        ]
+    skills = proposal.version if accepted else life.skills
+    kept = set(life.skills) & set(skills)  # a modified skill starts its service anew
+    life = dataclasses.replace(
+        life,
+        creator=conclude(life.creator, proposal.id, outcome, step=step, reason=reason),
+        skills=skills,
+        served={s.name: life.served.get(s.name, 0) if s in kept else 0 for s in skills},
+        proposal=None,
+        next_proposal=step + config.cooldown,
+    )
+    return life, lines
+
+
+def creator_settings(config: TrainConfig) -> CreatorSettings:
+    """The creator's settings that a run's configuration decides."""
+    return CreatorSettings(min_episodes=config.reservoir, retire_after=config.retire_after)
+
+
+def suggest(
+    life: Life, *, step: int, config: TrainConfig
+) -> tuple[Life, dict[str, Any] | None]:
+    """Asks for the next version to test, if it is time: a retirement that is due, else a bundle.
+
+    Returns:
+      The life (with a proposal, if there is one) and a line for the lifecycle log, or None.
+    """
+    if life.proposal is not None or step < life.next_proposal:
+        return life, None
+    settings = creator_settings(config)
+    vocabulary = household_vocabulary()
+    creator, outcome = propose_retirement(
+        life.creator,
+        life.skills,
+        step=step,
+        served=life.served,
+        vocabulary=vocabulary,
+        settings=settings,
+    )
+    if isinstance(outcome, Refusal):
+        asked = creator.next_attempt
+        creator, outcome = propose(
+            creator,
+            life.skills,
+            step=step,
+            vocabulary=vocabulary,
+            compile_trigger=lambda pattern: compile_dfa(pattern, symbols.SYMBOLS),
+            capacity=config.slots,
+            settings=settings,
+        )
+        if isinstance(outcome, Refusal):
+            life = dataclasses.replace(life, creator=creator)
+            if creator.next_attempt == asked:  # it did not even look: nothing worth a line
+                return life, None
+            return life, {"step": step, "event": "unproposed", "trial": None, "operations": []} | {
+                "reason": outcome.reason
+            }
+    line = {
+        "step": step,
+        "event": "retirement_started" if outcome.kind == "retirement" else "proposed",
+        "trial": outcome.id,
+        "operations": outcome.bundle.to_dict()["operations"],
+        "reason": outcome.reason,
+    }
+    return dataclasses.replace(life, creator=creator, proposal=outcome), line

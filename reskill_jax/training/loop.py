@@ -1,0 +1,348 @@
+"""The training loop: compiled steps, the life of the skills between them, logs and checkpoints."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from reskill_jax.core.trial import start_trial
+from reskill_jax.policy import weights
+from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.skills.skill import Skill
+from reskill_jax.training import checkpoint
+from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.evaluate import Evaluation, evaluate
+from reskill_jax.training.lifecycle import (
+    Life,
+    begin_life,
+    episodes_of,
+    learn,
+    make_bank,
+    settle,
+    suggest,
+)
+from reskill_jax.training.progress import TrainingProgress
+from reskill_jax.training.run_folder import RunFolder
+from reskill_jax.training.state import TrainState, init_state
+from reskill_jax.training.step import StepMetrics, train_step
+from reskill_jax.worlds.household.tables import TASK_TYPES
+from reskill_jax.worlds.household.world import HouseholdWorld
+
+# What a continued run may change: where it lies, how long it goes on, how often it looks.
+MAY_DIFFER = ("name", "root", "steps", "eval_every", "checkpoint_every", "keep")
+_SKIPPED_IN_A_ROW = 5
+
+
+class TrainingError(ValueError):
+    """A run that cannot go on; the message says why and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSummary:
+    """How a run ended."""
+
+    folder: Path
+    steps: int
+    skills: tuple[Skill, ...]  # in use at the end
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What stays the same during a run."""
+
+    config: TrainConfig
+    world: HouseholdWorld
+    policy: DecoderConfig
+    step: Callable[..., Any]  # compiled train_step
+
+
+def make_parts(config: TrainConfig, policy: DecoderConfig) -> Parts:
+    """Builds the world and the compiled step of a configuration."""
+    world = HouseholdWorld(spec=config.rooms)
+    step = jax.jit(
+        functools.partial(train_step, world=world, policy=policy, config=config),
+        donate_argnums=0,
+    )
+    return Parts(config, world, policy, step)
+
+
+def load_policy(name: str) -> tuple[Any, DecoderConfig]:
+    """Shipped weights by name, or a .safetensors file by path."""
+    if name.endswith(".safetensors"):
+        params, policy, _ = weights.load(name)
+    else:
+        params, policy, _ = weights.load_pretrained(name)
+    return params, policy
+
+
+def games_of_step(config: TrainConfig, step: int) -> np.ndarray:
+    """[B] int32 numbers of the games of a step: every game once per pass, each pass shuffled.
+
+    A function of the step alone, so the position in the stream is the step's number.
+    """
+    first = step * config.groups
+    numbers = np.arange(first, first + config.groups)
+    passes, places = np.divmod(numbers, config.train_games)
+    orders = {
+        p: np.random.default_rng((config.seed, int(p))).permutation(config.train_games)
+        for p in np.unique(passes)
+    }
+    return np.asarray([orders[p][i] for p, i in zip(passes, places, strict=True)], np.int32)
+
+
+def put_on_trial(state: TrainState, life: Life, config: TrainConfig) -> TrainState:
+    """The state in which arm 1 is the proposed version."""
+    if life.proposal is None:
+        raise ValueError("there is no proposal to put on trial")
+    mask = np.arange(config.arms) < 2
+    margin = config.retire_margin if life.proposal.kind == "retirement" else 0.0
+    trial = start_trial(config.arms, mask, margin=margin, max_steps=config.max_trial_steps)
+    trial = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), trial, state.trial)
+    bank = make_bank(config, [life.skills, life.proposal.version])
+    return state._replace(bank=jax.tree.map(jnp.asarray, bank), trial=trial)
+
+
+def adopt(state: TrainState, life: Life, config: TrainConfig) -> TrainState:
+    """The state in which every arm holds the skills in use."""
+    bank = make_bank(config, [life.skills])
+    return state._replace(bank=jax.tree.map(jnp.asarray, bank))
+
+
+def train(
+    config: TrainConfig, *, resume: bool = False, console: Console | None = None
+) -> RunSummary:
+    """Trains a policy and its skills; writes <root>/<name>/.
+
+    Args:
+      config: of the run.
+      resume: go on from the last good checkpoint of this run.
+      console: where to report.
+
+    Returns:
+      RunSummary.
+
+    Raises:
+      RunFolderError, CheckpointError, WeightsError, TrainingError: with one clear line.
+    """
+    console = console or Console()
+    params, policy = load_policy(config.policy)
+    parts = make_parts(config, policy)
+    state = init_state(config, params, make_bank(config, [()]))
+    life = begin_life(config)
+    if resume:
+        folder = RunFolder.reopen(config.root, config.name)
+    else:
+        folder = RunFolder.create(config.root, config.name, config)
+    with folder:
+        if resume and checkpoint.steps(folder.checkpoints):
+            restored = checkpoint.restore(
+                folder.checkpoints,
+                state,
+                config,
+                may_differ=MAY_DIFFER,
+                notify=lambda line: console.print(line, highlight=False),
+            )
+            state, life = restored.arrays, Life.from_dict(restored.host["life"])
+            folder.truncate_to(restored.host["sizes"])
+            console.print(f"going on after step {restored.step}", highlight=False)
+        elif resume:
+            folder.truncate_to({})
+        start = int(state.step)
+        with TrainingProgress(console, total=config.steps, start=start) as progress:
+            state, life = _run(state, life, parts, folder, progress)
+        checkpoint.wait_for_saves(folder.checkpoints)
+        return RunSummary(folder.path, int(state.step), life.skills)
+
+
+def _run(
+    state: TrainState, life: Life, parts: Parts, folder: RunFolder, progress: TrainingProgress
+) -> tuple[TrainState, Life]:
+    config = parts.config
+    mode = "bank" if config.skills else "none"
+    modes_at_end = ("bank", "none") if config.skills else ("none",)
+    unseen = None
+    skipped = int(state.skipped)
+    if int(state.step) == 0:
+        progress.status("evaluating the starting policy (compiling first)")
+        unseen = _evaluate(state, parts, folder, 0, (mode,))[1].success
+        folder.export_skills(life.skills)
+        _save(state, life, config, folder)
+        progress.status("compiling the training step")
+    for step in range(int(state.step), config.steps):
+        began = time.perf_counter()
+        games = games_of_step(config, step)
+        names = [[skill.name for skill in life.skills]] * config.arms
+        if life.proposal is not None:
+            names = [names[0], [s.name for s in life.proposal.version], *names[2:]]
+        trial = None if life.proposal is None else life.proposal.id
+        state, metrics, evidence = parts.step(state, jnp.asarray(games))
+        metrics = jax.device_get(metrics)
+        done = step + 1
+        _check_finite(metrics, done, skipped)
+        if config.skills:
+            episodes = episodes_of(
+                jax.device_get(evidence), games, step, names, config.group_size
+            )
+            state, life = _live(state, learn(life, episodes), metrics, done, parts, folder, progress)
+        folder.write_metrics(
+            metrics_line(metrics, done, trial) | {"seconds": time.perf_counter() - began}
+        )
+        skipped = int(metrics.skipped)
+        if done == config.steps:
+            progress.status("evaluating the trained policy")
+            unseen = _evaluate(state, parts, folder, done, modes_at_end)[1].success
+        elif config.eval_every and done % config.eval_every == 0:
+            unseen = _evaluate(state, parts, folder, done, (mode,))[1].success
+        if done % config.checkpoint_every == 0 or done == config.steps:
+            _save(state, life, config, folder)
+        progress.update(
+            done, success=float(metrics.success), unseen=unseen, trial=_trial_words(metrics, life)
+        )
+    return state, life
+
+
+def _live(
+    state: TrainState,
+    life: Life,
+    metrics: StepMetrics,
+    step: int,
+    parts: Parts,
+    folder: RunFolder,
+    progress: TrainingProgress,
+) -> tuple[TrainState, Life]:
+    """What happens to the skills after a step: a decision is noted, a proposal goes on trial."""
+    config = parts.config
+    decision = int(metrics.decision)
+    if decision >= 0:
+        mean = metrics.posterior.alpha / (metrics.posterior.alpha + metrics.posterior.beta)
+        reason = f"posterior mean {mean[1]:.3f} of the candidate against {mean[0]:.3f}"
+        life, lines = settle(life, decision, step=step, config=config, reason=reason)
+        for line in lines:
+            folder.write_lifecycle(line | _evidence_of(metrics))
+            progress.note(_event_words(line))
+        if decision > 0:
+            folder.export_skills(life.skills)
+    if step >= config.steps:
+        return state, life
+    life, suggestion = suggest(life, step=step, config=config)
+    if suggestion is None:
+        return state, life
+    folder.write_lifecycle(suggestion)
+    progress.note(_event_words(suggestion))
+    if life.proposal is None:
+        return state, life
+    if config.auto_accept:
+        life, lines = settle(life, 1, step=step, config=config, reason="adopted without a trial")
+        for line in lines:
+            folder.write_lifecycle(line)
+        folder.export_skills(life.skills)
+        return adopt(state, life, config), life
+    return put_on_trial(state, life, config), life
+
+
+def _evaluate(
+    state: TrainState,
+    parts: Parts,
+    folder: RunFolder,
+    step: int,
+    modes: tuple[str, ...],
+) -> list[Evaluation]:
+    config = parts.config
+    found = []
+    for mode in modes:
+        for split in ("seen", "unseen"):
+            found.append(
+                evaluate(
+                    state.params,
+                    state.bank,
+                    world=parts.world,
+                    policy=parts.policy,
+                    split=split,
+                    mode=mode,  # type: ignore[arg-type]
+                    horizon=config.horizon,
+                    capacity=config.capacity,
+                    games=config.eval_tasks,
+                    temperature=config.temperature,
+                    task_types=TASK_TYPES,
+                )
+            )
+            folder.write_eval({"step": step} | found[-1].to_json())
+    return found
+
+
+def _save(state: TrainState, life: Life, config: TrainConfig, folder: RunFolder) -> None:
+    checkpoint.save(
+        folder.checkpoints,
+        int(state.step),
+        state,
+        {"life": life.to_dict(), "sizes": folder.sizes()},
+        config,
+        keep=config.keep,
+    )
+
+
+def _check_finite(metrics: StepMetrics, step: int, skipped_before: int) -> None:
+    fresh = int(metrics.skipped) - skipped_before
+    if fresh >= _SKIPPED_IN_A_ROW or (fresh and not np.isfinite(metrics.loss)):
+        raise TrainingError(
+            f"step {step}: {fresh} updates were not finite; lower --learning-rate and go on from "
+            "the last checkpoint with --resume"
+        )
+
+
+def metrics_line(metrics: StepMetrics, step: int, trial: int | None) -> dict[str, Any]:
+    """A line of metrics.jsonl."""
+    plain = {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in metrics._asdict().items()
+        if name not in ("arm_successes", "posterior", "horizon")
+    }
+    tried = np.maximum(metrics.arm_trials, 1)
+    return {
+        "step": step,
+        "trial": trial,
+        **plain,
+        "arm_success": np.where(
+            metrics.arm_trials > 0, metrics.arm_successes / tried, np.nan
+        ).tolist(),
+        "horizon": float(metrics.horizon),
+        "posterior": {
+            "alpha": metrics.posterior.alpha.tolist(),
+            "beta": metrics.posterior.beta.tolist(),
+        },
+    }
+
+
+def _evidence_of(metrics: StepMetrics) -> dict[str, Any]:
+    return {
+        "posterior": {
+            "alpha": metrics.posterior.alpha.tolist(),
+            "beta": metrics.posterior.beta.tolist(),
+        },
+        "horizon": float(metrics.horizon),
+    }
+
+
+def _event_words(line: dict[str, Any]) -> str:
+    told = "; ".join(
+        f"{o['operation']} {o['name']}"
+        + (f' "{o["skill"]["action"]}"' if o.get("skill") else "")
+        for o in line["operations"]
+    )
+    return f"step {line['step']}: {line['event'].replace('_', ' ')} {told or line['reason']}"
+
+
+def _trial_words(metrics: StepMetrics, life: Life) -> str | None:
+    if life.proposal is None:
+        return None
+    if int(metrics.arm_trials[1:].sum()) == 0:
+        return f"trial {life.proposal.id}"
+    rates = metrics.arm_successes / np.maximum(metrics.arm_trials, 1)
+    return f"trial {life.proposal.id}: {rates[1]:.0%} new, {rates[0]:.0%} old"
