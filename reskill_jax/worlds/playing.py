@@ -2,7 +2,8 @@
 
 A text game has `intro`, `step(command) -> (observation, won)` and `admissible()`; so do
 `household.TextGame` and `alfworld.AlfworldGame`. An engine that fails makes the episode invalid,
-which is neither a success nor a failure; an error of the player is raised.
+which is neither a success nor a failure; an error of the player is raised, unless it is
+PlayerStops.
 """
 
 import contextlib
@@ -32,6 +33,10 @@ class Player(Protocol):
 
     def act(self, observation: str, admissible: Sequence[str]) -> str:
         """Returns the next command. The first observation is the game's opening."""
+
+
+class PlayerStops(Exception):
+    """A player cannot go on: the episode ends before its next command, valid and not won."""
 
 
 class Episode(NamedTuple):
@@ -95,7 +100,10 @@ def play(record: GameRecord, open_game: OpenGame, player: Player, *, max_turns: 
         observations.append(game.intro)
         failure = None
         while not won and len(commands) < max_turns:
-            command = player.act(observations[-1], game.admissible())
+            try:
+                command = player.act(observations[-1], game.admissible())
+            except PlayerStops:
+                break
             commands.append(command)
             try:
                 observation, won = game.step(command)
