@@ -180,9 +180,7 @@ def test_published_games():
         assert p.extra == ()  # the language has every word of the published games
         assert game["task_type"] == pddl.TASK_TYPES[int(p.game.task_type)]
         per_type[game["task_type"]] += 1
-        again = pddl.parse(
-            pddl.write(p.game), task=game["task"], receptacles=56, objects=80
-        )
+        again = pddl.parse(pddl.write(p.game), task=game["task"], receptacles=56, objects=80)
         jax.tree.map(np.testing.assert_array_equal, p.game, again.game)
     assert not np.any(won)
     assert len(per_type) == 6
