@@ -1,19 +1,23 @@
 """GRPO with co-evolving skills in JAX: the pure functions of the method.
 
-They need jax and chex only, and work under jit, vmap and pmap in any train loop. Importing this
-package is quick and touches no device.
+They need jax and chex only, and work under jit, vmap and pmap in any train loop. They are imported
+when first used, so `import reskill_jax` is quick, and it touches no device.
 """
 
-from reskill_jax.core.advantages import group_relative_advantages, whiten
-from reskill_jax.core.arms import arm_outcomes, assign_arms, assignment_probabilities
-from reskill_jax.core.horizon import estimate_horizon, horizon_log_likelihood
-from reskill_jax.core.posterior import (
-    BetaPosterior,
-    discount_weight,
-    init_posterior,
-    probability_best,
-    update_posterior,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reskill_jax.core.advantages import group_relative_advantages, whiten
+    from reskill_jax.core.arms import arm_outcomes, assign_arms, assignment_probabilities
+    from reskill_jax.core.horizon import estimate_horizon, horizon_log_likelihood
+    from reskill_jax.core.posterior import (
+        BetaPosterior,
+        discount_weight,
+        init_posterior,
+        probability_best,
+        update_posterior,
+    )
 
 __version__ = "0.1.0"
 
@@ -31,3 +35,30 @@ __all__ = [
     "update_posterior",
     "whiten",
 ]
+
+_HOMES = {
+    "advantages": ("group_relative_advantages", "whiten"),
+    "arms": ("arm_outcomes", "assign_arms", "assignment_probabilities"),
+    "horizon": ("estimate_horizon", "horizon_log_likelihood"),
+    "posterior": (
+        "BetaPosterior",
+        "discount_weight",
+        "init_posterior",
+        "probability_best",
+        "update_posterior",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first asked for (PEP 562)."""
+    for module, names in _HOMES.items():
+        if name in names:
+            value = getattr(importlib.import_module(f"reskill_jax.core.{module}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

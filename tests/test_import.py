@@ -1,0 +1,94 @@
+"""What importing costs: the package and the command's help load no jax, no module a device."""
+
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import reskill_jax
+
+CORE = Path(reskill_jax.__file__).parent / "core"
+
+
+def run(code: str) -> str:
+    """The output of a fresh interpreter."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_every_public_name_is_the_one_of_its_module():
+    for name in reskill_jax.__all__:
+        value = getattr(reskill_jax, name)
+        assert value.__name__ == name
+        assert value.__module__.startswith("reskill_jax.core.")
+        assert vars(reskill_jax)[name] is value  # the second use costs nothing
+    assert set(reskill_jax.__all__) <= set(dir(reskill_jax))
+
+
+def test_an_unknown_name_is_an_error():
+    with pytest.raises(AttributeError, match="has no attribute 'whitten'"):
+        _ = reskill_jax.whitten
+    with pytest.raises(ImportError, match="whitten"):
+        exec("from reskill_jax import whitten")
+
+
+def test_importing_the_package_does_not_import_jax():
+    loaded = run("import sys, reskill_jax; print(*sys.modules)").split()
+    assert "reskill_jax" in loaded
+    assert not {"jax", "chex", "numpy", "reskill_jax.core"} & set(loaded)
+
+
+def test_star_and_plain_imports():
+    code = "from reskill_jax import *\nfrom reskill_jax import whiten as w\n"
+    assert run(code + "print(w is whiten, init_posterior(3).alpha)") == "True [1. 1. 1.]"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["skills", "--help"], ["--version"], ["trian"]])
+def test_help_and_mistakes_do_not_import_jax(words):
+    code = f"""
+import contextlib, io, sys
+from reskill_jax.cli import main
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    main({words!r})
+print(*sys.modules)
+"""
+    loaded = run(code).split()
+    assert "reskill_jax.cli" in loaded
+    assert not {"jax", "numpy", "flax", "tyro", "rich"} & set(loaded)
+
+
+def test_no_module_touches_a_device():
+    names = [
+        module.name
+        for module in pkgutil.walk_packages(reskill_jax.__path__, "reskill_jax.")
+        if module.name != "reskill_jax.worlds.alfworld"  # needs an extra
+    ]
+    assert len(names) > 40
+    code = f"""
+import importlib
+for name in {names!r}:
+    importlib.import_module(name)
+    from jax._src import xla_bridge
+    assert not xla_bridge.backends_are_initialized(), name
+print("done")
+"""
+    assert run(code) == "done"
+
+
+def test_the_core_needs_jax_and_chex_alone():
+    names = [f"reskill_jax.core.{module.name}" for module in pkgutil.iter_modules([str(CORE)])]
+    assert len(names) >= 6
+    code = f"""
+import importlib, sys
+import jax, chex
+def packages():
+    return {{name.split(".")[0] for name in sys.modules}}
+before = packages()
+for name in {names!r}:
+    importlib.import_module(name)
+print(*packages() - before)
+"""
+    assert set(run(code).split()) - set(sys.stdlib_module_names) == {"reskill_jax"}
