@@ -14,13 +14,13 @@ class Transcript(NamedTuple):
     """One row. L tokens, D decisions, V vocabulary."""
 
     tokens: chex.Array  # [L] int32, PAD behind
-    length: chex.Array  # [] int32, may exceed L once; see `overflowed`
+    length: chex.Array  # [] int32, of all that was added; more than L once tokens were dropped
     position: chex.Array  # [D] int32: index of the token after which a decision was taken
     choice: chex.Array  # [D] int32: the token chosen
     allowed: chex.Array  # [D, V] bool: what could be chosen
     log_prob: chex.Array  # [D] float32: of the choice, when sampled
     weight: chex.Array  # [D] float32: 0 where the decision is not to be learned from
-    count: chex.Array  # [] int32
+    count: chex.Array  # [] int32: decisions recorded
 
 
 def empty(*, capacity: int, decisions: int, vocabulary: int) -> Transcript:
@@ -59,11 +59,14 @@ def decide(
 ) -> Transcript:
     """Adds one chosen token, and records the decision if there was more than one choice.
 
+    A decision whose context is not whole, because the row is full, is not recorded.
+
     Args:
       choice: [] int32; allowed: [V] bool; log_prob: [] float; weight: [] float.
       active: [] bool; False leaves the row as it is.
     """
-    recorded = active & (jnp.sum(allowed) > 1)
+    whole = transcript.length <= transcript.tokens.shape[0]
+    recorded = active & whole & (jnp.sum(allowed) > 1)
     slot = jnp.where(recorded, transcript.count, transcript.choice.shape[0])
     written = transcript._replace(
         position=transcript.position.at[slot].set(transcript.length - 1, mode="drop"),
