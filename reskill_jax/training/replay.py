@@ -1,0 +1,438 @@
+"""Playing what a run has learned: in the compiled world, and in the real ALFWorld engine.
+
+`evaluate_run` is behind `reskill eval`. `play_compiled` plays games given as text (published ones,
+or written by our generator) on the device, a batch at a time, and tells the episodes as text.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from reskill_jax.policy.decoder import DecoderConfig, Params
+from reskill_jax.skills.bank import Bank
+from reskill_jax.skills.skill import Skill
+from reskill_jax.training import checkpoint, evaluate
+from reskill_jax.training.act import PolicyPlayer
+from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.config_file import apply_config, read_config
+from reskill_jax.training.lifecycle import Life, make_bank
+from reskill_jax.training.loop import MAY_DIFFER, load_policy
+from reskill_jax.training.rollout import Rollout, rollout
+from reskill_jax.training.state import init_state
+from reskill_jax.worlds.alfworld_games import GameRecord, game_record, read_games
+from reskill_jax.worlds.household import engine, pddl
+from reskill_jax.worlds.household import symbols as sy
+from reskill_jax.worlds.household.generator import RoomSpec, generate
+from reskill_jax.worlds.household.tables import TASK_TYPES
+from reskill_jax.worlds.household.text_game import BUCKETS
+from reskill_jax.worlds.household.types import Game
+from reskill_jax.worlds.household.world import HouseholdWorld
+from reskill_jax.worlds.playing import Episode, open_alfworld, play
+
+REAL_TURNS = 50  # what ALFWorld's own evaluation allows
+REAL_CAPACITY = 1536  # symbols: most of the published rooms, for 30 to 50 turns
+# A split of ours is played on the published games that serve the same purpose.
+_PUBLISHED = {"seen": "valid_seen", "unseen": "valid_unseen"}
+_NAMES = ("recep_stem", "recep_number", "object_stem", "object_number")
+
+
+class ReplayError(ValueError):
+    """A run or a game that cannot be played; the message says why in one line."""
+
+
+class LoadedRun(NamedTuple):
+    """A run at one of its checkpoints."""
+
+    config: TrainConfig
+    step: int
+    params: Params
+    policy: DecoderConfig
+    bank: Bank  # every arm
+    skills: tuple[Skill, ...]  # in use
+    candidate: tuple[Skill, ...] | None  # the version under test, if there is one
+
+    def skills_of(self, mode: str) -> tuple[Skill, ...]:
+        """The skills of a mode of evaluation.
+
+        Raises:
+          ReplayError: there is no candidate, or no such mode.
+        """
+        if mode not in evaluate.MODES:
+            raise ReplayError(f"mode must be one of {', '.join(evaluate.MODES)}, got {mode!r}")
+        if mode == "candidate":
+            if self.candidate is None:
+                raise ReplayError(f"no candidate is under test at step {self.step}")
+            return self.candidate
+        return self.skills if mode == "bank" else ()
+
+
+def load_run(
+    folder: str | Path, *, step: int | None = None, notify: Callable[[str], None] = print
+) -> LoadedRun:
+    """Reads a run from its folder.
+
+    Args:
+      folder: <root>/<name>.
+      step: a certain checkpoint; None = the newest good one.
+      notify: called with one line per damaged checkpoint that was passed over.
+
+    Raises:
+      ConfigError, CheckpointError, WeightsError: with one clear line.
+    """
+    folder = Path(folder)
+    stored = folder / "config.json"
+    config = apply_config(TrainConfig(), read_config(stored), where=str(stored))
+    start, policy = load_policy(config.policy)
+    restored = checkpoint.restore(
+        folder / "checkpoints",
+        init_state(config, start, make_bank(config, [()])),
+        config,
+        step,
+        may_differ=MAY_DIFFER,
+        notify=notify,
+    )
+    life = Life.from_dict(restored.host["life"])
+    return LoadedRun(
+        config=config,
+        step=restored.step,
+        params=restored.arrays.params,
+        policy=policy,
+        bank=restored.arrays.bank,
+        skills=life.skills,
+        candidate=None if life.proposal is None else life.proposal.version,
+    )
+
+
+def evaluate_run(
+    folder: str | Path,
+    *,
+    step: int | None = None,
+    world: str = "household",
+    splits: Sequence[str] = ("seen", "unseen"),
+    modes: Sequence[str] = ("bank", "none"),
+    games: Path | None = None,
+    tasks: int | None = None,
+    console: Console | None = None,
+) -> list[dict[str, Any]]:
+    """Plays the policy of a run.
+
+    Args:
+      folder: of the run.
+      step: of the checkpoint; None = the newest good one.
+      world: "household" (compiled, sampled at the run's temperature, as in training) or "alfworld"
+        (the real engine, greedily; invalid episodes are left out and counted).
+      splits: "seen", "unseen".
+      modes: "bank", "none", "candidate".
+      games: alfworld: where to read games; "seen" then means the split valid_seen and "unseen"
+        valid_unseen, and all splits are played where it has neither. None = games of our generator.
+      tasks: games per split; None = as many as the run evaluates on.
+      console: where to report.
+
+    Returns:
+      One line per split and mode, as in eval.jsonl; in alfworld with the number of invalid games.
+
+    Raises:
+      ReplayError, and the errors of `load_run`, `read_games` and the real engine.
+    """
+    console = console or Console()
+    run = load_run(
+        folder, step=step, notify=lambda line: console.print(line, highlight=False, markup=False)
+    )
+    config = run.config
+    tasks = config.eval_tasks if tasks is None else tasks
+    versions = {mode: run.skills_of(mode) for mode in modes}
+    if world == "household":
+        lines = []
+        for mode in modes:
+            for split in splits:
+                found = evaluate.evaluate(
+                    run.params,
+                    run.bank,
+                    world=HouseholdWorld(spec=config.rooms),
+                    policy=run.policy,
+                    split=split,
+                    mode=mode,  # type: ignore[arg-type]
+                    horizon=config.horizon,
+                    capacity=config.capacity,
+                    games=tasks,
+                    temperature=config.temperature,
+                    task_types=TASK_TYPES,
+                )
+                lines.append({"step": run.step} | found.to_json())
+        return lines
+    if world != "alfworld":
+        raise ReplayError(f"world must be household or alfworld, got {world!r}")
+    if games is None:
+        of_split = {split: own_games(config, split, tasks) for split in splits}
+        horizon, capacity = config.horizon, config.capacity
+    else:
+        of_split = _published(games, splits, tasks)
+        horizon, capacity = REAL_TURNS, REAL_CAPACITY
+    return [
+        {"step": run.step, "mode": mode}
+        | play_alfworld(
+            run,
+            records,
+            skills=skills,
+            horizon=horizon,
+            capacity=capacity,
+            console=console,
+            label=f"{split}, {mode}",
+        )
+        | {"split": split}
+        for mode, skills in versions.items()
+        for split, records in of_split.items()
+    ]
+
+
+def own_games(config: TrainConfig, split: str, count: int, *, seed: int = 0) -> list[GameRecord]:
+    """The games that the evaluation of a split plays in the compiled world, as text."""
+    make = jax.jit(functools.partial(generate, spec=config.rooms, split=split))
+    return [
+        game_record(
+            jax.tree.map(np.asarray, make(jax.random.fold_in(jax.random.key(seed), i))),
+            name=f"{split}-{i}",
+            split=split,
+        )
+        for i in range(count)
+    ]
+
+
+def _published(path: Path, splits: Sequence[str], tasks: int) -> dict[str, list[GameRecord]]:
+    """At most `tasks` games of each split, evenly spaced."""
+    by_split: dict[str, list[GameRecord]] = {}
+    for record in read_games(path):
+        by_split.setdefault(record.split, []).append(record)
+    wanted = {name for split in splits for name in (split, _PUBLISHED.get(split, split))}
+    kept = {name: found for name, found in by_split.items() if name in wanted} or by_split
+    return {
+        name: [found[i * len(found) // n] for n in [min(tasks, len(found))] for i in range(n)]
+        for name, found in kept.items()
+    }
+
+
+def play_alfworld(
+    run: LoadedRun,
+    records: Sequence[GameRecord],
+    *,
+    skills: Sequence[Skill],
+    horizon: int,
+    capacity: int,
+    console: Console,
+    label: str,
+) -> dict[str, Any]:
+    """Plays games greedily in the real engine.
+
+    Returns:
+      success, episodes (the valid ones), interval, turns, by_task_type, invalid.
+
+    Raises:
+      ReplayError: not one episode was valid.
+      AlfworldMissing: the real engine is not installed.
+    """
+    episodes = []
+    for record in track(records, description=label, console=console, transient=True):
+        player = PolicyPlayer(run.params, run.policy, skills, capacity=capacity)
+        episodes.append(play(record, open_alfworld, player, max_turns=horizon))
+    return summarise(records, episodes)
+
+
+def summarise(records: Sequence[GameRecord], episodes: Sequence[Episode]) -> dict[str, Any]:
+    """Figures of some episodes; invalid ones are left out of all but their own count.
+
+    Raises:
+      ReplayError: not one episode was valid.
+    """
+    played = [(r, e) for r, e in zip(records, episodes, strict=True) if e.valid]
+    if not played:
+        reason = episodes[0].error if episodes else "there were no games"
+        raise ReplayError(f"no episode is valid: {reason}")
+    wins = sum(e.won for _, e in played)
+    by_type = {name: [e.won for r, e in played if r.task_type == name] for name in TASK_TYPES}
+    return {
+        "success": wins / len(played),
+        "episodes": len(played),
+        "interval": list(evaluate.wilson_interval(wins, len(played))),
+        "turns": sum(len(e.commands) for _, e in played) / len(played),
+        "by_task_type": {name: [sum(won), len(won)] for name, won in by_type.items()},
+        "invalid": len(episodes) - len(played),
+    }
+
+
+# --- the compiled world ---------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordedWorld(HouseholdWorld):
+    """A household world whose games were read from problem files.
+
+    Attributes:
+      task_width: width of the goal text.
+    """
+
+    task_width: int = 0
+
+    @property
+    def intro_symbols(self) -> int:
+        """Width of the introduction."""
+        return engine.intro_capacity(self.spec.receptacles, self.task_width)
+
+
+class Loaded(NamedTuple):
+    """Games as arrays, n of them."""
+
+    games: Game  # numpy arrays [n, ...]
+    world: RecordedWorld
+    index: list[int]  # [n] which record each is
+    words: list[tuple[str, ...]]  # [n] words of the goal text that the language lacks
+    errors: dict[int, str]  # record -> why it cannot be played
+
+
+def load_games(records: Sequence[GameRecord]) -> Loaded:
+    """Reads games into arrays of common capacities, the smallest of `BUCKETS` that hold them all.
+
+    A word of a goal text that the language lacks is read as UNKNOWN. A room with a thing whose name
+    it lacks cannot be played.
+    """
+    parsed: list[pddl.ParsedGame] = []
+    index, errors = [], {}
+    for i, record in enumerate(records):
+        try:
+            found = pddl.parse(record.pddl_problem, task=record.task)
+        except pddl.PddlError as error:
+            errors[i] = f"PddlError: {error}"
+            continue
+        if any(np.any(getattr(found.game, f) >= sy.VOCABULARY_SIZE) for f in _NAMES):
+            errors[i] = f"the language lacks a name of this room ({' '.join(found.extra).strip()})"
+            continue
+        parsed.append(found)
+        index.append(i)
+    if not parsed:
+        raise ReplayError(f"no game can be read: {next(iter(errors.values()), 'there is none')}")
+    most_objects, most_receptacles = np.max([p.game.can_hold.shape for p in parsed], axis=0)
+    receptacles, objects = next(
+        (b for b in BUCKETS if most_receptacles <= b[0] and most_objects <= b[1]),
+        (int(most_receptacles), int(most_objects)),
+    )
+    width = max(p.game.task.shape[0] for p in parsed)
+    games = []
+    for found in parsed:
+        game = pddl.pad(found, receptacles=receptacles, objects=objects).game
+        task = np.where(game.task >= sy.VOCABULARY_SIZE, sy.UNKNOWN, game.task)
+        games.append(game._replace(task=np.pad(task, (0, width - task.shape[0]))))
+    spec = RoomSpec(receptacles=receptacles, objects=objects)
+    world = RecordedWorld(
+        spec=spec,
+        max_symbols=engine.observation_capacity(receptacles, objects),
+        task_width=width,
+    )
+    stacked = jax.tree.map(lambda *x: np.stack(x), *games)
+    return Loaded(stacked, world, index, [p.extra for p in parsed], errors)
+
+
+@functools.partial(jax.jit, static_argnames=("world", "policy", "horizon", "capacity"))
+def _play(keys, params, games, bank, arms, temperature, *, world, policy, horizon, capacity):
+    return rollout(
+        keys,
+        params,
+        games,
+        bank,
+        arms,
+        world=world,
+        config=policy,
+        horizon=horizon,
+        capacity=capacity,
+        temperature=temperature,
+    )
+
+
+def episode_key(seed: int, index: int) -> jax.Array:
+    """The random key of the index-th game; `PolicyPlayer` with it samples the same commands."""
+    return jax.random.fold_in(jax.random.key(seed), index)
+
+
+def play_compiled(
+    params: Params,
+    policy: DecoderConfig,
+    bank: Bank,
+    records: Sequence[GameRecord],
+    *,
+    horizon: int,
+    capacity: int,
+    arm: int = 0,
+    temperature: float = 0.0,
+    seed: int = 0,
+    batch: int = 64,
+) -> list[Episode]:
+    """Plays games on the device with the compiled rollout, in batches of one size.
+
+    Args:
+      params, policy: the decoder.
+      bank: skills of every arm.
+      records: the games.
+      horizon: turns at most.
+      capacity: symbols of context at most.
+      arm: whose skills join the prompt; -1 = none.
+      temperature: of sampling; 0 is greedy.
+      seed: of the noise.
+      batch: games at a time.
+
+    Returns:
+      One episode a record, in order, as text; invalid where the game cannot be read.
+
+    Raises:
+      ReplayError: no game can be read.
+    """
+    loaded = load_games(records)
+    count = len(loaded.index)
+    batch = min(batch, count)
+    episodes = {
+        i: Episode(records[i].game, (), (), False, error) for i, error in loaded.errors.items()
+    }
+    for first in range(0, count, batch):
+        rows = np.minimum(np.arange(first, first + batch), count - 1)  # the last one fills up
+        keys = jax.vmap(lambda i: episode_key(seed, i))(
+            jnp.asarray([loaded.index[row] for row in rows])
+        )
+        played = jax.device_get(
+            _play(
+                keys,
+                params,
+                jax.tree.map(lambda x, rows=rows: x[rows], loaded.games),
+                bank,
+                jnp.full(batch, arm, jnp.int32),
+                jnp.float32(temperature),
+                world=loaded.world,
+                policy=policy,
+                horizon=horizon,
+                capacity=capacity,
+            )
+        )
+        for place, row in enumerate(rows[: count - first]):
+            i = loaded.index[row]
+            episodes[i] = _told(records[i].game, played, place, loaded.words[row])
+    return [episodes[i] for i in range(len(records))]
+
+
+def _told(name: str, played: Rollout, row: int, words: tuple[str, ...]) -> Episode:
+    """One row as text."""
+    turns = int(played.turns[row])
+    lacking = iter(range(len(words)))
+    intro = [
+        sy.VOCABULARY_SIZE + next(lacking) if s == sy.UNKNOWN else int(s)
+        for s in played.intros[row]
+    ]
+    return Episode(
+        name,
+        tuple(sy.text(a) for a in played.actions[row, :turns]),
+        (sy.text(intro, words), *(sy.text(o) for o in played.observations[row, :turns])),
+        bool(played.success[row]),
+    )
