@@ -105,12 +105,12 @@ def evaluate(arguments: Sequence[str]) -> int:
 
 def _play(run: Path, arguments: "EvalArguments", console: "Console") -> list[dict[str, Any]]:
     """Lines as in eval.jsonl, one per split and mode."""
-    from reskill_jax.training import evaluate as evaluation
+    from reskill_jax.training import replay
 
     games = arguments.games
     if games is None and arguments.world == "alfworld" and os.environ.get("ALFWORLD_DATA"):
         games = Path(os.environ["ALFWORLD_DATA"])
-    return evaluation.evaluate_run(  # type: ignore[attr-defined, unused-ignore]
+    return replay.evaluate_run(
         run,
         step=arguments.step,
         world=arguments.world,

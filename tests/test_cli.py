@@ -159,7 +159,7 @@ def evaluation(monkeypatch):
         line = {"step": 5, "split": "seen", "mode": "bank", "success": 0.25, "episodes": 8}
         return [line | {"interval": [0.0714, 0.5907]}]
 
-    monkeypatch.setattr("reskill_jax.training.evaluate.evaluate_run", evaluate_run, raising=False)
+    monkeypatch.setattr("reskill_jax.training.replay.evaluate_run", evaluate_run)
     return calls
 
 
