@@ -1,8 +1,11 @@
 """The household tokenizer: one token a symbol, exactly; and tables for other tokenizers."""
 
+import gzip
+import json
 import pickle
 import random
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -230,3 +233,21 @@ def test_table_of_the_household_tokenizer_is_the_identity():
 def test_a_symbol_without_tokens_is_an_error():
     with pytest.raises(ValueError, match="'b'"):
         tokenizer.symbol_table(lambda text: [1] if text == "a" else [], ["a", "b"])
+
+
+def test_recorded_games_are_words_of_the_language_to_the_letter():
+    """Contexts of the real engine's transcripts: no unknown, exact, a handful of tokens a turn."""
+    recorded = Path(__file__).parents[1] / "golden" / "alfworld_transcripts.json.gz"
+    games = json.loads(gzip.decompress(recorded.read_bytes()))
+    assert len(games) >= 48
+    for game in games:
+        text, admissible = game["intro"], game["initial_admissible"]
+        for step in game["steps"]:
+            # Some recorded commands are nonsense on purpose; their answers are not.
+            command = step["command"] if step["command"] in admissible else "look"
+            text += f"\n> {command}\n{step['observation']}"
+            admissible = step["admissible"]
+        tokens = HOUSEHOLD.encode(text)
+        assert language.UNKNOWN not in tokens, game["game_id"]
+        assert HOUSEHOLD.decode(tokens) == text
+        assert "".join(language.SYMBOLS[t] for t in tokens) == text
