@@ -1,0 +1,232 @@
+"""What the skill layer costs: one training step with and without it, in one process.
+
+Three programs' worth of work on the same games, with the same noise and the same policy:
+
+  plain   GRPO alone (skills=False)
+  idle    the skill layer with an empty bank and no trial
+  active  a trial of two versions with four skills each, their triggers on actions and observations
+
+Nobody can win here, so every episode lasts all its turns and the three play equally many. Runs are
+interleaved (plain idle active plain idle active ...) and compared in pairs; what counts is the
+median ratio.
+
+    python benchmarks/step.py [--quick] [--json FILE]
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import platform
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from reskill_jax.core.trial import start_trial
+from reskill_jax.policy import decoder, weights
+from reskill_jax.skills.skill import Skill, Trigger
+from reskill_jax.training.config import PRESETS, TrainConfig
+from reskill_jax.training.lifecycle import make_bank
+from reskill_jax.training.loop import games_of_step
+from reskill_jax.training.rollout import rollout
+from reskill_jax.training.state import TrainState, init_state
+from reskill_jax.training.step import game_key, train_step
+from reskill_jax.worlds.household.world import HouseholdWorld
+
+SKILLS = (
+    Skill("begin-at-the-sink", "a thing is dirty", "if the task says clean, go to sinkbasin.",
+          Trigger("beginning")),
+    Skill("open-what-is-closed", "a place is closed", "open.",
+          Trigger("observation_pattern", "is closed")),
+    Skill("leave-empty-places", "a place is empty", "go to.",
+          Trigger("observation_pattern", "you see nothing")),
+    Skill("no-inventory", "after a thing was taken", "do not inventory.",
+          Trigger("action_pattern", "^take")),
+)  # fmt: skip
+CANDIDATE = Skill(
+    "look-around", "after a move", "do not look.", Trigger("action_pattern", "^(move|open)")
+)
+
+
+class Unwinnable(HouseholdWorld):
+    """The household in which nothing counts as a win, so that no episode ends early."""
+
+    def play(self, game, state, cursor):
+        """As in the household, but never won."""
+        *played, won = super().play(game, state, cursor)
+        return *played, jnp.zeros_like(won)
+
+
+def machine() -> str:
+    """One line about where this runs."""
+    model = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        names = [x for x in information.read_text().splitlines() if x.startswith("model name")]
+        if names:
+            model = f"{len(names)} x {names[0].split(':', 1)[1].strip()}"
+    device = jax.devices()[0]
+    return (
+        f"{model}; Python {platform.python_version()}, jax {jax.__version__} on "
+        f"{device.device_kind} ({device.platform})"
+    )
+
+
+def compiled(function, *arguments):
+    """The compiled function and the seconds that took."""
+    start = time.perf_counter()
+    program = jax.jit(function).lower(*arguments).compile()
+    return program, time.perf_counter() - start
+
+
+def states(config: TrainConfig, params) -> dict[str, TrainState]:
+    """The state that each of the three starts from, again and again."""
+    idle = init_state(config, params, make_bank(config, [()]))
+    trial = start_trial(config.arms, np.arange(config.arms) < 2, max_steps=config.max_trial_steps)
+    bank = make_bank(config, [SKILLS, (*SKILLS[:3], CANDIDATE)])
+    active = idle._replace(
+        bank=jax.tree.map(jnp.asarray, bank),
+        trial=jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), trial, idle.trial),
+    )
+    return {"plain": idle, "idle": idle, "active": active}
+
+
+def play(state: TrainState, games, arms, *, world, policy, config: TrainConfig):
+    """The rollouts of a step alone."""
+    rows = config.groups * config.group_size
+    made = jax.vmap(lambda g: world.make(game_key(config.seed, g), "train"))(games)
+    return rollout(
+        jax.random.split(state.key, rows),
+        state.params,
+        jax.tree.map(lambda x: jnp.repeat(x, config.group_size, axis=0), made),
+        state.bank,
+        arms,
+        world=world,
+        config=policy,
+        horizon=config.horizon,
+        capacity=config.capacity,
+        temperature=config.temperature,
+    ).turns
+
+
+def measure(config: TrainConfig, repeats: int) -> dict:
+    """Times the steps; returns everything that is printed."""
+    world = Unwinnable(spec=config.rooms)
+    try:
+        params, policy, _ = weights.load_pretrained("household")
+        origin = "the shipped weights"
+    except weights.WeightsError:
+        policy = decoder.household_small(world.vocabulary)
+        params, origin = decoder.init(jax.random.key(0), policy), "random weights"
+    start = states(config, params)
+    plain_config = dataclasses.replace(config, skills=False)
+    games = [jnp.asarray(games_of_step(config, i)) for i in range(repeats)]
+    arms = jnp.arange(config.groups * config.group_size) % 2
+
+    step = functools.partial(train_step, world=world, policy=policy)
+    plain, plain_seconds = compiled(
+        functools.partial(step, config=plain_config), start["plain"], games[0]
+    )
+    full, full_seconds = compiled(functools.partial(step, config=config), start["idle"], games[0])
+    turns_only, _ = compiled(
+        functools.partial(play, world=world, policy=policy, config=config),
+        start["idle"], games[0], arms,
+    )  # fmt: skip
+    programs = {"plain": plain, "idle": full, "active": full}
+    wall: dict[str, list[float]] = {name: [] for name in (*programs, "rollout", "rollout active")}
+    metrics: dict[str, list] = {name: [] for name in programs}
+
+    def timed(name, program, *arguments):
+        began = time.perf_counter()
+        result = jax.block_until_ready(program(*arguments))
+        wall[name].append(time.perf_counter() - began)
+        return result
+
+    for name, program in programs.items():  # warm
+        jax.block_until_ready(program(start[name], games[0]))
+    for numbers in games:
+        for name, program in programs.items():
+            metrics[name].append(jax.device_get(timed(name, program, start[name], numbers)[1]))
+        timed("rollout", turns_only, start["idle"], numbers, arms)
+        timed("rollout active", turns_only, start["active"], numbers, arms)
+
+    def mean(name, field):
+        return float(np.mean([getattr(m, field) for m in metrics[name]]))
+
+    def ratio(name):
+        pairs = np.array(wall[name]) / np.array(wall["plain"])
+        return {
+            "median": float(np.median(pairs)),
+            "quartiles": [float(q) for q in np.quantile(pairs, [0.25, 0.75])],
+        }
+
+    found = {
+        "machine": machine(),
+        "policy": origin,
+        "rollouts": f"{config.groups} x {config.group_size}",
+        "horizon": config.horizon,
+        "capacity": config.capacity,
+        "repeats": repeats,
+        "seconds": {name: float(np.median(times)) for name, times in wall.items()},
+        "turns": {name: mean(name, "turns") for name in programs},
+        "context_tokens": {name: mean(name, "context_tokens") for name in programs},
+        "skill_tokens": {name: mean(name, "skill_tokens") for name in programs},
+        "truncated": {name: mean(name, "truncated") for name in programs},
+        "ratio": {name: ratio(name) for name in ("idle", "active")},
+        "compile_seconds": {"plain": plain_seconds, "with skills": full_seconds},
+    }
+    found["context_ratio"] = found["context_tokens"]["active"] / found["context_tokens"]["plain"]
+    return found
+
+
+def main() -> None:
+    """Runs the three and prints times and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run at all")
+    parser.add_argument("--repeats", type=int, help="interleaved runs of each; 15, quick: 3")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    arguments = parser.parse_args()
+    jax.config.update("jax_enable_compilation_cache", False)
+    config = PRESETS["tiny" if arguments.quick else "household"]()
+    # Room for every turn, skills included: a row that is cut short would save work.
+    config = dataclasses.replace(config, capacity=config.capacity * 5 // 4, learning_rate=1e-9)
+    found = measure(config, arguments.repeats or (3 if arguments.quick else 15))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+    print(found["machine"])
+    print(
+        f"{found['rollouts']} rollouts, {found['horizon']} turns, room for {found['capacity']} "
+        f"tokens, {found['policy']}; medians of {found['repeats']} interleaved runs"
+    )
+    print("            seconds   turns  context  skill tokens  against plain (quartiles)")
+    for name in ("plain", "idle", "active"):
+        line = (
+            f"  {name:<8}{found['seconds'][name]:9.3f}{found['turns'][name]:8.1f}"
+            f"{found['context_tokens'][name]:9.1f}{found['skill_tokens'][name]:14.1f}"
+        )
+        if name in found["ratio"]:
+            low, high = found["ratio"][name]["quartiles"]
+            line += f"  {found['ratio'][name]['median']:.3f} ({low:.3f} - {high:.3f})"
+        print(line)
+    seconds = found["seconds"]
+    for name, label in (("idle", "rollout"), ("active", "rollout active")):
+        share = seconds[label] / seconds[name]
+        print(f"  {name}: rollout {seconds[label]:.3f} s ({share:.0%}), the rest is the update")
+    print(f"  context, active against plain: {found['context_ratio']:.2f}")
+    print(
+        f"  episodes cut short per step: {found['truncated']['plain']:.1f} plain, "
+        f"{found['truncated']['active']:.1f} active"
+    )
+    compile_seconds = found["compile_seconds"]
+    print(
+        f"  compiled in {compile_seconds['plain']:.1f} s (plain), "
+        f"{compile_seconds['with skills']:.1f} s (with skills)"
+    )
+
+
+if __name__ == "__main__":
+    main()
