@@ -284,7 +284,9 @@ def intro(game: Game, *, max_symbols: int):
     return text, jnp.minimum(room_length + task_length + 3, max_symbols)
 
 
-def observation_capacity(num_receptacles: int, num_objects: int, *, shared: int = MAX_SHARED):
+def observation_capacity(
+    num_receptacles: int, num_objects: int, *, shared: int = MAX_SHARED
+) -> int:
     """The longest answer `step` can give in a room of these capacities.
 
     Args:

@@ -144,7 +144,7 @@ def parse(
     of_stem: dict[str, list[str]] = defaultdict(list)
     for name in sorted(name for name in mentioned if "_bar_" in name):
         of_stem[_stem(name)].append(name)
-    number = {n: len(ids) - i for ids in of_stem.values() for i, n in enumerate(ids)}
+    numbering = {n: len(ids) - i for ids in of_stem.values() for i, n in enumerate(ids)}
     language = _Language()
 
     def named(names: Sequence[str], size: int):
@@ -153,7 +153,7 @@ def parse(
             if "_bar_" not in name:
                 raise PddlError(f"(:init ...): {name} is not an id such as mug_bar_1")
             stems[i] = language.symbol(" " + _stem(name))
-            numbers[i] = language.symbol(f" {number[name]}")
+            numbers[i] = language.symbol(f" {numbering[name]}")
         return stems, numbers
 
     recep_stem, recep_number = named(recep_list, num_receptacles)
