@@ -1,0 +1,1 @@
+"""The policy: decoder, ragged cache, masked sampling, tokenizers, weights."""
