@@ -1,11 +1,14 @@
 """Plays the same games in the compiled household world and in the real ALFWorld engine.
 
-    python experiments/alfworld_agreement.py --games games.jsonl.gz --count 60
-    python experiments/alfworld_agreement.py --generated 3 --quick    # a minute, no files needed
+    python experiments/alfworld_agreement.py --games games.jsonl.gz --run runs/household
+    python experiments/alfworld_agreement.py --games games.jsonl.gz --weights household
+    python experiments/alfworld_agreement.py --generated 3 --quick    # random play, a minute
 
 Both worlds must show the player the same texts and so see the same commands, action for action, and
-the same wins. A game that an engine cannot play counts as invalid, not as lost. Ends with exit code
-1 if anything differs. Needs the extra `alfworld`.
+the same wins. With --run (a policy and its skills) or --weights (a policy alone) the compiled side
+is the batched rollout of training and the real side is the same policy reading the engine's texts,
+both greedy; otherwise the commands are random. A game that an engine cannot play counts as invalid,
+not as lost. Ends with exit code 1 if anything differs. Needs the extra `alfworld`.
 """
 
 import argparse
@@ -20,8 +23,16 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from reskill_jax.policy.decoder import DecoderConfig, Params
+from reskill_jax.skills.bank import Bank, build_bank
+from reskill_jax.skills.skill import Skill
+from reskill_jax.training.act import PolicyPlayer
+from reskill_jax.training.evaluate import wilson_interval
+from reskill_jax.training.loop import load_policy
+from reskill_jax.training.replay import REAL_CAPACITY, load_run, play_compiled
 from reskill_jax.worlds import alfworld
-from reskill_jax.worlds.alfworld_games import GameRecord, GamesError, game_record, read_games
+from reskill_jax.worlds.alfworld_games import GameRecord, game_record, read_games
+from reskill_jax.worlds.household import symbols
 from reskill_jax.worlds.household.generator import LARGE, SMALL, generate
 from reskill_jax.worlds.household.tables import TASK_TYPES
 from reskill_jax.worlds.playing import (
@@ -100,6 +111,83 @@ def run(
     return found
 
 
+class Policy:
+    """A policy with its skills as both sides of the comparison, greedy.
+
+    Attributes:
+      players: by split and name of the game, the player of the real side.
+    """
+
+    def __init__(
+        self, params: Params, config: DecoderConfig, skills: Sequence[Skill], *, capacity: int
+    ):
+        """Takes the decoder, the skills in slot order and the symbols a context may have."""
+        self._params, self._config, self._skills = params, config, tuple(skills)
+        self._capacity = capacity
+        self.players: dict[tuple[str, str], PolicyPlayer] = {}
+
+    def player(self, record: GameRecord) -> PolicyPlayer:
+        """A fresh player."""
+        made = PolicyPlayer(self._params, self._config, self._skills, capacity=self._capacity)
+        self.players[record.split, record.game] = made
+        return made
+
+    def compiled(self, records: Sequence[GameRecord], max_turns: int) -> list[Episode]:
+        """Plays the games on the device."""
+        bank: Bank = build_bank(
+            [self._skills],
+            language=symbols.SYMBOLS,
+            encode=symbols.words,
+            slots=max(len(self._skills), 1),
+        )
+        return play_compiled(
+            self._params,
+            self._config,
+            bank,
+            records,
+            horizon=max_turns,
+            capacity=self._capacity,
+        )
+
+    def margins(self, found: Sequence[Comparison]) -> list[str]:
+        """How near to a tie the decisions were: the nearest of all, and where games part."""
+        lines = []
+        decided = [min(p.margins, default=float("inf")) for p in self.players.values()]
+        nearest = min(decided, default=float("inf"))
+        lines.append(f"The nearest to a tie any greedy choice came: {nearest:.2g} nats.")
+        full = sum(p.truncated for p in self.players.values())
+        lines.append(f"Episodes that ended because the context was full: {full}.")
+        for c in found:
+            turn = first_difference(c)
+            if c.valid and turn is not None:
+                margins = self.players[c.record.split, c.record.game].margins
+                margin = f"{margins[turn]:.2g} nats" if turn < len(margins) else "none"
+                lines.append(f"{c.record.game}: command {turn} differs; margin there {margin}")
+        return lines
+
+
+def first_difference(comparison: Comparison) -> int | None:
+    """The first command that differs; None when the two sides gave the same."""
+    one, two = comparison.first.commands, comparison.second.commands
+    for turn, (a, b) in enumerate(zip(one, two)):
+        if a != b:
+            return turn
+    return None if len(one) == len(two) else min(len(one), len(two))
+
+
+def load(options: argparse.Namespace) -> Policy | None:
+    """The policy that the command line asks for; None = random play."""
+    skills: Sequence[Skill] = ()
+    if options.run:
+        run = load_run(options.run, step=options.step)
+        params, config, skills = run.params, run.policy, run.skills_of(options.mode)
+    if options.weights:
+        params, config = load_policy(options.weights)
+    elif not options.run:
+        return None
+    return Policy(params, config, skills, capacity=options.context)
+
+
 def verdict(comparison: Comparison) -> str:
     """Says how one game went."""
     if not comparison.valid:
@@ -124,6 +212,21 @@ def summary(found: Sequence[Comparison]) -> dict[str, int]:
     }
 
 
+def success(found: Sequence[Comparison]) -> str:
+    """The success rate of each split in both worlds, with Wilson's 95 % intervals."""
+    lines = []
+    for split in dict.fromkeys(c.record.split for c in found):
+        valid = [c for c in found if c.valid and c.record.split == split]
+        for world, side in (("compiled", 0), ("real", 1)) if valid else ():
+            won = sum((c.first, c.second)[side].won for c in valid)
+            low, high = wilson_interval(won, len(valid))
+            share = won / len(valid)
+            lines.append(
+                f"{split}, {world}: {won}/{len(valid)} = {share:.3f} [{low:.3f}, {high:.3f}]"
+            )
+    return "\n".join(lines)
+
+
 def parser() -> argparse.ArgumentParser:
     """Returns the command line."""
     parse = argparse.ArgumentParser(
@@ -140,6 +243,16 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--generated", type=int, default=0, help="games of our generator besides")
     parse.add_argument("--large", action="store_true", help="generate rooms of ALFRED's size")
     parse.add_argument("--max-turns", type=int, default=50, help="commands per episode")
+    parse.add_argument("--run", type=Path, help="folder of a run: its policy and its skills")
+    parse.add_argument("--step", type=int, help="checkpoint of the run (default: the newest)")
+    parse.add_argument("--mode", choices=("bank", "none", "candidate"), default="bank")
+    parse.add_argument(
+        "--weights",
+        help='"household" (shipped) or a .safetensors file, instead of the weights of the run',
+    )
+    parse.add_argument(
+        "--context", type=int, default=REAL_CAPACITY, help="symbols the policy can read"
+    )
     parse.add_argument("--seed", type=int, default=0)
     parse.add_argument("--out", type=Path, help="write the episodes here, one JSON object a line")
     parse.add_argument("--quick", action="store_true", help="3 games of each kind, 10 commands")
@@ -166,12 +279,15 @@ def main(
             spread(read_games(options.games, split=options.split), count) if options.games else []
         )
         records += generated(made, large=options.large, split="unseen", seed=options.seed)
-    except GamesError as error:
+        policy = load(options)
+    except ValueError as error:
         print(f"error: {error}")
         return 2
     if not records:
         print("no games: give --games a file or folder, or --generated a number")
         return 2
+    if policy is not None:
+        player_factory, compiled = policy.player, policy.compiled
     player_factory = player_factory or (
         lambda record: RandomPlayer(f"{options.seed} {record.game}")
     )
@@ -190,6 +306,9 @@ def main(
                     "real": c.second._asdict(),
                 }
                 file.write(json.dumps(row) + "\n")
+    for line in policy.margins(found) if policy is not None else ():
+        print(line)
+    print(success(found))
     played = counts["games"] - counts["invalid"]
     print(
         f"{played} games, {counts['commands']} commands: {counts['same']} the same action for "

@@ -160,9 +160,7 @@ class PolicyPlayer:
     def _read_skills(self, observation: str) -> None:
         turn, left, fired = len(self.fired), _SKILL_SYMBOLS, []
         for skill, line in self._skills:
-            fires = skill.trigger.fires(
-                turn=turn, last_action=self._last, observation=observation
-            )
+            fires = skill.trigger.fires(turn=turn, last_action=self._last, observation=observation)
             if fires:
                 fired.append(skill.name)
                 if len(line) <= left:

@@ -291,7 +291,7 @@ class Loaded(NamedTuple):
 
     games: Game  # numpy arrays [n, ...]
     world: RecordedWorld
-    index: list[int]  # [n] which record each is
+    record: list[int]  # [n] which record each is
     words: list[tuple[str, ...]]  # [n] words of the goal text that the language lacks
     errors: dict[int, str]  # record -> why it cannot be played
 
@@ -303,7 +303,7 @@ def load_games(records: Sequence[GameRecord]) -> Loaded:
     it lacks cannot be played.
     """
     parsed: list[pddl.ParsedGame] = []
-    index, errors = [], {}
+    kept, errors = [], {}
     for i, record in enumerate(records):
         try:
             found = pddl.parse(record.pddl_problem, task=record.task)
@@ -314,7 +314,7 @@ def load_games(records: Sequence[GameRecord]) -> Loaded:
             errors[i] = f"the language lacks a name of this room ({' '.join(found.extra).strip()})"
             continue
         parsed.append(found)
-        index.append(i)
+        kept.append(i)
     if not parsed:
         raise ReplayError(f"no game can be read: {next(iter(errors.values()), 'there is none')}")
     most_objects, most_receptacles = np.max([p.game.can_hold.shape for p in parsed], axis=0)
@@ -335,11 +335,14 @@ def load_games(records: Sequence[GameRecord]) -> Loaded:
         task_width=width,
     )
     stacked = jax.tree.map(lambda *x: np.stack(x), *games)
-    return Loaded(stacked, world, index, [p.extra for p in parsed], errors)
+    return Loaded(stacked, world, kept, [p.extra for p in parsed], errors)
 
 
 @functools.partial(jax.jit, static_argnames=("world", "policy", "horizon", "capacity"))
-def _play(keys, params, games, bank, arms, temperature, *, world, policy, horizon, capacity):
+def play_batch(
+    keys, params, games, bank, arms, temperature, *, world, policy, horizon, capacity
+) -> Rollout:
+    """`rollout`, compiled once for each world, policy, horizon, capacity and number of games."""
     return rollout(
         keys,
         params,
@@ -392,7 +395,7 @@ def play_compiled(
       ReplayError: no game can be read.
     """
     loaded = load_games(records)
-    count = len(loaded.index)
+    count = len(loaded.record)
     batch = min(batch, count)
     episodes = {
         i: Episode(records[i].game, (), (), False, error) for i, error in loaded.errors.items()
@@ -400,10 +403,10 @@ def play_compiled(
     for first in range(0, count, batch):
         rows = np.minimum(np.arange(first, first + batch), count - 1)  # the last one fills up
         keys = jax.vmap(lambda i: episode_key(seed, i))(
-            jnp.asarray([loaded.index[row] for row in rows])
+            jnp.asarray([loaded.record[row] for row in rows])
         )
         played = jax.device_get(
-            _play(
+            play_batch(
                 keys,
                 params,
                 jax.tree.map(lambda x, rows=rows: x[rows], loaded.games),
@@ -417,7 +420,7 @@ def play_compiled(
             )
         )
         for place, row in enumerate(rows[: count - first]):
-            i = loaded.index[row]
+            i = loaded.record[row]
             episodes[i] = _told(records[i].game, played, place, loaded.words[row])
     return [episodes[i] for i in range(len(records))]
 
