@@ -1,9 +1,20 @@
 """Settings of a training run. Configs live here, at the edge; the maths takes plain arguments."""
 
 import dataclasses
+import typing
 from typing import Literal
 
 from reskill_jax.worlds.household.generator import RoomSpec
+
+RESERVOIR_CAPACITY = 200  # episodes the creator keeps
+
+_AT_LEAST_ONE = (
+    *("steps", "horizon", "capacity", "train_games", "groups", "group_size", "minibatches"),
+    *("slots", "min_trial_steps", "min_trial_episodes", "max_trial_steps", "reservoir"),
+    *("retire_after", "eval_tasks", "checkpoint_every", "keep"),
+)
+_NOT_NEGATIVE = ("seed", "kl_weight", "temperature", "cooldown", "retire_margin", "eval_every")
+_POSITIVE = ("learning_rate", "max_grad_norm", "clip_low", "clip_high")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +79,7 @@ class TrainConfig:
     auto_accept: bool = False
     """Adopt every proposal without a trial (an ablation)."""
     reservoir: int = 100
-    """Episodes of evidence needed before the creator proposes."""
+    """Episodes of evidence needed before the creator proposes; it keeps 200 at most."""
     cooldown: int = 1
     """Steps between the end of a trial and the next proposal."""
     retire_after: int = 12
@@ -85,11 +96,19 @@ class TrainConfig:
     """Checkpoints to keep."""
 
     def __post_init__(self):
-        positive = ("steps", "horizon", "capacity", "train_games", "groups", "group_size")
-        positive += ("minibatches", "slots", "max_trial_steps", "eval_tasks", "checkpoint_every")
-        for field in (*positive, "keep"):
+        for field in _AT_LEAST_ONE:
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
+        for field in _NOT_NEGATIVE:
+            if not getattr(self, field) >= 0:
+                raise ValueError(f"{field} must not be negative, got {getattr(self, field)}")
+        for field in _POSITIVE:
+            if not getattr(self, field) > 0:
+                raise ValueError(f"{field} must be positive, got {getattr(self, field)}")
+        for field, hint in typing.get_type_hints(TrainConfig).items():
+            if typing.get_origin(hint) is Literal and getattr(self, field) not in hint.__args__:
+                known = ", ".join(hint.__args__)
+                raise ValueError(f"{field} must be one of {known}, got {getattr(self, field)!r}")
         if self.arms < 2:
             raise ValueError(f"arms must be at least 2 (the bank in use, a candidate): {self.arms}")
         if (self.groups * self.group_size) % self.minibatches:
@@ -99,8 +118,11 @@ class TrainConfig:
             )
         if not 0 < self.floor <= 0.5:
             raise ValueError(f"floor must lie in (0, 0.5], got {self.floor}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        if self.reservoir > RESERVOIR_CAPACITY:
+            raise ValueError(
+                f"reservoir must be at most {RESERVOIR_CAPACITY}, the episodes the creator keeps: "
+                f"with {self.reservoir} it would never propose"
+            )
 
 
 def household() -> TrainConfig:

@@ -18,7 +18,7 @@ from reskill_jax.creator.state import CreatorState, conclude, init_state, observ
 from reskill_jax.skills.bank import Bank, build_bank
 from reskill_jax.skills.dfa import compile_dfa
 from reskill_jax.skills.skill import Bundle, Skill
-from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.config import RESERVOIR_CAPACITY, TrainConfig
 from reskill_jax.worlds.household import symbols
 from reskill_jax.worlds.household.tables import TASK_TYPES
 
@@ -81,15 +81,13 @@ class Life:
 
 def begin_life(config: TrainConfig) -> Life:
     """No skills, no evidence."""
-    return Life(creator=init_state(config.seed))
+    return Life(creator=init_state(config.seed, capacity=RESERVOIR_CAPACITY))
 
 
 def make_bank(config: TrainConfig, arms: Sequence[Sequence[Skill]]) -> Bank:
     """The arrays of all arms; arms that are not given hold what arm 0 holds."""
     filled = [*arms, *[arms[0]] * (config.arms - len(arms))]
-    return build_bank(
-        filled, language=symbols.SYMBOLS, encode=symbols.words, slots=config.slots
-    )
+    return build_bank(filled, language=symbols.SYMBOLS, encode=symbols.words, slots=config.slots)
 
 
 def episodes_of(
@@ -138,7 +136,8 @@ def _family(goal: str) -> str:
     """The kind of task as its words tell it: the goal's task words without the things."""
     words = set(goal.split())
     for task_type, telling in zip(
-        TASK_TYPES[1:], ({"look", "examine"}, {"clean"}, {"hot", "heat"}, {"cool"}, {"two"}),
+        TASK_TYPES[1:],
+        ({"look", "examine"}, {"clean"}, {"hot", "heat"}, {"cool"}, {"two"}),
         strict=True,
     ):
         if words & telling:
@@ -209,9 +208,7 @@ def creator_settings(config: TrainConfig) -> CreatorSettings:
     return CreatorSettings(min_episodes=config.reservoir, retire_after=config.retire_after)
 
 
-def suggest(
-    life: Life, *, step: int, config: TrainConfig
-) -> tuple[Life, dict[str, Any] | None]:
+def suggest(life: Life, *, step: int, config: TrainConfig) -> tuple[Life, dict[str, Any] | None]:
     """Asks for the next version to test, if it is time: a retirement that is due, else a bundle.
 
     Returns:

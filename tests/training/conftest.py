@@ -1,0 +1,115 @@
+"""A tiny policy, a world where something can be won, and the programs that tests share."""
+
+import dataclasses
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from reskill_jax.policy import decoder, weights
+from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.skills.skill import Skill, Trigger
+from reskill_jax.training.config import PRESETS
+from reskill_jax.training.lifecycle import make_bank
+from reskill_jax.training.rollout import rollout
+from reskill_jax.training.state import init_state
+from reskill_jax.training.step import train_step
+from reskill_jax.worlds.household import symbols
+from reskill_jax.worlds.household.world import HouseholdWorld
+
+POLICY = DecoderConfig(
+    vocabulary=symbols.VOCABULARY_SIZE, width=32, layers=1, heads=2, kv_heads=1, mlp=64
+)
+LOOK = symbols.symbol(" look")
+
+
+@dataclasses.dataclass(frozen=True)
+class LookingWorld(HouseholdWorld):
+    """A household in which looking around wins: an untrained policy has both outcomes at once."""
+
+    def play(self, game, state, cursor):
+        state, (command, length), seen, _ = super().play(game, state, cursor)
+        return state, (command, length), seen, command[0] == LOOK
+
+
+def program(config, world, *, axis_name=None):
+    """The training step as a function of (state, games)."""
+    return functools.partial(
+        train_step, world=world, policy=POLICY, config=config, axis_name=axis_name
+    )
+
+
+@pytest.fixture(scope="session")
+def weights_file(tmp_path_factory):
+    """The tiny policy as a file."""
+    path = tmp_path_factory.mktemp("policy") / "tiny.safetensors"
+    weights.save(path, decoder.init(jax.random.key(3), POLICY), {"made by": "tests"}, POLICY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def lab(weights_file):
+    """One configuration, and its compiled step and rollout (state arguments are donated)."""
+    config = dataclasses.replace(
+        PRESETS["tiny"](),
+        policy=str(weights_file),
+        horizon=6,
+        capacity=76,
+        learning_rate=2e-3,
+        min_trial_steps=2,
+        min_trial_episodes=20,
+        max_trial_steps=4,
+        reservoir=8,
+        eval_tasks=16,
+    )
+    world = LookingWorld(spec=config.rooms)
+    saved = jax.tree.map(jnp.asarray, weights.load(weights_file)[0])
+    traces = []
+
+    def traced(state, games):
+        traces.append(1)
+        return program(config, world)(state, games)
+
+    def params():
+        return jax.tree.map(jnp.copy, saved)
+
+    def state(arms=((),), config=config):
+        return init_state(config, params(), make_bank(config, [list(arm) for arm in arms]))
+
+    @jax.jit
+    def played(keys, params, games, bank, arms, temperature):
+        return rollout(
+            keys,
+            params,
+            games,
+            bank,
+            arms,
+            world=world,
+            config=POLICY,
+            horizon=config.horizon,
+            capacity=config.capacity,
+            temperature=temperature,
+        )
+
+    def play(keys, params, games, bank, arms, temperature=1.0):
+        return played(keys, params, games, bank, arms, jnp.float32(temperature))
+
+    def skill(name, action, kind="general", pattern=None):
+        return Skill(name, "For tests.", action, Trigger(kind, pattern))
+
+    return types.SimpleNamespace(
+        config=config,
+        policy=POLICY,
+        world=world,
+        world_type=LookingWorld,
+        params=params,
+        state=state,
+        step=jax.jit(traced, donate_argnums=0),
+        traces=traces,
+        program=program,
+        play=play,
+        make=jax.jit(jax.vmap(functools.partial(world.make, split="train"))),
+        skill=skill,
+    )
