@@ -1,7 +1,9 @@
 """Contrast: which action, at which moment, separates successes from failures of the same task.
 
 For a cue, an optional word of the task, and a class of actions, every episode where the cue occurs
-has a share f of those moments at which the action followed. With weights that balance successes and
+has a share f of those moments at which the action followed. Only moments at which it could have
+followed count: where a thing cannot be done, not doing it says nothing about what helps (a lucky
+find would otherwise speak for whatever one does with a find). With weights that balance successes and
 failures within each task, the mean of f is compared between successes and failures; the standard
 score of the difference is the evidence, in either direction (do, do not). A mean of shares, unlike
 "it happened at least once", does not favour the longer episodes, which are mostly failures.
@@ -50,7 +52,7 @@ class Evidence(NamedTuple):
     follow: np.ndarray  # [W, C, K] mean share f
     spread: np.ndarray  # [W, C, K] standard deviation of f
     correlation: np.ndarray  # [W, C, K] of f and success, absolute
-    coverage: np.ndarray  # [W, C] weighted share of all episodes with word and cue
+    coverage: np.ndarray  # [W, C, K] weighted share of all episodes with such a moment
     rate: np.ndarray  # [W, C] share of the episodes with the word in which the cue occurs
     support: np.ndarray  # [W, C, K] episodes with a moment of the rarer of the two behaviours
 
@@ -70,6 +72,7 @@ def balance(groups: Sequence[Sequence[Episode]]) -> dict[int, float]:
 def measure(
     occurs: np.ndarray,
     acts: np.ndarray,
+    could: np.ndarray,
     words: np.ndarray,
     decisions: Decisions,
     success: np.ndarray,
@@ -80,19 +83,23 @@ def measure(
     Args:
       occurs: [C, D] bool: the cue occurs at the decision.
       acts: [K, D] bool: the action of the decision belongs to the class.
+      could: [K, D] bool: an action of the class was possible.
       words: [W, E] bool: the episode's goal has the word.
       decisions: D decisions of E episodes.
       success: [E] bool.
       weight: [E] float.
     """
     first = decisions.first
-    count = np.add.reduceat(occurs, first, axis=1, dtype=np.float64)  # [C, E]
-    acts_float = acts.astype(np.float32)
-    joint = np.stack([np.add.reduceat(acts_float * cue, first, axis=1) for cue in occurs]).astype(
-        np.float64
-    )  # [C, K, E]
-    present = (count > 0).astype(np.float64)
-    f = joint / np.maximum(count, 1)[:, None]  # [C, K, E], 0 where the cue does not occur
+
+    def per_episode(of_class: np.ndarray) -> np.ndarray:  # [K, D] -> [C, K, E]
+        values = of_class.astype(np.float32)
+        counts = [np.add.reduceat(values * cue, first, axis=1) for cue in occurs]
+        return np.stack(counts).astype(np.float64)
+
+    count, joint = per_episode(could | acts), per_episode(acts)
+    present = (count > 0).astype(np.float64)  # [C, K, E]
+    f = joint / np.maximum(count, 1)  # 0 where there was no such moment
+    occurring = (np.add.reduceat(occurs, first, axis=1, dtype=np.float64) > 0) * 1.0  # [C, E]
     weighted = words * weight  # [W, E]
     won = weighted * success
 
@@ -100,7 +107,7 @@ def measure(
         return np.moveaxis(values @ by.T, -1, 0)
 
     lost = weighted - won
-    n_s, n_f = (np.maximum(total(present, by), 1e-9)[..., None] for by in (won, lost))  # [W, C, 1]
+    n_s, n_f = (np.maximum(total(present, by), 1e-9) for by in (won, lost))  # [W, C, K]
     f_s, f_f = total(f, won), total(f, lost)  # [W, C, K]
     mean_s, mean_f = f_s / n_s, f_f / n_f
     squares = f * f
@@ -109,13 +116,14 @@ def measure(
 
     def spread(by: np.ndarray, n: np.ndarray, average: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Variance of f, drawn to `even` by the prior, and the effective number of episodes."""
-        number = n**2 / np.maximum(total(present, by**2)[..., None], 1e-9)
+        number = n**2 / np.maximum(total(present, by**2), 1e-9)
         variance = np.maximum(total(squares, by) / n - average**2, 0.0)
         return (number * variance + _PRIOR * even) / (number + _PRIOR), number
 
     var_s, number_s = spread(won, n_s, mean_s)
     var_f, number_f = spread(lost, n_f, mean_f)
-    difference = mean_s - mean_f
+    both = (n_s > 1e-6) & (n_f > 1e-6)  # moments on one side alone cannot be compared
+    difference = np.where(both, mean_s - mean_f, 0.0)
     error = np.sqrt(var_s / (number_s + 1) + var_f / (number_f + 1)) + 1e-6
     share = n_s / (n_s + n_f)
     between = share * (1 - share)
@@ -126,7 +134,7 @@ def measure(
     p0 = (s0 + _PRIOR * share) / (n0 + _PRIOR)
     in_play = (weight > 0) * 1.0
     some = total((f > 0) * in_play, words * 1.0)
-    other = total(((f < 1) & (present > 0)[:, None]) * in_play, words * 1.0)
+    other = total(((f < 1) & (present > 0)) * in_play, words * 1.0)
     return Evidence(
         effect=p1 - p0,
         score=difference / error,
@@ -136,7 +144,7 @@ def measure(
         spread=np.sqrt(variance),
         correlation=np.abs(difference) * np.sqrt(between / variance),
         coverage=total(present, weighted) / max(float(weight.sum()), 1e-9),
-        rate=total(present, words * 1.0) / np.maximum(words.sum(axis=1), 1)[:, None],
+        rate=total(occurring, words * 1.0) / np.maximum(words.sum(axis=1), 1)[:, None],
         support=np.minimum(some, other),
     )
 
@@ -167,6 +175,18 @@ def _action_classes(
     for k, one in enumerate(common):
         acts[k, where[one]] = True
     return common, acts
+
+
+def _could(
+    decisions: Decisions, classes: Sequence[tuple[str, str | None]]
+) -> np.ndarray:
+    """[K, D] bool: whether the verb of each class was possible at each decision."""
+    verbs = {verb for verb, _ in classes}
+    rows = {
+        verb: np.asarray([p is None or verb in p for p in decisions.possible], bool)
+        for verb in verbs
+    }
+    return np.stack([rows[verb] for verb, _ in classes])
 
 
 def _task_words(
@@ -207,6 +227,7 @@ def contrast_table(
     evidence = measure(
         cues.occurs,
         acts,
+        _could(decisions, classes),
         masks,
         decisions,
         np.asarray([episode.success for episode in episodes]),
@@ -225,7 +246,7 @@ def value_of(
     cues for the same action the one that says more about the outcome is the more precise.
     """
     reach = evidence.spread
-    cover = evidence.coverage[..., None] * evidence.correlation
+    cover = evidence.coverage * evidence.correlation
     margin = caution * evidence.slope_error
     do = (evidence.slope - margin) * np.minimum(1 - evidence.follow, reach) * cover
     do_not = (-evidence.slope - margin) * np.minimum(evidence.follow, reach) * cover
@@ -292,6 +313,7 @@ def skill_evidence(
     evidence = measure(
         occurs[None],
         acts[None],
+        _could(decisions, [(directive.verb, directive.noun)]),
         mask[None],
         decisions,
         np.asarray([episode.success for episode in episodes]),

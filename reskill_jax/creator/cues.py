@@ -34,6 +34,7 @@ class Decisions(NamedTuple):
     last_action: list[str | None]  # [D]
     observation: list[str]  # [D] what was seen
     action: list[str]  # [D] what was done
+    possible: list[frozenset[str] | None]  # [D] verbs that could be done; None = not known
 
 
 class Cues(NamedTuple):
@@ -60,6 +61,11 @@ def decisions_of(episodes: Sequence[Episode]) -> tuple[list[Episode], Decisions]
             e.observations[t] for e, n in zip(kept, counts, strict=True) for t in range(n)
         ],
         action=[e.actions[t] for e, n in zip(kept, counts, strict=True) for t in range(n)],
+        possible=[
+            frozenset(e.possible[t]) if e.possible else None
+            for e, n in zip(kept, counts, strict=True)
+            for t in range(n)
+        ],
     )
 
 

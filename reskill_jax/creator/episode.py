@@ -19,6 +19,8 @@ class Episode:
       actions: T texts.
       observations: T + 1 texts; observations[0] is the introduction, observations[t + 1] what came
         after actions[t].
+      possible: verbs that some admissible command began with, before each action; or empty, if the
+        world does not tell (then everything counts as possible).
       skills_fired: names of the skills in the prompt of each turn, or empty.
     """
 
@@ -30,11 +32,13 @@ class Episode:
     step: int
     actions: tuple[str, ...]
     observations: tuple[str, ...]
+    possible: tuple[tuple[str, ...], ...] = ()
     skills_fired: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "actions", tuple(self.actions))
         object.__setattr__(self, "observations", tuple(self.observations))
+        object.__setattr__(self, "possible", tuple(tuple(p) for p in self.possible))
         object.__setattr__(self, "skills_fired", tuple(tuple(f) for f in self.skills_fired))
         object.__setattr__(self, "arm", int(self.arm))
         object.__setattr__(self, "success", bool(self.success))
@@ -43,6 +47,11 @@ class Episode:
             raise ValueError(
                 f"an episode of {len(self.actions)} actions needs {len(self.actions) + 1} "
                 f"observations, got {len(self.observations)}"
+            )
+        if self.possible and len(self.possible) != len(self.actions):
+            raise ValueError(
+                f"an episode of {len(self.actions)} actions needs as many lists of possible verbs, "
+                f"got {len(self.possible)}"
             )
 
     @property
@@ -55,6 +64,7 @@ class Episode:
         data = dataclasses.asdict(self)
         data["actions"] = list(self.actions)
         data["observations"] = list(self.observations)
+        data["possible"] = [list(verbs) for verbs in self.possible]
         data["skills_fired"] = [list(names) for names in self.skills_fired]
         return data
 

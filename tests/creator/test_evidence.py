@@ -143,6 +143,7 @@ def test_measure_by_hand():
     evidence = measure(
         np.ones((1, 8), bool),
         acts,
+        np.ones((1, 8), bool),
         np.array([[True] * 4, [True, False, True, False]]),
         decisions,
         np.array([True, True, False, False]),
@@ -157,10 +158,39 @@ def test_measure_by_hand():
     variance = 5 / 32 + 0.25 * 0.25
     assert evidence.slope[0, 0, 0] == pytest.approx(0.25 * 0.5 / variance, rel=1e-4)
     assert evidence.correlation[0, 0, 0] == pytest.approx(0.5 * np.sqrt(0.25 / variance), rel=1e-4)
-    assert evidence.coverage[:, 0].tolist() == [1.0, 0.5]
+    assert evidence.coverage[:, 0, 0].tolist() == [1.0, 0.5]
     assert evidence.rate[:, 0].tolist() == [1.0, 1.0]
     assert evidence.support[0, 0, 0] == 3.0
     assert evidence.effect[1, 0, 0] == pytest.approx((1 + 1) / (1 + 2) - 1 / (1 + 2))
+
+
+def test_only_moments_at_which_the_action_was_possible_count():
+    # "open" follows in every success and never in a failure, but in the failures there was nothing
+    # to open: nothing speaks for opening.
+    episodes = [episode(f"{i}", success=i < 2) for i in range(4)]
+    _, decisions = decisions_of(episodes)
+    acts = np.array([[1, 1, 1, 1, 0, 0, 0, 0]], bool)
+
+    def score(could):
+        evidence = measure(
+            np.ones((1, 8), bool),
+            acts,
+            could,
+            np.ones((1, 4), bool),
+            decisions,
+            np.array([True, True, False, False]),
+            np.ones(4),
+        )
+        return evidence.score[0, 0, 0], evidence.coverage[0, 0, 0], evidence.rate[0, 0]
+
+    everywhere, coverage, rate = score(np.ones((1, 8), bool))
+    assert everywhere > 1 and coverage == 1.0 and rate == 1.0
+    nothing, coverage, rate = score(acts)
+    assert nothing == 0.0 and coverage == 0.5 and rate == 1.0
+    half = acts.copy()
+    half[0, 4] = True  # one failure could have opened once, and did not
+    once, coverage, _ = score(half)
+    assert coverage == 0.75 and 0 < once < everywhere
 
 
 def test_the_contrast_of_a_skill_speaks_for_following_it():
