@@ -1,0 +1,199 @@
+"""The update of the policy: the GRPO loss, its gradient a few rows at a time, optimizer steps.
+
+N rows, D decisions per row, V vocabulary, M minibatches.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from reskill_jax.core.losses import grpo_loss
+from reskill_jax.policy import decoder
+from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.policy.sampling import masked_log_probs
+from reskill_jax.policy.transcript import Transcript
+from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.state import TrainState, make_optimizer
+
+_EIGHTHS = (5, 6, 8)  # of the capacity that rows are cut to; each is a program of its own
+
+
+class Batch(NamedTuple):
+    """Rows the loss is computed from."""
+
+    transcript: Transcript
+    advantages: chex.Array  # [N] float
+    valid: chex.Array  # [N] bool
+
+
+def decision_logits(params, transcript: Transcript, *, config: DecoderConfig) -> chex.Array:
+    """Logits at every recorded decision: [N, D, V]."""
+    hidden = decoder.forward(params, transcript.tokens, config=config)
+    at = jnp.take_along_axis(hidden, transcript.position[:, :, None], axis=1)
+    return decoder.unembed(params, at, config=config)
+
+
+def policy_loss(params, reference, batch: Batch, *, policy: DecoderConfig, config: TrainConfig):
+    """The GRPO loss of some rows, and what is worth logging about it: means over decisions."""
+    rows = batch.transcript
+    used = decisions_used(batch)
+    allowed = rows.allowed | ~used[:, :, None]
+
+    def chosen(logits):
+        log_probs = masked_log_probs(logits, allowed)
+        return jnp.take_along_axis(log_probs, rows.choice[:, :, None], axis=-1)[..., 0]
+
+    log_probs = jnp.where(used, chosen(decision_logits(params, rows, config=policy)), 0.0)
+    reference_log_probs = None
+    if config.kl_weight > 0:
+        reference_logits = decision_logits(reference, rows, config=policy)
+        reference_log_probs = jnp.where(used, chosen(reference_logits), 0.0)
+    parts = grpo_loss(
+        log_probs,
+        jnp.where(used, rows.log_prob, 0.0),
+        jnp.broadcast_to(batch.advantages[:, None], used.shape),
+        used,
+        reference_log_probs=reference_log_probs,
+        kl_weight=config.kl_weight,
+        clip_low=config.clip_low,
+        clip_high=config.clip_high,
+    )
+    return parts.loss, (parts.loss, parts.kl, parts.clipped)
+
+
+def decisions_used(batch: Batch) -> chex.Array:
+    """Decisions to learn from: [N, D] bool."""
+    rows = batch.transcript
+    used = jnp.arange(rows.position.shape[1]) < rows.count[:, None]
+    return used & batch.valid[:, None] & (rows.weight > 0)
+
+
+def policy_gradient(
+    params,
+    reference,
+    batch: Batch,
+    *,
+    policy: DecoderConfig,
+    config: TrainConfig,
+    axis_name: str | None = None,
+    rows_at_once: int = 4,
+):
+    """Gradient of the GRPO loss of a minibatch, a few rows at a time.
+
+    The gradient of `policy_loss` of the whole, for a third of the work. Rows without advantage
+    have none and are left out (but with a divergence every row has one); the others are sorted by
+    length, and each few are cut to a length that holds them. Small temporaries also spare a CPU
+    the page faults.
+
+    Args:
+      params, reference: of the policy and of the one it started from (() without a divergence).
+      batch: N rows of this device.
+      policy, config: static.
+      axis_name: mapped axis (data parallel).
+      rows_at_once: at most; the largest number that divides N is taken.
+
+    Returns:
+      (gradient, (loss, kl, clipped)): over all devices, the same on every one. `clipped` is the
+      share of decisions without gradient because of the clipping.
+    """
+    decisions = jnp.sum(decisions_used(batch), axis=1)
+    total = jnp.sum(decisions)
+    if axis_name is not None:
+        total = jax.lax.psum(total, axis_name)
+    learned = decisions > 0
+    if config.kl_weight == 0:
+        learned = learned & (batch.advantages != 0)
+    capacity = batch.transcript.tokens.shape[1]
+    needed = jnp.where(learned, jnp.minimum(batch.transcript.length, capacity), 0)
+    batch = batch._replace(valid=batch.valid & learned)
+
+    rows = decisions.shape[0]
+    size = max(k for k in range(1, rows_at_once + 1) if rows % k == 0)
+    order = jnp.argsort(-needed)
+    few = jax.tree.map(
+        lambda x: x[order].reshape(rows // size, size, *x.shape[1:]),
+        (batch, needed, decisions * learned),
+    )
+    lengths = sorted({-(-capacity * eighths // 8) for eighths in _EIGHTHS})
+    zeros = (jax.tree.map(jnp.zeros_like, params), (jnp.float32(0),) * 3)
+
+    def cut_to(length: int):
+        def gradient(part: Batch):
+            row = part.transcript
+            row = row._replace(
+                tokens=row.tokens[:, :length],
+                # Of rows that are left out; an index outside would be filled with NaN.
+                position=jnp.minimum(row.position, length - 1),
+            )
+            grad_fn = jax.grad(policy_loss, has_aux=True)
+            return grad_fn(
+                params, reference, part._replace(transcript=row), policy=policy, config=config
+            )
+
+        return gradient
+
+    branches = [lambda part: zeros, *[cut_to(length) for length in lengths]]
+
+    def add(sums, few):
+        part, needed, decisions = few
+        branch = jnp.sum(jnp.max(needed) > jnp.array((0, *lengths[:-1])))
+        found = jax.lax.switch(branch, branches, part)  # means over these decisions
+        share = jnp.sum(decisions) / jnp.maximum(total, 1)
+        return jax.tree.map(lambda s, x: s + share * x, sums, found), None
+
+    found, _ = jax.lax.scan(add, zeros, few)
+    return found if axis_name is None else jax.lax.psum(found, axis_name)
+
+
+def update_policy(
+    state: TrainState,
+    batch: Batch,
+    *,
+    policy: DecoderConfig,
+    config: TrainConfig,
+    axis_name: str | None = None,
+):
+    """One optimizer step per minibatch.
+
+    Minibatch m takes rows m, m + M, m + 2M, ...: the same rows whatever the number of devices.
+    An update whose gradient is not finite is left out and counted.
+
+    Returns:
+      The state, and (loss, kl, clipped, entropy, gradient norm), means over minibatches. Entropy
+      is estimated from the log-probabilities of what was sampled, in nats per decision (at a
+      temperature other than 1 it is a cross-entropy).
+    """
+    optimizer = make_optimizer(config)
+    count = config.minibatches
+
+    def split(x):
+        return jnp.swapaxes(x.reshape(x.shape[0] // count, count, *x.shape[1:]), 0, 1)
+
+    def minibatch(carry, part):
+        params, opt_state, skipped = carry
+        grads, aux = policy_gradient(
+            params, state.reference, part, policy=policy, config=config, axis_name=axis_name
+        )
+        norm = optax.global_norm(grads)
+        finite = jnp.isfinite(norm) & jnp.isfinite(aux[0])
+        grads = jax.tree.map(lambda g: jnp.where(finite, g, 0.0), grads)
+        updates, new_opt_state = optimizer.update(grads, opt_state, params)
+        new_params = optax.apply_updates(params, updates)
+
+        def keep(new, old):
+            return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+
+        carry = (keep(new_params, params), keep(new_opt_state, opt_state), skipped + ~finite)
+        return carry, (*aux, norm)
+
+    start = (state.params, state.opt_state, state.skipped)
+    (params, opt_state, skipped), logs = jax.lax.scan(minibatch, start, jax.tree.map(split, batch))
+    loss, kl, clipped, norm = jax.tree.map(jnp.mean, logs)
+    used = decisions_used(batch)
+    sums = (jnp.sum(jnp.where(used, -batch.transcript.log_prob, 0.0)), jnp.sum(used))
+    spread, decisions = sums if axis_name is None else jax.lax.psum(sums, axis_name)
+    state = state._replace(params=params, opt_state=opt_state, skipped=skipped)
+    return state, (loss, kl, clipped, spread / jnp.maximum(decisions, 1), norm)

@@ -1,0 +1,146 @@
+"""The gradient taken a few rows at a time is the gradient of the whole."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from reskill_jax.policy import decoder
+from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.policy.transcript import Transcript
+from reskill_jax.training.config import PRESETS
+from reskill_jax.training.state import init_state
+from reskill_jax.training.update import Batch, policy_gradient, policy_loss, update_policy
+
+POLICY = DecoderConfig(vocabulary=11, width=8, layers=1, heads=2, kv_heads=1, mlp=8)
+ROWS, CAPACITY, DECISIONS = 8, 32, 6
+CONFIG = dataclasses.replace(PRESETS["tiny"](), capacity=CAPACITY, groups=2, group_size=4)
+DIVERGING = dataclasses.replace(CONFIG, kl_weight=0.3)
+
+
+def params(seed=0):
+    return decoder.init(jax.random.key(seed), POLICY)
+
+
+def batch(lengths=(32, 3, 9, 20, 24, 21, 12, 32), advantages=(1, 0, -1, 0.5, 0, 2, -0.5, 0)):
+    """Rows of many lengths; the last decision of each is at its last token."""
+    rng = np.random.default_rng(0)
+    lengths = np.array(lengths)
+    count = np.minimum(DECISIONS, lengths - 1)
+    allowed = rng.random((ROWS, DECISIONS, POLICY.vocabulary)) < 0.6
+    choice = rng.integers(0, POLICY.vocabulary, (ROWS, DECISIONS))
+    np.put_along_axis(allowed, choice[:, :, None], True, axis=2)
+    position = np.zeros((ROWS, DECISIONS), np.int32)
+    for row, (n, length) in enumerate(zip(count, lengths, strict=True)):
+        position[row, :n] = np.arange(length - n, length)
+    tokens = rng.integers(0, POLICY.vocabulary, (ROWS, CAPACITY))
+    tokens = np.where(np.arange(CAPACITY) < lengths[:, None], tokens, 0)
+    transcript = Transcript(
+        tokens=jnp.asarray(tokens, jnp.int32),
+        length=jnp.asarray(lengths, jnp.int32),
+        position=jnp.asarray(position),
+        choice=jnp.asarray(choice, jnp.int32),
+        allowed=jnp.asarray(allowed),
+        log_prob=jnp.asarray(rng.uniform(-3, -0.5, (ROWS, DECISIONS)), jnp.float32),
+        weight=jnp.ones((ROWS, DECISIONS)),
+        count=jnp.asarray(count, jnp.int32),
+    )
+    return Batch(transcript, jnp.asarray(advantages, jnp.float32), jnp.ones(ROWS, bool))
+
+
+@functools.cache
+def whole(config):
+    """The plain way: everything at once, at full length."""
+    return jax.jit(
+        jax.grad(functools.partial(policy_loss, policy=POLICY, config=config), has_aux=True)
+    )
+
+
+@functools.cache
+def in_parts(config, rows_at_once=2):
+    return jax.jit(
+        functools.partial(policy_gradient, policy=POLICY, config=config, rows_at_once=rows_at_once)
+    )
+
+
+@pytest.mark.parametrize("config", [CONFIG, DIVERGING], ids=["plain", "divergence"])
+def test_the_parts_sum_to_the_whole(config):
+    arguments = (params(), params(1), batch())
+    grads, (loss, kl, clipped) = in_parts(config)(*arguments)
+    wanted, (wanted_loss, wanted_kl, wanted_clipped) = whole(config)(*arguments)
+    chex.assert_trees_all_close(grads, wanted, rtol=2e-4, atol=1e-6)
+    chex.assert_trees_all_close(
+        (loss, kl, clipped), (wanted_loss, wanted_kl, wanted_clipped), rtol=1e-5, atol=1e-7
+    )
+    assert float(optax_norm(wanted)) > 1e-2
+    assert (float(kl) > 0) == (config.kl_weight > 0)
+
+
+def optax_norm(tree):
+    return jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(tree)))
+
+
+def test_rows_that_are_not_valid_do_not_count():
+    full = batch()
+    without = full._replace(valid=jnp.array([True] * 7 + [False]).at[5].set(False))
+    grads, _ = in_parts(CONFIG)(params(), (), without)
+    chex.assert_trees_all_close(grads, whole(CONFIG)(params(), (), without)[0], atol=1e-6)
+    other, _ = in_parts(CONFIG)(params(), (), full)
+    assert float(optax_norm(jax.tree.map(jnp.subtract, grads, other))) > 1e-3
+
+
+def test_nothing_to_learn_from_is_a_zero_gradient():
+    nothing = batch(advantages=[0] * ROWS)
+    grads, aux = in_parts(CONFIG)(params(), (), nothing)
+    chex.assert_trees_all_equal(grads, jax.tree.map(jnp.zeros_like, params()))
+    assert [float(x) for x in aux] == [0, 0, 0]
+    invalid = batch()._replace(valid=jnp.zeros(ROWS, bool))
+    grads, _ = in_parts(DIVERGING)(params(), params(1), invalid)
+    chex.assert_trees_all_equal(grads, jax.tree.map(jnp.zeros_like, params()))
+
+
+def test_what_lies_behind_a_left_out_row_is_never_read():
+    """A long row without advantage beside short ones: they are cut shorter than its decisions."""
+    rows = batch(lengths=[8] * 7 + [32], advantages=[1, -1, 1, -1, 0, 0, 0, 0])
+    grads, _ = in_parts(CONFIG, 8)(params(), (), rows)
+    chex.assert_tree_all_finite(grads)
+    chex.assert_trees_all_close(grads, whole(CONFIG)(params(), (), rows)[0], rtol=2e-4, atol=1e-6)
+
+
+def test_devices_share_one_gradient():
+    rows = batch()
+    halves = jax.tree.map(lambda x: x.reshape(2, ROWS // 2, *x.shape[1:]), rows)
+    shared = jax.pmap(
+        lambda part: policy_gradient(
+            params(), (), part, policy=POLICY, config=CONFIG, axis_name="data", rows_at_once=2
+        ),
+        axis_name="data",
+        devices=jax.devices()[:2],
+    )(halves)
+    one = in_parts(CONFIG)(params(), (), rows)
+    for device in range(2):
+        chex.assert_trees_all_close(
+            jax.tree.map(lambda x, d=device: x[d], shared), one, rtol=2e-4, atol=1e-6
+        )
+
+
+def test_update_reports_entropy_and_skips_what_is_not_finite():
+    config = dataclasses.replace(CONFIG, minibatches=2)
+    state = init_state(config, params(), ())
+    update = jax.jit(functools.partial(update_policy, policy=POLICY, config=config))
+    rows = batch()
+    after, (loss, kl, _, entropy, norm) = update(state, rows)
+    used = np.arange(DECISIONS) < np.asarray(rows.transcript.count)[:, None]
+    assert entropy == pytest.approx(-np.asarray(rows.transcript.log_prob)[used].mean(), rel=1e-5)
+    assert np.isfinite(loss) and kl == 0 and norm > 0
+    assert int(after.skipped) == 0
+    assert float(optax_norm(jax.tree.map(jnp.subtract, after.params, state.params))) > 0
+
+    broken = rows._replace(advantages=rows.advantages.at[0].set(jnp.nan))  # of minibatch 0
+    after, _ = update(state, broken)
+    assert int(after.skipped) == 1
+    chex.assert_tree_all_finite(after.params)
