@@ -18,8 +18,8 @@ from reskill_jax.worlds.household import commands, engine
 from reskill_jax.worlds.household.directives import directive_symbols, draw_directive, obey
 from reskill_jax.worlds.household.expert import Habits, expert, habitual
 from reskill_jax.worlds.household.generator import RoomSpec, generate
-from reskill_jax.worlds.household.symbols import PROMPT, VOCABULARY_SIZE
-from reskill_jax.worlds.household.types import Command, Game, State
+from reskill_jax.worlds.household.symbols import HELP, PROMPT, VOCABULARY_SIZE
+from reskill_jax.worlds.household.types import TASK_LENGTH, Command, Game, State
 
 DECISIONS_PER_TURN = 5  # verb, word, number, second word, second number
 
@@ -42,7 +42,7 @@ def random_command(key: chex.PRNGKey, game: Game, state: State) -> Command:
         return jnp.argmax(jnp.where(mask, jax.random.uniform(k, mask.shape), -1.0))
 
     verb = pick(keys[0], jnp.any(first_mask, axis=1)).astype(jnp.int32)
-    bare = verb <= 2
+    bare = verb <= HELP
     first = jnp.where(bare, -1, pick(keys[1], first_mask[verb])).astype(jnp.int32)
     seconds = commands.second_arguments(game, state, verb, first)
     second = jnp.where(jnp.any(seconds), pick(keys[2], seconds), -1).astype(jnp.int32)
@@ -56,7 +56,7 @@ def write_command(
     symbols, length = commands.command_symbols(game, command)
     cursor = commands.begin(game, state)
     emitted = jnp.int32(0)
-    for i in range(6):
+    for i in range(commands.COMMAND_LENGTH):
         choosing = active & ~cursor.done
         allowed = commands.allowed(game, cursor)
         transcript = transcripts.decide(
@@ -97,7 +97,8 @@ def demonstrate(
     row = transcripts.empty(
         capacity=capacity, decisions=horizon * DECISIONS_PER_TURN, vocabulary=VOCABULARY_SIZE
     )
-    opening, length = engine.intro(game, max_symbols=max(64, max_symbols + 4 * spec.receptacles))
+    longest = engine.intro_capacity(spec.receptacles, TASK_LENGTH)
+    opening, length = engine.intro(game, max_symbols=longest)
     row = transcripts.append(row, opening, length)
 
     def turn(carry, key):

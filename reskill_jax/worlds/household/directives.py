@@ -1,4 +1,4 @@
-"""Directives: the sentences by which a skill speaks to the small policy, and what obeying them means.
+"""Directives: the sentences by which a skill speaks to the small policy, and how it obeys them.
 
 A directive is an optional condition on a word of the task, an optional negation, a verb and an
 optional type word: "if the task says clean, go to sinkbasin.", "open.", "do not look.".
@@ -17,7 +17,9 @@ from .symbols import (
     DO_NOT,
     FIRST_VERB,
     GO_TO,
+    HELP,
     IF_TASK_SAYS,
+    INVENTORY,
     LOOK,
     PAD,
     SKILL,
@@ -75,7 +77,8 @@ def directive_symbols(directive: Directive) -> tuple[chex.Array, chex.Array]:
     present = jnp.stack([p for _, p in parts]) & (directive.verb >= 0)
     position = jnp.where(present, jnp.cumsum(present) - 1, DIRECTIVE_WIDTH)
     line = jnp.zeros(DIRECTIVE_WIDTH, jnp.int32)
-    line = line.at[position].set(jnp.stack([jnp.asarray(s, jnp.int32) for s, _ in parts]), mode="drop")
+    spelled = jnp.stack([jnp.asarray(s, jnp.int32) for s, _ in parts])
+    line = line.at[position].set(spelled, mode="drop")
     return line, jnp.sum(present).astype(jnp.int32)
 
 
@@ -107,9 +110,7 @@ def obey(
         jnp.where(going, LOOK, GO_TO).astype(jnp.int32), jnp.where(going, none, onward), none
     )
     effective = applies(directive, game) & jnp.where(directive.negative, forbidden, possible)
-    replacement = jax.tree.map(
-        lambda a, b: jnp.where(directive.negative, a, b), other, wanted
-    )
+    replacement = jax.tree.map(lambda a, b: jnp.where(directive.negative, a, b), other, wanted)
     effective = effective & is_admissible(game, state, replacement)
     command = jax.tree.map(lambda a, b: jnp.where(effective, a, b), replacement, intended)
     return command, effective
@@ -143,7 +144,7 @@ def draw_directive(
     arbitrary = stems[jnp.argmax(jnp.where(stems > 0, noise, -1.0))]
     first = jnp.where(best.first >= 0, stems[best.first], 0)
     noun = jnp.where(is_apt, first, arbitrary)
-    bare = (verb == LOOK) | (verb == 1) | (verb == 2)
+    bare = (verb == LOOK) | (verb == INVENTORY) | (verb == HELP)
     noun = jnp.where((jax.random.uniform(keys[4]) < 0.45) & ~bare, noun, PAD)
     noun = jnp.where(jnp.asarray(HELD_OUT)[verb, noun], PAD, noun)
     words = jnp.asarray([symbol(w) for w in CONDITION_WORDS])

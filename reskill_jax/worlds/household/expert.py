@@ -13,7 +13,22 @@ import jax
 import jax.numpy as jnp
 
 from .commands import Admissible, second_arguments
-from .symbols import CLEAN, CLOSE, COOL, EXAMINE, GO_TO, HEAT, INVENTORY, LOOK, MOVE, OPEN, TAKE, USE
+from .symbols import (
+    CLEAN,
+    CLOSE,
+    COOL,
+    EXAMINE,
+    GO_TO,
+    HEAT,
+    HELP,
+    INVENTORY,
+    LOOK,
+    MOVE,
+    OPEN,
+    SLICE,
+    TAKE,
+    USE,
+)
 from .tables import TASK_TYPES
 from .types import Command, Game, State
 
@@ -35,6 +50,7 @@ class Habits(NamedTuple):
     close: float = 0.4  # closes the place it took something from
 
 
+BEGINNER = Habits()
 FLAWLESS = Habits(*([0.0] * len(Habits._fields)))
 
 
@@ -76,7 +92,7 @@ def expert(game: Game, state: State) -> Command:
     return habitual(jax.random.key(0), game, state, habits=FLAWLESS)
 
 
-def habitual(key: chex.PRNGKey, game: Game, state: State, *, habits: Habits = Habits()) -> Command:
+def habitual(key: chex.PRNGKey, game: Game, state: State, *, habits: Habits = BEGINNER) -> Command:
     """The command of a player with slips; always admissible. Unbatched.
 
     Args:
@@ -85,7 +101,7 @@ def habitual(key: chex.PRNGKey, game: Game, state: State, *, habits: Habits = Ha
     """
     num_receps, num_objects = game.recep_stem.shape[0], game.object_stem.shape[0]
     chance = jax.random.uniform(key, (len(Habits._fields),))
-    slip = Habits(*(chance[i] < p for i, p in enumerate(habits)))
+    slip = jax.tree.map(lambda drawn, p: drawn < p, Habits(*chance), habits)
     pick = jax.random.uniform(jax.random.fold_in(key, 1), (2,))
 
     exists = game.recep_stem > 0
@@ -98,9 +114,11 @@ def habitual(key: chex.PRNGKey, game: Game, state: State, *, habits: Habits = Ha
     visible = state.inside & accessible[None, :]  # [O, R]
 
     # What the task still asks of an object.
-    treatments = ((_CLEAN_TASK, CLEAN, state.clean, game.sink),)
-    treatments += ((_HEAT_TASK, HEAT, state.hot, game.microwave),)
-    treatments += ((_COOL_TASK, COOL, state.cool, game.fridge),)
+    treatments = (
+        (_CLEAN_TASK, CLEAN, state.clean, game.sink),
+        (_HEAT_TASK, HEAT, state.hot, game.microwave),
+        (_COOL_TASK, COOL, state.cool, game.fridge),
+    )
     untreated = jnp.zeros(num_objects, bool)
     device = jnp.zeros(num_receps, bool)
     treat_verb = jnp.int32(CLEAN)
@@ -204,10 +222,10 @@ def matching_command(
     first = jnp.where((verb == GO_TO) & use_first, nearest, first)
     goal_first = by_first & jnp.concatenate([jnp.zeros(num_receps, bool), game.goal_object])
     first = jnp.where((verb == TAKE) & jnp.any(goal_first), _first(goal_first), first)
-    bare = (verb == LOOK) | (verb == INVENTORY) | (verb == 2)
+    bare = (verb == LOOK) | (verb == INVENTORY) | (verb == HELP)
     second_mask = second_arguments(game, state, verb, first)
     two = (verb == TAKE) | (verb == MOVE) | (verb == CLEAN) | (verb == HEAT) | (verb == COOL)
-    two = two | (verb == 13)
+    two = two | (verb == SLICE)
     by_second = second_mask & (any_noun | use_first | (stems == noun))
     found = jnp.any(first_mask) & jnp.where(two, jnp.any(by_second), use_first | any_noun)
     found = jnp.where(bare, any_noun & jnp.any(first_mask), found)

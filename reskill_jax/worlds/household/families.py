@@ -14,11 +14,11 @@ import numpy as np
 from . import tables
 from .symbols import PAD, words
 from .tables import OBJECT_TYPES, RECEPTACLE_TYPES, ROOMS, TASK_TYPES
+from .types import TASK_LENGTH
 
 SPLITS = ("train", "seen", "unseen")
 LAMP = "DeskLamp"
 LAMP_STANDS = ("Desk", "SideTable", "Dresser", "DiningTable", "CoffeeTable", "Shelf")
-TASK_WIDTH = 10  # symbols of the longest goal text, with room for one more
 _HELD_OUT_SHARE = 4  # one pair in four
 
 _TREATMENT = {
@@ -37,11 +37,11 @@ class Families:
     object_type: np.ndarray  # [F] int32 index into OBJECT_TYPES
     target_type: np.ndarray  # [F] int32 index into RECEPTACLE_TYPES; -1 for the lamp
     device_type: np.ndarray  # [F] int32 receptacle type that treats the object; -1 = none
-    text: np.ndarray  # [F, 2, TASK_WIDTH] int32 goal symbols, one row a template
+    text: np.ndarray  # [F, 2, TASK_LENGTH] int32 goal symbols, one row a template
     unseen: np.ndarray  # [F] bool
 
     def cumulative(self, split: str) -> np.ndarray:
-        """[F] float32 distribution function of a split: task types equally likely, then families."""
+        """[F] float32 distribution function: task types equally likely, then their families."""
         member = self.unseen if split == "unseen" else ~self.unseen
         weight = np.zeros(len(self.room))
         for task_type in range(len(TASK_TYPES)):
@@ -96,7 +96,7 @@ def all_families() -> Families:
         for room in tables.TASK_ROOMS[task_type]:
             for name, target in _goals(task_type, room):
                 goal = {"obj": name.lower(), "recep": target.lower(), "toggle": target.lower()}
-                text = np.full((2, TASK_WIDTH), PAD, np.int32)
+                text = np.full((2, TASK_LENGTH), PAD, np.int32)
                 for i, template in enumerate(tables.TEMPLATES[task_type]):
                     symbols = words(template.format(**goal))
                     text[i, : len(symbols)] = symbols
@@ -112,7 +112,17 @@ def all_families() -> Families:
                     )
                 )
     columns = list(zip(*rows, strict=True))
+    rooms, task_types, object_types, target_types, device_types, texts, unseen = columns
+
+    def numbers(column) -> np.ndarray:
+        return np.asarray(column, np.int32)
+
     return Families(
-        *(np.asarray(column, np.int32) for column in columns[:6]),
-        unseen=np.asarray(columns[6], bool),
+        room=numbers(rooms),
+        task_type=numbers(task_types),
+        object_type=numbers(object_types),
+        target_type=numbers(target_types),
+        device_type=numbers(device_types),
+        text=numbers(texts),
+        unseen=np.asarray(unseen, bool),
     )

@@ -1,4 +1,4 @@
-"""Rooms and tasks made on the device: solvable, not already won, in the proportions of ALFRED rooms.
+"""Rooms and tasks made on the device, with the things that ALFRED rooms contain.
 
 `generate` is a pure function of its key and runs under jit and vmap. The object to bring never
 starts in a receptacle of the target's type, and some other receptacle holds it, so every game can
@@ -17,9 +17,12 @@ from . import tables
 from .families import LAMP, LAMP_STANDS, SPLITS, all_families
 from .symbols import FIRST_NUMBER, SYMBOL_ID
 from .tables import OBJECT_TYPES, RECEPTACLE_TYPES, ROOMS
-from .types import Game, State
+from .types import MAX_SHARED, Game, State
 
-_INSTANCES = 4  # of one type considered for a room
+# How many of one type are considered for a room: few in small rooms, where more would only crowd
+# out other types; as many as ALFRED's rooms have in large ones, which else could not be filled.
+_FEW_INSTANCES, _MANY_INSTANCES = 4, 32
+_SMALL_CAPACITY = 16
 _SPLIT_SALT = {split: i for i, split in enumerate(SPLITS)}
 _LAMP = OBJECT_TYPES.index(LAMP)
 _OPENABLE_SHARE = {"Fridge": 1.0, "Microwave": 1.0, "Safe": 0.95, "Drawer": 0.84, "Cabinet": 0.78}
@@ -27,13 +30,16 @@ _OPENABLE_SHARE = {"Fridge": 1.0, "Microwave": 1.0, "Safe": 0.95, "Drawer": 0.84
 
 @dataclasses.dataclass(frozen=True)
 class RoomSpec:
-    """Sizes of generated rooms. `receptacles` and `objects` are capacities as well as maxima."""
+    """Sizes of generated rooms. `receptacles` and `objects` are capacities as well as maxima.
+
+    A room has no more things than ALFRED's rooms of its kind can have, whatever the minima say.
+    """
 
     receptacles: int = 10
     min_receptacles: int = 7
     objects: int = 12
     min_objects: int = 6
-    share_place: float = 0.1  # chance that a receptacle stands where the one before of its type does
+    share_place: float = 0.1  # chance that a receptacle shares the place of the one before it
 
     def __post_init__(self):
         if not 4 <= self.min_receptacles <= self.receptacles:
@@ -45,20 +51,28 @@ class RoomSpec:
             raise ValueError(
                 f"rooms need 3 <= min_objects <= objects, got {self.min_objects} and {self.objects}"
             )
+        if not 0.0 <= self.share_place <= 1.0:
+            raise ValueError(f"share_place must be a probability, got {self.share_place}")
 
 
 SMALL = RoomSpec()
 LARGE = RoomSpec(receptacles=54, min_receptacles=30, objects=72, min_objects=45)
 
 
-def _instance_weights(contents: dict, types: tuple[str, ...]) -> np.ndarray:
+@functools.cache
+def _instance_weights(what: str, capacity: int) -> np.ndarray:
     """[rooms, types, instances] log-weights; the n-th of a type is the rarer the larger n."""
-    log_weight = np.full((len(ROOMS), len(types), _INSTANCES), -np.inf, np.float32)
+    contents, types = {
+        "receptacles": (tables.ROOM_RECEPTACLES, RECEPTACLE_TYPES),
+        "objects": (tables.ROOM_OBJECTS, OBJECT_TYPES),
+    }[what]
+    instances = _FEW_INSTANCES if capacity <= _SMALL_CAPACITY else _MANY_INSTANCES
+    log_weight = np.full((len(ROOMS), len(types), instances), -np.inf, np.float32)
     for k, room in enumerate(ROOMS):
         for name, (percent, most, mean) in contents[room].items():
             if name not in types:
                 continue
-            for n in range(min(int(most), _INSTANCES)):
+            for n in range(min(int(most), instances)):
                 chance = max(percent, 5) / 100 * min(1.0, max(mean, 0.1) / (n + 1))
                 log_weight[k, types.index(name), n] = np.log(chance)
     return log_weight
@@ -85,8 +99,6 @@ def _arrays() -> dict[str, np.ndarray]:
         "holds": holds,
         "stands": stands,
         "in_room": in_room,
-        "recep_weight": _instance_weights(tables.ROOM_RECEPTACLES, RECEPTACLE_TYPES),
-        "object_weight": _instance_weights(tables.ROOM_OBJECTS, OBJECT_TYPES),
         "recep_stem": np.asarray([SYMBOL_ID[" " + t.lower()] for t in RECEPTACLE_TYPES], np.int32),
         "object_stem": np.asarray([SYMBOL_ID[" " + t.lower()] for t in OBJECT_TYPES], np.int32),
         "openable": np.asarray([_OPENABLE_SHARE.get(t, 0.0) for t in RECEPTACLE_TYPES], np.float32),
@@ -166,7 +178,7 @@ def generate(key: chex.PRNGKey, *, spec: RoomSpec = SMALL, split: str = "train")
     needs_two = task_type == tables.TASK_TYPES.index("pick_two_obj_and_place")
     task = jnp.asarray(families.text)[f, jax.random.bernoulli(keys[1]).astype(jnp.int32)]
 
-    # Receptacles: the target, the device or the lamp's stand, one that holds the object, and others.
+    # Receptacles: the target, the device or the lamp's stand, a place for the object, and others.
     type_index = jnp.arange(len(RECEPTACLE_TYPES))
     here = a["in_room"][room]
     source_type = _pick(keys[2], a["holds"][goal_type] & here & (type_index != target_type))
@@ -180,7 +192,7 @@ def generate(key: chex.PRNGKey, *, spec: RoomSpec = SMALL, split: str = "train")
     low, high = spec.min_receptacles, spec.receptacles
     recep_type, recep_number = _choose(
         keys[4],
-        a["recep_weight"][room],
+        jnp.asarray(_instance_weights("receptacles", spec.receptacles))[room],
         forced.astype(jnp.int32),
         jax.random.randint(keys[5], (), low, high + 1),
         high,
@@ -194,7 +206,8 @@ def generate(key: chex.PRNGKey, *, spec: RoomSpec = SMALL, split: str = "train")
     object_index = jnp.arange(len(OBJECT_TYPES))
     wanted = jnp.where(object_index == goal_type, 1 + needs_two.astype(jnp.int32), 0)
     wanted = wanted + ((object_index == _LAMP) & needs_lamp)
-    object_weight = jnp.where(allowed[:, None], a["object_weight"][room], -jnp.inf)
+    object_weight = jnp.asarray(_instance_weights("objects", spec.objects))[room]
+    object_weight = jnp.where(allowed[:, None], object_weight, -jnp.inf)
     object_type, object_number = _choose(
         keys[6],
         object_weight,
@@ -215,6 +228,8 @@ def generate(key: chex.PRNGKey, *, spec: RoomSpec = SMALL, split: str = "train")
     index = jnp.arange(spec.receptacles, dtype=jnp.int32)
     twin = (recep_type == jnp.roll(recep_type, 1)) & (index > 0) & exists
     twin = twin & jax.random.bernoulli(keys[9], spec.share_place, twin.shape)
+    same_before = jnp.tril(recep_type[:, None] == recep_type[None, :], -1).sum(axis=1)
+    twin = twin & (same_before % MAX_SHARED != 0)
     place = jax.lax.cummax(jnp.where(twin, 0, index))
     at = inside.astype(jnp.int32) @ jax.nn.one_hot(place, spec.receptacles + 1, dtype=jnp.int32)
 
