@@ -11,10 +11,9 @@ import chex
 import jax.numpy as jnp
 
 from . import commands, engine
-from .families import TASK_WIDTH
 from .generator import SMALL, RoomSpec, generate
-from .symbols import PROMPT, SYMBOLS, VOCABULARY_SIZE
-from .types import Game, State
+from .symbols import PROMPT, SYMBOLS, VERBS, VOCABULARY_SIZE
+from .types import TASK_LENGTH, Game, State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +31,14 @@ class HouseholdWorld:
     language = SYMBOLS
     vocabulary = VOCABULARY_SIZE
     prompt = PROMPT
+    verbs = VERBS
     command_length = commands.COMMAND_LENGTH
     decisions_per_turn = 5  # verb, word, number, second word, second number
 
     @property
     def intro_symbols(self) -> int:
         """Width of the introduction."""
-        return engine.intro_capacity(self.spec.receptacles, TASK_WIDTH)
+        return engine.intro_capacity(self.spec.receptacles, TASK_LENGTH)
 
     def make(self, key: chex.PRNGKey, split: str) -> Game:
         """Makes one game of a split."""
@@ -48,6 +48,10 @@ class HouseholdWorld:
         """Returns the first state and the introduction ([intro_symbols] int32, length)."""
         intro, length = engine.intro(game, max_symbols=self.intro_symbols)
         return game.start, intro, length
+
+    def possible(self, game: Game, state: State) -> chex.Array:
+        """[len(verbs)] bool: verbs that some admissible command begins with."""
+        return commands.admissible(game, state).verbs
 
     def begin(self, game: Game, state: State) -> commands.Cursor:
         """Starts a command."""
