@@ -6,9 +6,9 @@ Three programs' worth of work on the same games, with the same noise and the sam
   idle    the skill layer with an empty bank and no trial
   active  a trial of two versions with four skills each, their triggers on actions and observations
 
-Nobody can win here, so every episode lasts all its turns and the three play equally many. Runs are
-interleaved (plain idle active plain idle active ...) and compared in pairs; what counts is the
-median ratio.
+Games are won in the last turn alone, so every episode lasts all its turns and the three play
+equally many. Runs are interleaved (plain idle active plain idle active ...) and compared in pairs;
+what counts is the median ratio.
 
     python benchmarks/step.py [--quick] [--json FILE]
 """
@@ -51,13 +51,38 @@ CANDIDATE = Skill(
 )
 
 
-class Unwinnable(HouseholdWorld):
-    """The household in which nothing counts as a win, so that no episode ends early."""
+@dataclasses.dataclass(frozen=True)
+class LastTurnWorld(HouseholdWorld):
+    """The household, won by chance in the last turn alone: all episodes are equally long.
+
+    Half of the rollouts win, so nearly every group has a gradient: the update at its dearest.
+    """
+
+    horizon: int = 1
+
+    def reset(self, game):
+        """A state with a clock."""
+        state, intro, length = super().reset(game)
+        return (jnp.int32(1), state), intro, length
+
+    def possible(self, game, state):
+        """As in the household."""
+        return super().possible(game, state[1])
+
+    def begin(self, game, state):
+        """As in the household."""
+        return super().begin(game, state[1])
+
+    def advance(self, game, state, cursor, symbol):
+        """As in the household."""
+        return super().advance(game, state[1], cursor, symbol)
 
     def play(self, game, state, cursor):
-        """As in the household, but never won."""
-        *played, won = super().play(game, state, cursor)
-        return *played, jnp.zeros_like(won)
+        """As in the household, but the last command wins if the sum of its symbols is odd."""
+        turn, state = state
+        state, (command, length), seen, _ = super().play(game, state, cursor)
+        won = (turn == self.horizon) & (jnp.sum(command) % 2 == 1)
+        return (turn + 1, state), (command, length), seen, won
 
 
 def machine() -> str:
@@ -114,7 +139,7 @@ def play(state: TrainState, games, arms, *, world, policy, config: TrainConfig):
 
 def measure(config: TrainConfig, repeats: int) -> dict:
     """Times the steps; returns everything that is printed."""
-    world = Unwinnable(spec=config.rooms)
+    world = LastTurnWorld(spec=config.rooms, horizon=config.horizon)
     try:
         params, policy, _ = weights.load_pretrained("household")
         origin = "the shipped weights"
@@ -174,6 +199,7 @@ def measure(config: TrainConfig, repeats: int) -> dict:
         "turns": {name: mean(name, "turns") for name in programs},
         "context_tokens": {name: mean(name, "context_tokens") for name in programs},
         "skill_tokens": {name: mean(name, "skill_tokens") for name in programs},
+        "success": {name: mean(name, "success") for name in programs},
         "truncated": {name: mean(name, "truncated") for name in programs},
         "ratio": {name: ratio(name) for name in ("idle", "active")},
         "compile_seconds": {"plain": plain_seconds, "with skills": full_seconds},
