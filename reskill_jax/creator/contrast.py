@@ -213,7 +213,7 @@ def contrast_table(
 ) -> Table | None:
     """Contrasts every cue, word and class of actions; None if there is nothing to compare."""
     weights = balance(groups)
-    episodes, decisions = decisions_of([episode for group in groups for episode in group])
+    episodes, decisions = decisions_of(groups)
     if not episodes:
         return None
     cues = mine_cues(decisions, vocabulary)
@@ -274,6 +274,8 @@ def candidates(
         (float(value[w, c, k]), negative, int(w), int(c), int(k))
         for negative, value in enumerate(value_of(evidence, caution=caution))
         for w, c, k in np.argwhere(fit)
+        # Forbidding what is usually done there says nothing about what to do instead.
+        if not (negative and evidence.follow[w, c, k] > 0.5)
     ]
     found.sort(key=lambda one: (-one[0], one[2:], one[1]))
     return [
@@ -295,7 +297,7 @@ def skill_evidence(
     """The contrast of a skill that is in the bank; None if it says nothing we can check."""
     directive = vocabulary.read(skill.action)
     weights = balance(groups)
-    episodes, decisions = decisions_of([episode for group in groups for episode in group])
+    episodes, decisions = decisions_of(groups)
     if directive is None or not episodes:
         return None
     occurs = np.asarray(

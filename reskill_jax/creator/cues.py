@@ -23,10 +23,7 @@ _ONE_LETTER_SHORT = 5  # a phrase of a single word must be at least this long
 
 
 class Decisions(NamedTuple):
-    """Every decision of some episodes but the last of each, episode after episode.
-
-    The last action of a success ends it by definition, so it tells nothing about what helps.
-    """
+    """Every decision of some episodes, episode after episode, perhaps only the early ones."""
 
     episode: np.ndarray  # [D] int32 index of the episode
     first: np.ndarray  # [E] int32 index of each episode's first decision
@@ -44,10 +41,19 @@ class Cues(NamedTuple):
     occurs: np.ndarray  # [C, D] bool
 
 
-def decisions_of(episodes: Sequence[Episode]) -> tuple[list[Episode], Decisions]:
-    """Lays out the decisions; episodes of fewer than two actions drop out."""
-    kept = [episode for episode in episodes if len(episode.actions) > 1]
-    counts = [len(episode.actions) - 1 for episode in kept]
+def decisions_of(groups: Sequence[Sequence[Episode]]) -> tuple[list[Episode], Decisions]:
+    """Lays out the decisions of groups of the same task; episodes without any drop out.
+
+    Of a group with successes, only the turns that its longest success took: what a failure does
+    afterwards, time running out, would otherwise count against whatever one does when lost.
+    """
+    kept, counts = [], []
+    for group in groups:
+        longest = max((len(e.actions) for e in group if e.success), default=None)
+        for episode in group:
+            if episode.actions:
+                kept.append(episode)
+                counts.append(len(episode.actions[:longest]))
     return kept, Decisions(
         episode=np.repeat(np.arange(len(kept), dtype=np.int32), counts),
         first=(np.cumsum(counts) - np.asarray(counts)).astype(np.int32),

@@ -89,7 +89,10 @@ def propose(
     drafts = recommend(state, skills, groups, contrasts, vocabulary, capacity, settings)
     blindly: list[Draft] = []
     if rng.random() < settings.exploration and contrasts:
-        blind = contrasts[int(rng.integers(len(contrasts)))]
+        # Each behaviour is equally likely, however many moments there are to propose it for.
+        deeds = list(dict.fromkeys(one.directive.deed for one in contrasts))
+        deed = deeds[int(rng.integers(len(deeds)))]
+        blind = next(one for one in contrasts if one.directive.deed == deed)
         blindly = draft_of(
             blind, blind.value, skills, {}, state, vocabulary, capacity, settings, True
         )

@@ -23,9 +23,9 @@ class CreatorSettings:
     trigger_rate: float = 0.5  # share of episodes in which a trigger must fire
     attempts: int = 3  # candidates put to the verification
     min_score: float = 1.0  # standard score of the leading operation
-    exploration: float = 0.1  # chance of a candidate drawn blindly
+    exploration: float = 0.25  # chance of a candidate drawn blindly
     max_operations: int = MAX_OPERATIONS
-    second_score: float = 2.5  # standard score of further operations
+    second_score: float = 4.0  # standard score of further operations
     second_share: float = 0.6  # their value relative to the first
     delete_score: float = 1.64  # standard score of the harm of a skill in the bank
     refine_gain: float = 1.25  # factor of value and score over the skill that is modified
