@@ -8,7 +8,6 @@ import functools
 import math
 from typing import Literal, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,27 +68,29 @@ def wilson_interval(successes: int, episodes: int, *, z: float = 1.959964) -> tu
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-@functools.partial(
-    jax.jit, static_argnames=("world", "policy", "split", "horizon", "capacity", "games")
-)
-def _play(
-    seed, params, bank: Bank, arm, temperature, *, world, policy, split, horizon, capacity, games
-) -> tuple[Rollout, chex.Array]:
+@functools.partial(jax.jit, static_argnames=("world", "split", "games"))
+def _make(seed, *, world, split, games):
+    """The games of a split and a key for each; apart from `_play`, which then compiles once."""
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(games))
-    made = jax.vmap(lambda key: world.make(key, split))(keys)
-    played = rollout(
+    return jax.vmap(lambda key: world.make(key, split))(keys), keys
+
+
+@functools.partial(jax.jit, static_argnames=("world", "policy", "horizon", "capacity"))
+def _play(
+    keys, params, made, bank: Bank, arm, temperature, *, world, policy, horizon, capacity
+) -> Rollout:
+    return rollout(
         jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys),
         params,
         made,
         bank,
-        jnp.full(games, arm, jnp.int32),
+        jnp.full(keys.shape, arm, jnp.int32),
         world=world,
         config=policy,
         horizon=horizon,
         capacity=capacity,
         temperature=temperature,
     )
-    return played, made.task_type
 
 
 def evaluate(
@@ -118,24 +119,28 @@ def evaluate(
       task_types: names, for the breakdown.
 
     Raises:
-      ValueError: unknown mode.
+      ValueError: unknown mode, a candidate that the bank has no arm for, or no games.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-    played, types = _play(
-        seed,
+    if MODES[mode] >= bank.kind.shape[0]:
+        raise ValueError(f"mode {mode!r} needs a bank of two arms, this one has one")
+    if games < 1:
+        raise ValueError(f"games must be at least 1, got {games}")
+    made, keys = _make(seed, world=world, split=split, games=games)
+    played = _play(
+        keys,
         params,
+        made,
         bank,
         MODES[mode],
         jnp.float32(temperature),
         world=world,
         policy=policy,
-        split=split,
         horizon=horizon,
         capacity=capacity,
-        games=games,
     )
-    won, types = np.asarray(played.success), np.asarray(types)
+    won, types = np.asarray(played.success), np.asarray(made.task_type)
     return Evaluation(
         split=split,
         mode=mode,

@@ -124,6 +124,10 @@ def episodes_of(
                 intro,
                 *(symbols.text(o) for o in evidence.observations[row, :turns]),
             ),
+            possible=tuple(
+                tuple(verb for verb, can in zip(symbols.VERBS, row_mask, strict=True) if can)
+                for row_mask in evidence.possible[row, :turns]
+            ),
             skills_fired=tuple(
                 tuple(n for n, on in zip(active, fired, strict=False) if on)
                 for fired in evidence.fired[row, :turns]

@@ -37,7 +37,6 @@ from reskill_jax.worlds.household.world import HouseholdWorld
 
 # What a continued run may change: where it lies, how long it goes on, how often it looks.
 MAY_DIFFER = ("name", "root", "steps", "eval_every", "checkpoint_every", "keep")
-_SKIPPED_IN_A_ROW = 5
 
 
 class TrainingError(ValueError):
@@ -64,8 +63,23 @@ class Parts:
 
 
 def make_parts(config: TrainConfig, policy: DecoderConfig) -> Parts:
-    """Builds the world and the compiled step of a configuration."""
+    """Builds the world and the compiled step of a configuration.
+
+    Raises:
+      TrainingError: policy, world and settings do not fit together.
+    """
     world = HouseholdWorld(spec=config.rooms)
+    if policy.vocabulary != world.vocabulary:
+        raise TrainingError(
+            f"the policy {config.policy} has {policy.vocabulary} tokens, but the language of the "
+            f"household world has {world.vocabulary}; choose another --policy"
+        )
+    least = world.intro_symbols + 1 + world.command_length
+    if config.capacity < least:
+        raise TrainingError(
+            f"a context of {config.capacity} tokens has no room for the introduction and a "
+            f"command; --capacity must be at least {least}"
+        )
     step = jax.jit(
         functools.partial(train_step, world=world, policy=policy, config=config),
         donate_argnums=0,
@@ -151,30 +165,49 @@ def train(
             )
             state, life = restored.arrays, Life.from_dict(restored.host["life"])
             folder.truncate_to(restored.host["sizes"])
+            folder.export_skills(life.skills)  # those of later steps may lie there
             console.print(f"going on after step {restored.step}", highlight=False)
         elif resume:
             folder.truncate_to({})
         start = int(state.step)
         with TrainingProgress(console, total=config.steps, start=start) as progress:
-            state, life = _run(state, life, parts, folder, progress)
+            unseen = None
+            if not checkpoint.steps(folder.checkpoints):
+                unseen = _begin(state, life, parts, folder, progress)
+            progress.status("compiling the training step")
+            state, life = _run(state, life, parts, folder, progress, unseen)
         checkpoint.wait_for_saves(folder.checkpoints)
         return RunSummary(folder.path, int(state.step), life.skills)
 
 
-def _run(
+def _begin(
     state: TrainState, life: Life, parts: Parts, folder: RunFolder, progress: TrainingProgress
+) -> float:
+    """What precedes the first step: how well the policy starts (unseen games), a checkpoint."""
+    progress.status("evaluating the starting policy (compiling first)")
+    unseen = _evaluate(state, parts, folder, 0, (_mode(parts.config),))[1].success
+    folder.export_skills(life.skills)
+    _save(state, life, parts.config, folder)
+    return unseen
+
+
+def _mode(config: TrainConfig) -> str:
+    """How a run is evaluated while it trains."""
+    return "bank" if config.skills else "none"
+
+
+def _run(
+    state: TrainState,
+    life: Life,
+    parts: Parts,
+    folder: RunFolder,
+    progress: TrainingProgress,
+    unseen: float | None,
 ) -> tuple[TrainState, Life]:
     config = parts.config
-    mode = "bank" if config.skills else "none"
+    mode = _mode(config)
     modes_at_end = ("bank", "none") if config.skills else ("none",)
-    unseen = None
     skipped = int(state.skipped)
-    if int(state.step) == 0:
-        progress.status("evaluating the starting policy (compiling first)")
-        unseen = _evaluate(state, parts, folder, 0, (mode,))[1].success
-        folder.export_skills(life.skills)
-        _save(state, life, config, folder)
-        progress.status("compiling the training step")
     for step in range(int(state.step), config.steps):
         began = time.perf_counter()
         games = games_of_step(config, step)
@@ -185,12 +218,11 @@ def _run(
         state, metrics, evidence = parts.step(state, jnp.asarray(games))
         metrics = jax.device_get(metrics)
         done = step + 1
-        _check_finite(metrics, done, skipped)
+        _check_finite(metrics, done, skipped, config.minibatches)
         if config.skills:
-            episodes = episodes_of(
-                jax.device_get(evidence), games, step, names, config.group_size
-            )
-            state, life = _live(state, learn(life, episodes), metrics, done, parts, folder, progress)
+            episodes = episodes_of(jax.device_get(evidence), games, step, names, config.group_size)
+            life = learn(life, episodes)
+            state, life = _live(state, life, metrics, done, parts, folder, progress)
         folder.write_metrics(
             metrics_line(metrics, done, trial) | {"seconds": time.perf_counter() - began}
         )
@@ -288,12 +320,11 @@ def _save(state: TrainState, life: Life, config: TrainConfig, folder: RunFolder)
     )
 
 
-def _check_finite(metrics: StepMetrics, step: int, skipped_before: int) -> None:
-    fresh = int(metrics.skipped) - skipped_before
-    if fresh >= _SKIPPED_IN_A_ROW or (fresh and not np.isfinite(metrics.loss)):
+def _check_finite(metrics: StepMetrics, step: int, skipped_before: int, updates: int) -> None:
+    """A single update that is not finite is left out; a step without any other is the end."""
+    if int(metrics.skipped) - skipped_before >= updates:
         raise TrainingError(
-            f"step {step}: {fresh} updates were not finite; lower --learning-rate and go on from "
-            "the last checkpoint with --resume"
+            f"step {step}: no update was finite; train again with a lower --learning-rate"
         )
 
 
@@ -302,7 +333,7 @@ def metrics_line(metrics: StepMetrics, step: int, trial: int | None) -> dict[str
     plain = {
         name: value.tolist() if isinstance(value, np.ndarray) else value
         for name, value in metrics._asdict().items()
-        if name not in ("arm_successes", "posterior", "horizon")
+        if name not in ("arm_successes", "posterior", "horizon", "trial_successes", "trial_trials")
     }
     tried = np.maximum(metrics.arm_trials, 1)
     return {
@@ -322,6 +353,8 @@ def metrics_line(metrics: StepMetrics, step: int, trial: int | None) -> dict[str
 
 def _evidence_of(metrics: StepMetrics) -> dict[str, Any]:
     return {
+        "successes": metrics.trial_successes.tolist(),
+        "trials": metrics.trial_trials.tolist(),
         "posterior": {
             "alpha": metrics.posterior.alpha.tolist(),
             "beta": metrics.posterior.beta.tolist(),
@@ -332,8 +365,7 @@ def _evidence_of(metrics: StepMetrics) -> dict[str, Any]:
 
 def _event_words(line: dict[str, Any]) -> str:
     told = "; ".join(
-        f"{o['operation']} {o['name']}"
-        + (f' "{o["skill"]["action"]}"' if o.get("skill") else "")
+        f"{o['operation']} {o['name']}" + (f' "{o["skill"]["action"]}"' if o.get("skill") else "")
         for o in line["operations"]
     )
     return f"step {line['step']}: {line['event'].replace('_', ' ')} {told or line['reason']}"

@@ -31,6 +31,7 @@ class Rollout(NamedTuple):
     intros: chex.Array  # [N, Li] int32 symbols of the introduction
     actions: chex.Array  # [N, T, La] int32 symbols, PAD where the episode was over
     observations: chex.Array  # [N, T, Lo] int32 symbols
+    possible: chex.Array  # [N, T, K] bool: verbs that could begin each turn's command
     fired: chex.Array  # [N, T, S] bool: skills in the prompt of each turn
     skill_tokens: chex.Array  # [N] int32: tokens of skill lines read
     truncated: chex.Array  # [N] bool: ended because the context was full
@@ -39,11 +40,10 @@ class Rollout(NamedTuple):
 class _Carry(NamedTuple):
     turn: chex.Array  # [] int32
     state: Any  # [N, ...] world states
-    transcript: Transcript
     cache: Cache
     hidden: chex.Array  # [N, D] at each row's last encoded token
     active: chex.Array  # [N] bool
-    record: Rollout
+    record: Rollout  # of what has been played so far
 
 
 def encode(params, cache: Cache, hidden, transcript: Transcript, active, *, config, chunk: int):
@@ -139,6 +139,7 @@ def rollout(
         intros=intros,
         actions=jnp.zeros((rows, horizon, world.command_length), jnp.int32),
         observations=jnp.zeros((rows, horizon, world.max_symbols), jnp.int32),
+        possible=jnp.zeros((rows, horizon, len(world.verbs)), bool),
         fired=jnp.zeros((rows, horizon, slots), bool).at[:, 0].set(fired),
         skill_tokens=lengths,
         truncated=jnp.zeros(rows, bool),
@@ -146,11 +147,12 @@ def rollout(
 
     def turn_body(carry: _Carry) -> _Carry:
         turn_keys = jax.vmap(lambda k: jax.random.fold_in(k, carry.turn))(keys)
-        fits = carry.transcript.length + world.command_length <= capacity
+        transcript = before = carry.record.transcript
+        fits = before.length + world.command_length <= capacity
         active = carry.active & fits
         truncated = carry.record.truncated | (carry.active & ~fits)
         cache, hidden = encode(
-            params, carry.cache, carry.hidden, carry.transcript, active, config=config, chunk=_CHUNK
+            params, carry.cache, carry.hidden, before, active, config=config, chunk=_CHUNK
         )
 
         def spell(loop):
@@ -184,18 +186,19 @@ def rollout(
             (
                 jnp.int32(0),
                 jax.vmap(world.begin)(games, carry.state),
-                carry.transcript,
+                transcript,
                 cache,
                 hidden,
             ),
         )
 
+        possible = jax.vmap(world.possible)(games, carry.state)
         state, (command, command_length), (seen, seen_length), won = jax.vmap(world.play)(
             games, carry.state, cursor
         )
         state = _where(active, state, carry.state)
         # The forced rest of the command: what of it has not been spelled.
-        spelled = transcript.length - carry.transcript.length
+        spelled = transcript.length - before.length
         left = jnp.arange(world.command_length) + spelled[:, None]
         tail = jnp.take_along_axis(command, jnp.minimum(left, world.command_length - 1), axis=1)
         transcript = append(transcript, tail, jnp.where(active, command_length - spelled, 0))
@@ -207,31 +210,30 @@ def rollout(
         transcript = append(transcript, prompt, still.astype(jnp.int32))
         old = carry.record
         record = old._replace(
+            transcript=transcript,
             success=old.success | (active & won),
             turns=old.turns + active,
             actions=old.actions.at[:, carry.turn].set(jnp.where(active[:, None], command, 0)),
             observations=old.observations.at[:, carry.turn].set(
                 jnp.where(active[:, None], seen, 0)
             ),
+            possible=old.possible.at[:, carry.turn].set(possible & active[:, None]),
             fired=old.fired.at[:, carry.turn + 1].set(fired, mode="drop"),
             skill_tokens=old.skill_tokens + lengths,
             truncated=truncated,
         )
-        return _Carry(carry.turn + 1, state, transcript, cache, hidden, still, record)
+        return _Carry(carry.turn + 1, state, cache, hidden, still, record)
 
     start = _Carry(
         turn=jnp.int32(0),
         state=state,
-        transcript=transcript,
         cache=decoder.init_cache(config, rows, capacity),
         hidden=jnp.zeros((rows, config.width), config.dtype),
         active=active,
-        record=record._replace(transcript=None),
+        record=record,
     )
-    end = jax.lax.while_loop(
-        lambda c: (c.turn < horizon) & jnp.any(c.active), turn_body, start
-    )
-    return end.record._replace(transcript=end.transcript)
+    end = jax.lax.while_loop(lambda c: (c.turn < horizon) & jnp.any(c.active), turn_body, start)
+    return end.record
 
 
 def _where(condition, new, old):

@@ -42,6 +42,8 @@ class StepMetrics(NamedTuple):
     arm_trials: chex.Array  # [A] int32
     assignment: chex.Array  # [A] float, probabilities the arms were drawn with
     posterior: BetaPosterior  # [A], after this step's counts, before a decision resets it
+    trial_successes: chex.Array  # [A] int32, over the trial so far; 0 when there is none
+    trial_trials: chex.Array  # [A] int32
     decision: chex.Array  # int32: -1 none, 0 rejected, a > 0 arm a accepted
     horizon: chex.Array  # memory M the posterior was updated with; inf = no discount
     loss: chex.Array
@@ -66,6 +68,7 @@ class Evidence(NamedTuple):
     intros: chex.Array  # [N, Li] int32
     actions: chex.Array  # [N, T, La] int32
     observations: chex.Array  # [N, T, Lo] int32
+    possible: chex.Array  # [N, T, K] bool, verbs
     fired: chex.Array  # [N, T, S] bool
 
 
@@ -120,9 +123,7 @@ def policy_loss(
         clip_high=config.clip_high,
         axis_name=axis_name,
     )
-    spread = masked_mean(
-        jax.lax.stop_gradient(entropy(logits, allowed)), used, axis_name=axis_name
-    )
+    spread = masked_mean(jax.lax.stop_gradient(entropy(logits, allowed)), used, axis_name=axis_name)
     return parts.loss, (parts.loss, parts.kl, parts.clipped, spread)
 
 
@@ -156,7 +157,7 @@ def update_policy(
         )
         if axis_name is not None:
             grads, aux = jax.lax.psum((grads, aux), axis_name)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         finite = jnp.isfinite(norm) & jnp.isfinite(aux[0])
         grads = jax.tree.map(lambda g: jnp.where(finite, g, 0.0), grads)
         updates, new_opt_state = optimizer.update(grads, opt_state, params)
@@ -169,9 +170,7 @@ def update_policy(
         return carry, (*aux, norm)
 
     start = (state.params, state.opt_state, state.skipped)
-    (params, opt_state, skipped), logs = jax.lax.scan(
-        minibatch, start, jax.tree.map(split, batch)
-    )
+    (params, opt_state, skipped), logs = jax.lax.scan(minibatch, start, jax.tree.map(split, batch))
     means = jax.tree.map(jnp.mean, logs)
     return state._replace(params=params, opt_state=opt_state, skipped=skipped), means
 
@@ -232,9 +231,7 @@ def train_step(
 
     # Arms.
     floor = 0.5 if config.assignment == "uniform" else config.floor
-    assignment = assignment_probabilities(
-        state.trial.posterior, state.trial.arm_mask, floor=floor
-    )
+    assignment = assignment_probabilities(state.trial.posterior, state.trial.arm_mask, floor=floor)
     arms = assign_arms(
         arm_key,
         assignment,
@@ -269,7 +266,7 @@ def train_step(
     valid = jnp.ones_like(played.success)
     if config.whiten:
         mixed = jnp.repeat(jnp.any(success, 1) & ~jnp.all(success, 1), group_size)
-        advantages = whiten(advantages, mixed) * mixed
+        advantages = whiten(advantages, mixed, axis_name=axis_name) * mixed
     batch = _Batch(played.transcript, advantages, valid)
     state, (loss, kl, clipped, spread, norm) = update_policy(
         state, batch, policy=policy, config=config, axis_name=axis_name
@@ -296,6 +293,8 @@ def train_step(
         arm_trials=trials,
         assignment=assignment,
         posterior=trial.posterior,
+        trial_successes=jnp.sum(trial.successes, axis=0),
+        trial_trials=jnp.sum(trial.trials, axis=0),
         decision=decision,
         horizon=horizon,
         loss=loss,
@@ -317,6 +316,7 @@ def train_step(
         intros=played.intros,
         actions=played.actions,
         observations=played.observations,
+        possible=played.possible,
         fired=played.fired,
     )
     return state, metrics, evidence

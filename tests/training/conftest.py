@@ -57,7 +57,7 @@ def lab(weights_file):
         policy=str(weights_file),
         horizon=6,
         capacity=76,
-        learning_rate=2e-3,
+        learning_rate=3e-4,
         min_trial_steps=2,
         min_trial_episodes=20,
         max_trial_steps=4,

@@ -224,6 +224,7 @@ def test_episodes_of_a_step():
         intros=intros,
         actions=actions,
         observations=observations,
+        possible=np.tile(np.arange(len(sy.VERBS)) < 2, (8, 2, 1)),
         fired=fired,
     )
     names = [["a"], ["a", "b"]]
@@ -244,6 +245,7 @@ def test_episodes_of_a_step():
     assert found[4].skills_fired == (("a",), ("b",))
     assert (found[0].goal, found[3].goal) == ("put a mug in fridge", "clean a mug")
     assert {e.step for e in found} == {9}
+    assert found[0].possible == (tuple(sy.VERBS[:2]),)
 
 
 @pytest.mark.parametrize("task_type", TASK_TYPES)
@@ -257,6 +259,7 @@ def test_family_of_every_goal(task_type):
             intros=padded([intro_of(goal)], 24),
             actions=np.zeros((1, 1, 6), int),
             observations=np.zeros((1, 1, 4), int),
+            possible=np.zeros((1, 1, len(sy.VERBS)), bool),
             fired=np.zeros((1, 1, 2), bool),
         )
         (found,) = episodes_of(evidence, np.asarray([1]), 0, [[]], group_size=1)

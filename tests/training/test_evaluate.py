@@ -1,0 +1,120 @@
+"""Evaluation: the same games, never a mixture of arms; Wilson's interval."""
+
+import jax
+import numpy as np
+import pytest
+
+from reskill_jax.training.evaluate import Evaluation, evaluate, wilson_interval
+from reskill_jax.training.lifecycle import make_bank
+from reskill_jax.worlds.household.tables import TASK_TYPES
+
+
+@pytest.fixture(scope="module")
+def play(lab):
+    def run(arms=((),), mode="bank", split="seen", **changes):
+        options = dict(
+            world=lab.world,
+            policy=lab.policy,
+            horizon=lab.config.horizon,
+            capacity=lab.config.capacity,
+            games=lab.config.eval_tasks,
+            task_types=TASK_TYPES,
+        )
+        return evaluate(
+            lab.params(), make_bank(lab.config, arms), split=split, mode=mode, **options | changes
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def versions(lab):
+    return [[lab.skill(name, action)] for name, action in (("a", "open."), ("b", "do not look."))]
+
+
+def test_same_seed_same_result(play):
+    first = play(seed=4)
+    assert play(seed=4) == first
+    others = [play(seed=seed) for seed in (5, 6, 7)]
+    assert any(other != first for other in others)
+    assert first.episodes == 16 and 0 < first.successes < 16
+    assert first.success == first.successes / 16
+    won, played = np.sum(list(first.by_task_type.values()), axis=0)
+    assert (won, played) == (first.successes, 16)
+
+
+def test_splits_are_different_games(play):
+    seen, unseen = play(split="seen"), play(split="unseen")
+    assert (seen.split, unseen.split) == ("seen", "unseen")
+    assert seen.by_task_type != unseen.by_task_type
+
+
+def test_modes_do_not_mix_arms(play, versions):
+    one, other = versions
+    outcomes = lambda found: (found.successes, found.turns, found.by_task_type)  # noqa: E731
+    nothing = outcomes(play(mode="none"))
+    assert outcomes(play(mode="none")) == outcomes(play([one, other], "none")) == nothing
+    bank = outcomes(play([one, one], "bank"))
+    assert outcomes(play([one, other], "bank")) == bank
+    assert outcomes(play([other, one], "candidate")) == bank
+    candidate = outcomes(play([one, other], "candidate"))
+    assert outcomes(play([other, other], "bank")) == candidate
+    assert len({repr(x) for x in (nothing, bank, candidate)}) == 3
+
+
+def test_greedy_needs_no_seed_for_noise(play):
+    assert play(temperature=0.0) == play(temperature=0.0)
+
+
+def test_bad_requests(lab, play):
+    with pytest.raises(ValueError, match="mode must be one of none, bank, candidate, got 'best'"):
+        play(mode="best")
+    with pytest.raises(ValueError, match="games must be at least 1"):
+        play(games=0)
+    bank = jax.tree.map(lambda x: x[:1], make_bank(lab.config, [()]))
+    with pytest.raises(ValueError, match="two arms"):
+        evaluate(
+            lab.params(),
+            bank,
+            world=lab.world,
+            policy=lab.policy,
+            split="seen",
+            mode="candidate",
+            horizon=2,
+            capacity=60,
+            games=2,
+        )
+
+
+@pytest.mark.parametrize(
+    ("successes", "episodes", "low", "high"),
+    [
+        (0, 10, 0.0, 0.277533),  # z^2 / (n + z^2)
+        (10, 10, 0.722467, 1.0),
+        (5, 10, 0.236593, 0.763407),
+        (1, 4, 0.045587, 0.699358),
+        (64, 128, 0.414652, 0.585348),
+    ],
+)
+def test_wilson_interval(successes, episodes, low, high):
+    assert wilson_interval(successes, episodes) == pytest.approx((low, high), abs=2e-6)
+
+
+@pytest.mark.parametrize(("successes", "episodes"), [(0, 0), (-1, 3), (4, 3)])
+def test_wilson_interval_of_no_proportion(successes, episodes):
+    with pytest.raises(ValueError, match="no proportion"):
+        wilson_interval(successes, episodes)
+
+
+def test_line_of_the_log():
+    found = Evaluation("unseen", "none", 1, 4, 3.5, {"heat": (1, 2), "cool": (0, 2)})
+    line = found.to_json()
+    assert line == {
+        "split": "unseen",
+        "mode": "none",
+        "success": 0.25,
+        "episodes": 4,
+        "interval": list(wilson_interval(1, 4)),
+        "turns": 3.5,
+        "by_task_type": {"heat": [1, 2], "cool": [0, 2]},
+    }

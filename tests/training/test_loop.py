@@ -1,0 +1,317 @@
+"""The loop: a whole run, its files, and going on after an end of any kind."""
+
+import dataclasses
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chex
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from reskill_jax.policy import decoder, weights
+from reskill_jax.training import checkpoint, loop
+from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.lifecycle import Life, begin_life, make_bank
+from reskill_jax.training.run_folder import RunFolder
+from reskill_jax.training.state import init_state
+
+STEPS = 40
+
+
+def lines(path, *without):
+    return [
+        {key: value for key, value in json.loads(line).items() if key not in without}
+        for line in path.read_text().splitlines()
+    ]
+
+
+def restored(lab, folder, step=None):
+    """The state and the life in a checkpoint."""
+    config = dataclasses.replace(lab.config, **json.loads((folder / "config.json").read_text()))
+    config = dataclasses.replace(config, rooms=lab.config.rooms)
+    like = init_state(config, lab.params(), make_bank(config, [()]))
+    found = checkpoint.restore(folder / "checkpoints", like, config, step)
+    return found.step, jax.device_get(found.arrays._replace(key=())), found.host["life"]
+
+
+def same_runs(lab, one, other):
+    """Every file tells the same, the state is the same bit for bit."""
+    assert lines(one / "metrics.jsonl", "seconds") == lines(other / "metrics.jsonl", "seconds")
+    for log in ("eval.jsonl", "lifecycle.jsonl"):
+        assert (one / log).read_text() == (other / log).read_text()
+    (step, arrays, life), (step2, arrays2, life2) = restored(lab, one), restored(lab, other)
+    assert step == step2 and life == life2
+    chex.assert_trees_all_equal(arrays, arrays2)
+    skills = [
+        sorted((p.name, (p / "SKILL.md").read_text()) for p in (run / "skills").iterdir())
+        for run in (one, other)
+    ]
+    assert skills[0] == skills[1]
+
+
+# --- in this process, where something can be won --------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def train(lab, tmp_path_factory):
+    """Trains in the world where looking around wins."""
+    root = tmp_path_factory.mktemp("runs")
+
+    def run(name, *, resume=False, **changes):
+        config = dataclasses.replace(
+            lab.config, root=str(root), name=name, steps=30, checkpoint_every=4, eval_every=10
+        )
+        config = dataclasses.replace(config, **changes)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "HouseholdWorld", lab.world_type)
+            return loop.train(config, resume=resume, console=Console(file=io.StringIO()))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(train):
+    return train("whole")
+
+
+def test_skills_are_tried_and_decided(whole):
+    assert whole.steps == 30
+    events = lines(whole.folder / "lifecycle.jsonl")
+    kinds = [event["event"] for event in events]
+    assert "proposed" in kinds and {"accepted", "rejected"} & set(kinds)
+    metrics = lines(whole.folder / "metrics.jsonl")
+    assert [line["step"] for line in metrics] == list(range(1, 31))
+    open_trial = None
+    for event in events:
+        if event["event"] in ("accepted", "rejected", "retired", "kept"):
+            assert event["trial"] == open_trial
+            steps = [line for line in metrics if line["trial"] == event["trial"]]
+            assert steps[-1]["step"] == event["step"]
+            assert event["trials"] == np.sum([s["arm_trials"] for s in steps], 0).tolist()
+            assert all(0 <= won <= n for won, n in zip(event["successes"], event["trials"]))
+            assert event["posterior"] == steps[-1]["posterior"]
+            open_trial = None
+        elif event["event"] in ("proposed", "retirement_started"):
+            assert open_trial is None
+            open_trial = event["trial"]
+    names = sorted(path.name for path in (whole.folder / "skills").iterdir())
+    assert names == sorted(skill.name for skill in whole.skills)
+
+
+def test_evaluations_of_a_run(whole):
+    evals = lines(whole.folder / "eval.jsonl")
+    told = [(line["step"], line["mode"], line["split"]) for line in evals]
+    both = ("seen", "unseen")
+    expected = [(step, "bank", split) for step in (0, 10, 20, 30) for split in both]
+    assert told == expected + [(30, "none", split) for split in both]
+    for line in evals:
+        assert line["interval"][0] <= line["success"] <= line["interval"][1]
+        assert line["episodes"] == 16
+
+
+def stop(monkeypatch, method, step):
+    """Ctrl-C in the middle of a step: after some of its lines, before the others."""
+    original = getattr(RunFolder, method)
+
+    def interrupted(self, line):
+        if line["step"] == step:
+            raise KeyboardInterrupt
+        original(self, line)
+
+    monkeypatch.setattr(RunFolder, method, interrupted)
+
+
+def trial_step(run):
+    """A step inside a trial that a checkpoint was taken in as well."""
+    trials = {line["step"]: line["trial"] for line in lines(run.folder / "metrics.jsonl")}
+    for step in range(4, 29, 4):
+        if trials[step] is not None and trials[step] == trials[step + 1]:
+            return step + 1
+    raise AssertionError("no trial goes on over a checkpoint")
+
+
+def test_going_on_in_the_middle_of_a_trial(lab, train, whole, monkeypatch):
+    step = trial_step(whole)
+    with monkeypatch.context() as patched:
+        stop(patched, "write_metrics", step)
+        with pytest.raises(KeyboardInterrupt):
+            train("stopped")
+    folder = whole.folder.parent / "stopped"
+    found, arrays, life = restored(lab, folder)
+    assert found == step - 1 and arrays.trial.active
+    assert Life.from_dict(life).proposal is not None
+    assert train("stopped", resume=True).skills == whole.skills
+    same_runs(lab, whole.folder, folder)
+
+
+@pytest.mark.parametrize("method", ["write_eval", "write_metrics"])
+def test_going_on_at_the_very_beginning(lab, train, whole, monkeypatch, method):
+    """Before the first checkpoint; and after it, but before any other."""
+    name = f"early-{method.replace('_', '-')}"
+    with monkeypatch.context() as patched:
+        stop(patched, method, {"write_eval": 0, "write_metrics": 2}[method])
+        with pytest.raises(KeyboardInterrupt):
+            train(name, steps=4)
+    train(name, steps=4, resume=True)
+    folder = whole.folder.parent / name
+    expected = lines(whole.folder / "metrics.jsonl", "seconds")[:4]
+    assert lines(folder / "metrics.jsonl", "seconds") == expected
+    told = [(line["step"], line["mode"]) for line in lines(folder / "eval.jsonl")]
+    assert told == [(0, "bank")] * 2 + [(4, "bank")] * 2 + [(4, "none")] * 2
+    assert lines(folder / "eval.jsonl")[:2] == lines(whole.folder / "eval.jsonl")[:2]
+
+
+def test_a_finished_run_stays_as_it_is(train, whole):
+    before = (whole.folder / "metrics.jsonl").read_text()
+    assert train("whole", resume=True) == whole
+    assert (whole.folder / "metrics.jsonl").read_text() == before
+
+
+def test_adopting_without_a_trial(train):
+    run = train("auto", auto_accept=True, steps=16, eval_every=0)
+    events = lines(run.folder / "lifecycle.jsonl")
+    kinds = [e["event"] for e in events if e["event"] not in ("unproposed", "pruned")]
+    assert kinds and kinds[1::2] == [
+        "accepted" if k == "proposed" else "retired" for k in kinds[::2]
+    ]
+    assert all(m["arm_trials"][1] == 0 for m in lines(run.folder / "metrics.jsonl"))
+    fired = [m["skill_tokens"] for m in lines(run.folder / "metrics.jsonl")]
+    assert fired[0] == 0 and max(fired) > 0
+
+
+def test_games_of_a_pass_are_all_different():
+    config = TrainConfig(groups=6, train_games=24, seed=3)
+    steps = [loop.games_of_step(config, step) for step in range(8)]
+    assert all(step.dtype == np.int32 and step.shape == (6,) for step in steps)
+    first, second = np.concatenate(steps[:4]), np.concatenate(steps[4:])
+    assert sorted(first) == sorted(second) == list(range(24))
+    assert first.tolist() != second.tolist()
+    # A pass may end within a step.
+    config = dataclasses.replace(config, train_games=9)
+    drawn = np.concatenate([loop.games_of_step(config, step) for step in range(3)])
+    assert sorted(drawn[:9]) == sorted(drawn[9:]) == list(range(9))
+
+
+def test_nothing_to_put_on_trial(lab):
+    with pytest.raises(ValueError, match="no proposal"):
+        loop.put_on_trial(lab.state(), begin_life(lab.config), lab.config)
+
+
+# --- the real command -----------------------------------------------------------------------------
+
+
+def command(*words):
+    return [sys.executable, "-m", "reskill_jax.cli", *map(str, words)]
+
+
+def reskill(folder, *words):
+    environment = os.environ | {"COLUMNS": "200", "PYTHONPATH": str(Path.cwd())}
+    return subprocess.run(
+        command(*words), cwd=folder, env=environment, capture_output=True, text=True, timeout=400
+    )
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    return tmp_path_factory.mktemp("here")
+
+
+@pytest.fixture(scope="module")
+def options(weights_file):
+    words = f"train --preset tiny --policy {weights_file} --steps {STEPS} --eval-every 0"
+    return words.split()
+
+
+@pytest.fixture(scope="module")
+def commanded(here, options):
+    done = reskill(here, *options, "--name", "whole")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_the_command_writes_a_run(here, commanded):
+    folder = here / "runs" / "whole"
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["name"], config["steps"], config["groups"]) == ("whole", STEPS, 2)
+    metrics = lines(folder / "metrics.jsonl")
+    assert [line["step"] for line in metrics] == list(range(1, STEPS + 1))
+    keys = {"success", "arm_success", "arm_trials", "assignment", "posterior", "trial", "horizon"}
+    keys |= {"loss", "kl", "entropy", "grad_norm", "turns", "context_tokens", "skill_tokens"}
+    assert keys | {"truncated", "seconds"} <= set(metrics[0])
+    told = [(line["step"], line["mode"]) for line in lines(folder / "eval.jsonl")]
+    assert told == [(0, "bank")] * 2 + [(STEPS, "bank")] * 2 + [(STEPS, "none")] * 2
+    assert (folder / "lifecycle.jsonl").is_file() and (folder / "skills").is_dir()
+    assert checkpoint.steps(folder / "checkpoints") == [STEPS - 4, STEPS - 2, STEPS]
+    assert "<html" in (folder / "report.html").read_text()
+    assert "report.html" in commanded.stdout
+
+
+def test_killed_and_continued(lab, here, options, commanded):
+    folder = here / "runs" / "killed"
+    process = subprocess.Popen(
+        command(*options, "--name", "killed"),
+        cwd=here,
+        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        began = time.monotonic()
+        while not any(s >= 2 for s in checkpoint.steps(folder / "checkpoints")):
+            assert process.poll() is None and time.monotonic() - began < 300
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert 2 <= len((folder / "metrics.jsonl").read_text().splitlines()) < STEPS
+    done = reskill(here, *options, "--name", "killed", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "going on after step" in done.stdout
+    same_runs(lab, here / "runs" / "whole", folder)
+
+
+def refused(here, *words):
+    done = reskill(here, *words)
+    assert done.returncode != 0
+    assert done.stderr.startswith("reskill: ") and done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def test_unknown_key(here, options):
+    (here / "bad.yaml").write_text("learnin_rate: 0.1\n")
+    error = refused(here, *options, "--name", "bad", "--config", "bad.yaml")
+    assert "unknown key 'learnin_rate'; did you mean 'learning_rate'?" in error
+
+
+def test_missing_weights(here):
+    error = refused(here, *"train --preset tiny --name none --policy none.safetensors".split())
+    assert "none.safetensors" in error
+    assert not (here / "runs" / "none").exists()
+
+
+def test_checkpoint_of_another_configuration(here, options, commanded):
+    metrics = (here / "runs" / "whole" / "metrics.jsonl").read_text()
+    error = refused(here, *options, "--name", "whole", "--resume", "--learning-rate", "0.5")
+    assert "belongs to another configuration: learning_rate (checkpoint 0.0004, now 0.5)" in error
+    assert (here / "runs" / "whole" / "metrics.jsonl").read_text() == metrics
+
+
+def test_a_context_without_room_for_a_command(train):
+    with pytest.raises(loop.TrainingError, match="--capacity must be at least 40"):
+        train("narrow", capacity=39)
+
+
+def test_weights_of_another_language(train, tmp_path, lab):
+    policy = dataclasses.replace(lab.policy, vocabulary=300)
+    path = tmp_path / "other.safetensors"
+    weights.save(path, decoder.init(jax.random.key(0), policy), {}, policy)
+    with pytest.raises(loop.TrainingError, match="300 tokens, but the language .* has 259"):
+        train("other", policy=str(path))
