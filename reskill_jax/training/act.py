@@ -76,12 +76,12 @@ def _extend(params, cache, tokens, count, *, config):
 
 @functools.partial(jax.jit, static_argnames="config")
 def _choose(params, hidden, allowed, key, turn, place, temperature, *, config):
-    """The symbol, and how much likelier the best is than the second best, in nats."""
+    """The symbol, its log-probability, and by how much the best leads the second best."""
     logits = decoder.unembed(params, hidden, config=config)[0]
     key = jax.random.fold_in(jax.random.fold_in(key, turn), place)
-    symbol, _ = sample(key, logits, allowed, temperature=temperature)
+    symbol, log_prob = sample(key, logits, allowed, temperature=temperature)
     best, _ = jax.lax.top_k(masked_log_probs(logits, allowed), 2)
-    return symbol, best[0] - best[1]
+    return symbol, log_prob, best[0] - best[1]
 
 
 class PolicyPlayer:
@@ -90,6 +90,7 @@ class PolicyPlayer:
     Attributes:
       tokens: the context so far.
       fired: names of the skills in each turn's prompt.
+      log_probs: of every symbol that was chosen among several, in order.
       margins: per command, the least difference of log-probability between the best and the
         second best symbol among its decisions (inf where nothing was to be decided): how near the
         greedy choice was to a tie.
@@ -131,6 +132,7 @@ class PolicyPlayer:
         self._last: str | None = None
         self.tokens: list[int] = []
         self.fired: list[tuple[str, ...]] = []
+        self.log_probs: list[float] = []
         self.margins: list[float] = []
         self.truncated = False
 
@@ -191,7 +193,7 @@ class PolicyPlayer:
     def _decide(self, options: set[int], place: int) -> tuple[int, float]:
         allowed = np.zeros(self._config.vocabulary, bool)
         allowed[list(options)] = True
-        symbol, margin = _choose(
+        symbol, log_prob, margin = _choose(
             self._params,
             self._hidden,
             allowed,
@@ -201,6 +203,7 @@ class PolicyPlayer:
             np.float32(self._temperature),
             config=self._config,
         )
+        self.log_probs.append(float(log_prob))
         return int(symbol), float(margin)
 
     def _encode(self, chunk: int) -> None:

@@ -239,10 +239,26 @@ def play_alfworld(
       AlfworldMissing: the real engine is not installed.
     """
     episodes = []
-    for record in track(records, description=label, console=console, transient=True):
+    shown = track(
+        records,
+        description=label,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    for record in shown:
         player = PolicyPlayer(run.params, run.policy, skills, capacity=capacity)
         episodes.append(play(record, open_alfworld, player, max_turns=horizon))
-    return summarise(records, episodes)
+    figures = summarise(records, episodes)
+    if figures["invalid"]:
+        reason = next(e.error for e in episodes if not e.valid)
+        console.print(
+            f"{label}: {figures['invalid']} of {len(episodes)} episodes are invalid and left out; "
+            f"the first: {reason}",
+            highlight=False,
+            markup=False,
+        )
+    return figures
 
 
 def summarise(records: Sequence[GameRecord], episodes: Sequence[Episode]) -> dict[str, Any]:

@@ -103,6 +103,10 @@ def test_the_player_does_what_the_rollout_does(params, records, compiled, arm, t
         assert turns == played.turns[i] == len(player.margins)
         fired = [[s.name in names for s in SKILLS] for names in player.fired[:turns]]
         np.testing.assert_array_equal(played.fired[i, :turns, : len(SKILLS)], fired)
+        count = int(played.transcript.count[i])
+        np.testing.assert_allclose(
+            player.log_probs, played.transcript.log_prob[i, :count], rtol=1e-5, atol=1e-5
+        )
         assert min(player.margins) > 0
 
 

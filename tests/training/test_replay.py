@@ -119,6 +119,8 @@ def test_own_games_are_played_in_another_engine(run, console, monkeypatch):
     assert opened == ["unseen-0", "unseen-1", "unseen-2"]
     assert (line["episodes"], line["invalid"], line["step"]) == (2, 1, 4)
     assert (line["split"], line["mode"]) == ("unseen", "bank")
+    told = " ".join(console.file.getvalue().split())
+    assert "unseen, bank: 1 of 3 episodes are invalid and left out; the first: EngineError" in told
     # Greedy, with its skills: the same turns as the compiled rollout of the same games.
     loaded = load_run(run)
     played = replay.play_compiled(
