@@ -10,6 +10,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 export PYTHON
+# Compiled programs are kept, so that a second run starts at once. Large arrays on huge pages (glibc;
+# ignored elsewhere): XLA on CPU otherwise spends much of its time on page faults.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 CODE := $(wildcard reskill_jax tests benchmarks experiments)
 
 .PHONY: help train test check format env clean
