@@ -89,7 +89,7 @@ class TrainConfig:
 
     eval_every: int = 10
     """Steps between evaluations; 0 = only at the start and the end."""
-    eval_tasks: int = 128
+    eval_tasks: int = 256
     """Games per evaluation and split."""
     checkpoint_every: int = 10
     keep: int = 3
