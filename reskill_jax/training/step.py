@@ -10,12 +10,10 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-import optax
 
 from reskill_jax.core.advantages import group_relative_advantages, whiten
 from reskill_jax.core.arms import arm_outcomes, assign_arms, assignment_probabilities
 from reskill_jax.core.horizon import estimate_horizon
-from reskill_jax.core.losses import entropy, grpo_loss, masked_mean
 from reskill_jax.core.posterior import BetaPosterior
 from reskill_jax.core.trial import (
     Trial,
@@ -24,14 +22,12 @@ from reskill_jax.core.trial import (
     idle_trial,
     observe_trial,
 )
-from reskill_jax.policy import decoder
 from reskill_jax.policy.decoder import DecoderConfig
-from reskill_jax.policy.sampling import masked_log_probs
-from reskill_jax.policy.transcript import Transcript
 from reskill_jax.skills.bank import swap
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.rollout import Rollout, rollout
-from reskill_jax.training.state import TrainState, make_optimizer
+from reskill_jax.training.state import TrainState
+from reskill_jax.training.update import Batch, update_policy
 
 
 class StepMetrics(NamedTuple):
@@ -49,7 +45,7 @@ class StepMetrics(NamedTuple):
     loss: chex.Array
     kl: chex.Array
     clipped: chex.Array
-    entropy: chex.Array  # nats per decision
+    entropy: chex.Array  # nats per decision, estimated from what was sampled
     grad_norm: chex.Array
     mixed_groups: chex.Array  # share of groups with both outcomes, the only ones with a gradient
     turns: chex.Array
@@ -70,109 +66,6 @@ class Evidence(NamedTuple):
     observations: chex.Array  # [N, T, Lo] int32
     possible: chex.Array  # [N, T, K] bool, verbs
     fired: chex.Array  # [N, T, S] bool
-
-
-class _Batch(NamedTuple):
-    """Rows the loss is computed from."""
-
-    transcript: Transcript
-    advantages: chex.Array  # [N] float
-    valid: chex.Array  # [N] bool
-
-
-def decision_logits(params, transcript: Transcript, *, config: DecoderConfig) -> chex.Array:
-    """Logits at every recorded decision: [N, D, V]."""
-    hidden = decoder.forward(params, transcript.tokens, config=config)
-    at = jnp.take_along_axis(hidden, transcript.position[:, :, None], axis=1)
-    return decoder.unembed(params, at, config=config)
-
-
-def policy_loss(
-    params,
-    reference,
-    batch: _Batch,
-    *,
-    policy: DecoderConfig,
-    config: TrainConfig,
-    axis_name: str | None = None,
-):
-    """The GRPO loss of a minibatch, and what is worth logging about it."""
-    rows = batch.transcript
-    used = jnp.arange(rows.position.shape[1]) < rows.count[:, None]
-    used = used & batch.valid[:, None] & (rows.weight > 0)
-    allowed = rows.allowed | ~used[:, :, None]
-
-    def chosen(logits):
-        log_probs = masked_log_probs(logits, allowed)
-        return jnp.take_along_axis(log_probs, rows.choice[:, :, None], axis=-1)[..., 0]
-
-    logits = decision_logits(params, rows, config=policy)
-    log_probs = jnp.where(used, chosen(logits), 0.0)
-    reference_log_probs = None
-    if config.kl_weight > 0:
-        reference_logits = decision_logits(reference, rows, config=policy)
-        reference_log_probs = jnp.where(used, chosen(reference_logits), 0.0)
-    parts = grpo_loss(
-        log_probs,
-        jnp.where(used, rows.log_prob, 0.0),
-        jnp.broadcast_to(batch.advantages[:, None], used.shape),
-        used,
-        reference_log_probs=reference_log_probs,
-        kl_weight=config.kl_weight,
-        clip_low=config.clip_low,
-        clip_high=config.clip_high,
-        axis_name=axis_name,
-    )
-    spread = masked_mean(jax.lax.stop_gradient(entropy(logits, allowed)), used, axis_name=axis_name)
-    return parts.loss, (parts.loss, parts.kl, parts.clipped, spread)
-
-
-def update_policy(
-    state: TrainState,
-    batch: _Batch,
-    *,
-    policy: DecoderConfig,
-    config: TrainConfig,
-    axis_name: str | None = None,
-):
-    """One optimizer step per minibatch.
-
-    Minibatch m takes rows m, m + M, m + 2M, ...: the same rows whatever the number of devices.
-    An update whose gradient is not finite is left out and counted.
-
-    Returns:
-      The state, and the means over minibatches of (loss, kl, clipped, entropy, gradient norm).
-    """
-    optimizer = make_optimizer(config)
-    count = config.minibatches
-
-    def split(x):
-        return jnp.swapaxes(x.reshape(x.shape[0] // count, count, *x.shape[1:]), 0, 1)
-
-    def minibatch(carry, part):
-        params, opt_state, skipped = carry
-        grad_fn = jax.value_and_grad(policy_loss, has_aux=True)
-        (_, aux), grads = grad_fn(
-            params, state.reference, part, policy=policy, config=config, axis_name=axis_name
-        )
-        if axis_name is not None:
-            grads, aux = jax.lax.psum((grads, aux), axis_name)
-        norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(norm) & jnp.isfinite(aux[0])
-        grads = jax.tree.map(lambda g: jnp.where(finite, g, 0.0), grads)
-        updates, new_opt_state = optimizer.update(grads, opt_state, params)
-        new_params = optax.apply_updates(params, updates)
-
-        def keep(new, old):
-            return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
-
-        carry = (keep(new_params, params), keep(new_opt_state, opt_state), skipped + ~finite)
-        return carry, (*aux, norm)
-
-    start = (state.params, state.opt_state, state.skipped)
-    (params, opt_state, skipped), logs = jax.lax.scan(minibatch, start, jax.tree.map(split, batch))
-    means = jax.tree.map(jnp.mean, logs)
-    return state._replace(params=params, opt_state=opt_state, skipped=skipped), means
 
 
 def decide(state: TrainState, successes, trials, *, config: TrainConfig):
@@ -267,7 +160,7 @@ def train_step(
     if config.whiten:
         mixed = jnp.repeat(jnp.any(success, 1) & ~jnp.all(success, 1), group_size)
         advantages = whiten(advantages, mixed, axis_name=axis_name) * mixed
-    batch = _Batch(played.transcript, advantages, valid)
+    batch = Batch(played.transcript, advantages, valid)
     state, (loss, kl, clipped, spread, norm) = update_policy(
         state, batch, policy=policy, config=config, axis_name=axis_name
     )

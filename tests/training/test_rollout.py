@@ -8,7 +8,7 @@ import pytest
 
 from reskill_jax.policy.sampling import masked_log_probs
 from reskill_jax.training.lifecycle import make_bank
-from reskill_jax.training.step import decision_logits
+from reskill_jax.training.update import decision_logits
 from reskill_jax.worlds.household import TextGame, pddl
 from reskill_jax.worlds.household import symbols as sy
 

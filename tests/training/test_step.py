@@ -15,7 +15,8 @@ from reskill_jax.skills.skill import Bundle, Operation
 from reskill_jax.training import loop
 from reskill_jax.training.config import PRESETS
 from reskill_jax.training.lifecycle import begin_life, make_bank
-from reskill_jax.training.step import decision_logits, game_key
+from reskill_jax.training.step import game_key
+from reskill_jax.training.update import decision_logits
 from reskill_jax.worlds.household import symbols as sy
 
 STEPS = 64
