@@ -151,6 +151,7 @@ def measure(params, policy: DecoderConfig, *, games: int = 256, seed: int = 10_0
 
 
 def main() -> None:
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", default="household", help="shipped name or .safetensors file")
     parser.add_argument("--games", type=int, default=256)

@@ -5,9 +5,9 @@
 
 Each wave generates fresh episodes, sorts them by length (so that short ones are not padded to the
 longest) and takes one optimizer step per batch. Interrupted, the same command goes on from the last
-saved wave; every wave's randomness follows from the seed and its number alone. `--ship` sharpens the
-policy (its logits are divided by `sharpen`, folded into the last norm), measures it and writes it
-with its provenance.
+saved wave; every wave's randomness follows from the seed and its number alone. `--ship` sharpens
+the policy (its logits are divided by `sharpen`, folded into the last norm), measures it and writes
+it with its provenance.
 """
 
 import argparse
@@ -64,11 +64,14 @@ class Pretraining:
 
 
 class Learner(NamedTuple):
+    """What pretraining changes."""
+
     params: Any
     opt_state: Any
 
 
 def policy_config(config: Pretraining) -> DecoderConfig:
+    """The shape of the decoder."""
     return DecoderConfig(
         vocabulary=VOCABULARY_SIZE,
         width=config.width,
@@ -102,6 +105,7 @@ def loss_fn(params, rows: Transcript, *, config: DecoderConfig, unmasked_share: 
 
 
 def make_programs(config: Pretraining):
+    """The compiled functions: initial learner, a wave of episodes, one optimizer step."""
     spec = RoomSpec()
     steps = config.waves * (config.episodes // config.batch)
     schedule = optax.join_schedules(
@@ -157,6 +161,7 @@ def save(path: Path, learner: Learner, wave: int) -> None:
 
 
 def restore(path: Path, learner: Learner) -> tuple[Learner, int]:
+    """The learner of a saved wave, and the wave's number."""
     from safetensors import safe_open
 
     with safe_open(path, "np") as file:
@@ -170,6 +175,7 @@ def restore(path: Path, learner: Learner) -> tuple[Learner, int]:
 
 
 def pretrain(config: Pretraining, folder: Path) -> Learner:
+    """All waves, from the last saved one on."""
     folder.mkdir(parents=True, exist_ok=True)
     init, episodes, train = make_programs(config)
     learner, first = init(), 0
@@ -229,9 +235,9 @@ def ship(learner: Learner, config: Pretraining, path: Path, *, command: str, gam
     provenance = {
         "command": command,
         "settings": dataclasses.asdict(config),
-        "data": "demonstrations generated on the device from the seed: a habitual player that obeys "
-        "directives, in rooms of the train split; object-place combinations of the unseen split and "
-        "the held-out directives never occur",
+        "data": "demonstrations generated on the device from the seed: a habitual player that "
+        "obeys directives, in rooms of the train split; object-place combinations of the unseen "
+        "split and the held-out directives never occur",
         "habits": Habits()._asdict(),
         "episodes": config.waves * config.episodes,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}",
@@ -241,6 +247,7 @@ def ship(learner: Learner, config: Pretraining, path: Path, *, command: str, gam
 
 
 def main() -> None:
+    """Pretrains, measures and ships, as asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for field in dataclasses.fields(Pretraining):
         parser.add_argument(

@@ -3,10 +3,11 @@
 For a cue, an optional word of the task, and a class of actions, every episode where the cue occurs
 has a share f of those moments at which the action followed. Only moments at which it could have
 followed count: where a thing cannot be done, not doing it says nothing about what helps (a lucky
-find would otherwise speak for whatever one does with a find). With weights that balance successes and
-failures within each task, the mean of f is compared between successes and failures; the standard
-score of the difference is the evidence, in either direction (do, do not). A mean of shares, unlike
-"it happened at least once", does not favour the longer episodes, which are mostly failures.
+find would otherwise speak for whatever one does with a find). With weights that balance successes
+and failures within each task, the mean of f is compared between successes and failures; the
+standard score of the difference is the evidence, in either direction (do, do not). A mean of
+shares, unlike "it happened at least once", does not favour the longer episodes, which are mostly
+failures.
 The effect is the difference of two success rates, "followed" (weights f) and "did not follow"
 (weights 1 - f), each smoothed by a Beta prior at the base rate.
 """
@@ -177,9 +178,7 @@ def _action_classes(
     return common, acts
 
 
-def _could(
-    decisions: Decisions, classes: Sequence[tuple[str, str | None]]
-) -> np.ndarray:
+def _could(decisions: Decisions, classes: Sequence[tuple[str, str | None]]) -> np.ndarray:
     """[K, D] bool: whether the verb of each class was possible at each decision."""
     verbs = {verb for verb, _ in classes}
     rows = {

@@ -90,10 +90,7 @@ def test_unreadable_actions():
 
 def test_cues_are_mined_not_listed():
     seen = ["You arrive at zog 3. The zog 3 is blorbed.", "On the zog 1, you see nothing."]
-    episodes = [
-        episode(f"{i}", actions=("go to zog 3", "open zog 3"), seen=seen)
-        for i in range(6)
-    ]
+    episodes = [episode(f"{i}", actions=("go to zog 3", "open zog 3"), seen=seen) for i in range(6)]
     _, decisions = decisions_of([[one] for one in episodes])
     assert decisions.first.tolist() == [0, 2, 4, 6, 8, 10] and len(decisions.action) == 12
     cues = mine_cues(decisions, VOCABULARY)
