@@ -90,6 +90,8 @@ def make_parts(config: TrainConfig, policy: DecoderConfig) -> Parts:
 def load_policy(name: str) -> tuple[Any, DecoderConfig]:
     """Shipped weights by name, or a .safetensors file by path."""
     if name.endswith(".safetensors"):
+        if not Path(name).is_file():
+            raise TrainingError(f"the policy {name}: there is no such file")
         params, policy, _ = weights.load(name)
     else:
         params, policy, _ = weights.load_pretrained(name)

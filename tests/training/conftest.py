@@ -11,6 +11,7 @@ import pytest
 from reskill_jax.policy import decoder, weights
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill, Trigger
+from reskill_jax.training import loop
 from reskill_jax.training.config import PRESETS
 from reskill_jax.training.lifecycle import make_bank
 from reskill_jax.training.rollout import rollout
@@ -65,12 +66,10 @@ def lab(weights_file):
         eval_tasks=16,
     )
     world = LookingWorld(spec=config.rooms)
+    with pytest.MonkeyPatch.context() as patch:  # the loop's own program, compiled once for both
+        patch.setattr(loop, "HouseholdWorld", LookingWorld)
+        step = loop.make_parts(config, POLICY).step
     saved = jax.tree.map(jnp.asarray, weights.load(weights_file)[0])
-    traces = []
-
-    def traced(state, games):
-        traces.append(1)
-        return program(config, world)(state, games)
 
     def params():
         return jax.tree.map(jnp.copy, saved)
@@ -106,8 +105,7 @@ def lab(weights_file):
         world_type=LookingWorld,
         params=params,
         state=state,
-        step=jax.jit(traced, donate_argnums=0),
-        traces=traces,
+        step=step,
         program=program,
         play=play,
         make=jax.jit(jax.vmap(functools.partial(world.make, split="train"))),

@@ -293,7 +293,7 @@ def test_unknown_key(here, options):
 
 def test_missing_weights(here):
     error = refused(here, *"train --preset tiny --name none --policy none.safetensors".split())
-    assert "none.safetensors" in error
+    assert error == "reskill: the policy none.safetensors: there is no such file\n"
     assert not (here / "runs" / "none").exists()
 
 
