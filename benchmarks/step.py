@@ -7,8 +7,8 @@ Three programs' worth of work on the same games, with the same noise and the sam
   active  a trial of two versions with four skills each, their triggers on actions and observations
 
 Games are won in the last turn alone, so every episode lasts all its turns and the three play
-equally many. Runs are interleaved (plain idle active plain idle active ...) and compared in pairs;
-what counts is the median ratio.
+equally many. Runs are interleaved, the first of each round being another every time, and compared in
+pairs; what counts is the median ratio.
 
     python benchmarks/step.py [--quick] [--json FILE]
 """
@@ -172,9 +172,11 @@ def measure(config: TrainConfig, repeats: int) -> dict:
 
     for name, program in programs.items():  # warm
         jax.block_until_ready(program(start[name], games[0]))
-    for numbers in games:
-        for name, program in programs.items():
-            metrics[name].append(jax.device_get(timed(name, program, start[name], numbers)[1]))
+    for i, numbers in enumerate(games):
+        names = list(programs)
+        for name in names[i % 3 :] + names[: i % 3]:  # nobody is always the first
+            result = timed(name, programs[name], start[name], numbers)
+            metrics[name].append(jax.device_get(result[1]))
         timed("rollout", turns_only, start["idle"], numbers, arms)
         timed("rollout active", turns_only, start["active"], numbers, arms)
 
