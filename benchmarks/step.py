@@ -7,8 +7,8 @@ Three programs' worth of work on the same games, with the same noise and the sam
   active  a trial of two versions with four skills each, their triggers on actions and observations
 
 Games are won in the last turn alone, so every episode lasts all its turns and the three play
-equally many. Runs are interleaved, the first of each round being another every time, and compared in
-pairs; what counts is the median ratio.
+equally many. Runs are interleaved, each round beginning with another, and compared in pairs; what
+counts is the median ratio.
 
     python benchmarks/step.py [--quick] [--json FILE]
 """
