@@ -177,7 +177,7 @@ def update_policy(
         grads, aux = policy_gradient(
             params, state.reference, part, policy=policy, config=config, axis_name=axis_name
         )
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         finite = jnp.isfinite(norm) & jnp.isfinite(aux[0])
         grads = jax.tree.map(lambda g: jnp.where(finite, g, 0.0), grads)
         updates, new_opt_state = optimizer.update(grads, opt_state, params)

@@ -1,5 +1,7 @@
 """Rollouts inside the compiled step against the same episodes told on the host."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -34,6 +36,12 @@ def arms_of_skills(lab):
 @pytest.fixture(scope="module")
 def bank(lab, arms_of_skills):
     return make_bank(lab.config, arms_of_skills)
+
+
+@pytest.fixture(scope="module")
+def logits_of(lab):
+    """(params, transcripts) -> [N, D, V], as the loss computes them."""
+    return jax.jit(functools.partial(decision_logits, config=lab.policy))
 
 
 def keys_of(seed, rows=ROWS):
@@ -137,20 +145,14 @@ def test_real_text_game_tells_the_same(episodes):
             assert host.step(command)[0] == sy.text(row.observations[turn])
 
 
-def test_recorded_log_probs_are_those_of_the_loss(lab, episodes):
-    @jax.jit
-    def again(params, transcript):
-        logits = decision_logits(params, transcript, config=lab.policy)
-        found = masked_log_probs(logits, transcript.allowed)
-        return jnp.take_along_axis(found, transcript.choice[:, :, None], axis=-1)[..., 0]
-
+def test_recorded_log_probs_are_those_of_the_loss(lab, episodes, logits_of):
     decisions = 0
     for _, played in episodes:
         rows = played.transcript
         used = np.arange(rows.choice.shape[1]) < rows.count[:, None]
-        np.testing.assert_allclose(
-            np.asarray(again(lab.params(), rows))[used], rows.log_prob[used], atol=1e-4
-        )
+        found = masked_log_probs(logits_of(lab.params(), rows), rows.allowed)
+        again = np.take_along_axis(np.asarray(found), rows.choice[:, :, None], axis=-1)[..., 0]
+        np.testing.assert_allclose(again[used], rows.log_prob[used], atol=1e-4)
         behind = np.take_along_axis(rows.tokens, rows.position + 1, axis=1)
         np.testing.assert_array_equal(behind[used], rows.choice[used])
         assert np.take_along_axis(rows.allowed, rows.choice[:, :, None], axis=2)[..., 0][used].all()
@@ -179,7 +181,7 @@ def test_a_row_does_not_depend_on_the_others(lab, bank):
     assert (played.transcript.tokens[3] != other.transcript.tokens[3]).any()
 
 
-def test_greedy_needs_no_noise(lab, bank):
+def test_greedy_needs_no_noise(lab, bank, logits_of):
     games = lab.make(keys_of(100))
     tokens = [
         lab.play(keys_of(seed), lab.params(), games, bank, ARMS, temperature=temperature)
@@ -189,7 +191,7 @@ def test_greedy_needs_no_noise(lab, bank):
     np.testing.assert_array_equal(greedy, again)
     assert (noisy != other).any(axis=1).sum() > ROWS // 2  # short ones may agree by chance
     best = tokens[0].transcript
-    logits = decision_logits(lab.params(), best, config=lab.policy)
+    logits = logits_of(lab.params(), best)
     highest = jnp.argmax(jnp.where(best.allowed, logits, -jnp.inf), axis=-1)
     used = np.arange(best.choice.shape[1]) < np.asarray(best.count)[:, None]
     np.testing.assert_array_equal(np.asarray(highest)[used], np.asarray(best.choice)[used])
