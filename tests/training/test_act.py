@@ -4,7 +4,7 @@ import pytest
 
 from reskill_jax.policy import decoder
 from reskill_jax.skills.skill import Skill, SkillError, Trigger
-from reskill_jax.training import replay
+from reskill_jax.training import compiled_play, replay
 from reskill_jax.training.act import ContextFull, PolicyPlayer, text_symbols
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.lifecycle import make_bank
@@ -47,12 +47,12 @@ def records():
 @pytest.fixture(scope="module")
 def compiled(params, records):
     """Episodes of the compiled rollout, and the rollout itself, by arm and temperature."""
-    loaded, bank = replay.load_games(records), make_bank(CONFIG, [SKILLS])
+    loaded, bank = compiled_play.load_games(records), make_bank(CONFIG, [SKILLS])
 
     def run(arm, temperature):
-        keys = jax.vmap(lambda i: replay.episode_key(5, i))(np.arange(GAMES))
+        keys = jax.vmap(lambda i: compiled_play.episode_key(5, i))(np.arange(GAMES))
         arms = np.full(GAMES, arm, np.int32)
-        played = replay.play_batch(
+        played = compiled_play.play_batch(
             keys,
             params,
             loaded.games,
@@ -64,7 +64,7 @@ def compiled(params, records):
             horizon=HORIZON,
             capacity=CAPACITY,
         )
-        episodes = replay.play_compiled(
+        episodes = compiled_play.play_compiled(
             params,
             POLICY,
             bank,
@@ -91,7 +91,7 @@ def test_the_player_does_what_the_rollout_does(params, records, compiled, arm, t
             SKILLS if arm == 0 else (),
             capacity=CAPACITY,
             temperature=temperature,
-            key=replay.episode_key(5, i),
+            key=compiled_play.episode_key(5, i),
         )
         episode = play(record, open_compiled, player, max_turns=HORIZON)
         assert Comparison(record, episodes[i], episode).difference is None

@@ -13,9 +13,10 @@ from reskill_jax.creator.propose import Proposal
 from reskill_jax.policy import decoder, weights
 from reskill_jax.skills.skill import Bundle, Operation, Skill, Trigger
 from reskill_jax.training import checkpoint, evaluate, replay
+from reskill_jax.training.compiled_play import load_games, play_compiled
 from reskill_jax.training.config import PRESETS
 from reskill_jax.training.lifecycle import begin_life, make_bank
-from reskill_jax.training.replay import ReplayError, evaluate_run, load_games, load_run
+from reskill_jax.training.replay import ReplayError, evaluate_run, load_run
 from reskill_jax.training.run_folder import RunFolder
 from reskill_jax.training.state import init_state
 from reskill_jax.worlds import alfworld
@@ -123,7 +124,7 @@ def test_own_games_are_played_in_another_engine(run, console, monkeypatch):
     assert "unseen, bank: 1 of 3 episodes are invalid and left out; the first: EngineError" in told
     # Greedy, with its skills: the same turns as the compiled rollout of the same games.
     loaded = load_run(run)
-    played = replay.play_compiled(
+    played = play_compiled(
         loaded.params,
         POLICY,
         loaded.bank,
@@ -215,7 +216,7 @@ def test_a_goal_of_unknown_words_is_played_and_told(run, record):
     strange = record._replace(task="kindly put a shiny gadget in the attic", game="strange")
     broken = record._replace(pddl_problem="(", game="broken")
     settings = {"horizon": loaded.config.horizon, "capacity": loaded.config.capacity}
-    episodes = replay.play_compiled(
+    episodes = play_compiled(
         loaded.params, POLICY, loaded.bank, [broken, strange, record], batch=1, **settings
     )
     assert [e.game for e in episodes] == ["broken", "strange", record.game]
