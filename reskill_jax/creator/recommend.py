@@ -30,7 +30,7 @@ class CreatorSettings:
     delete_score: float = 1.64  # standard score of the harm of a skill in the bank
     refine_gain: float = 1.25  # factor of value and score over the skill that is modified
     rejected_discount: float = 0.4  # on the value, per rejection of the same skill
-    related_discount: float = 0.75  # per rejection of the same behaviour at another cue
+    related_discount: float = 0.4  # per rejection of the same behaviour at another cue
     new_score: float = 1.3  # factor of the score that counts as new evidence
     new_episodes: int = 2000  # episodes that count as new evidence
     cooldown: int = 2  # steps after a refusal; doubles with every further one

@@ -18,7 +18,7 @@ from reskill_jax.policy import tokenizer as tokenizers
 from reskill_jax.policy.decoder import DecoderConfig, Params
 from reskill_jax.policy.sampling import masked_log_probs, sample
 from reskill_jax.skills.skill import Skill, SkillError
-from reskill_jax.training.rollout import _CHUNK, _SKILL_SYMBOLS
+from reskill_jax.training.rollout import CHUNK, SKILL_SYMBOLS
 from reskill_jax.worlds.household import symbols as sy
 from reskill_jax.worlds.household.commands import COMMAND_LENGTH
 from reskill_jax.worlds.playing import PlayerStops
@@ -153,14 +153,14 @@ class PolicyPlayer:
             raise ContextFull(
                 f"{len(self.tokens)} of {self._capacity} symbols are used: no room for a command"
             )
-        self._encode(_CHUNK)
+        self._encode(CHUNK)
         command, spelled = self._spell(list(dict.fromkeys(admissible)))
         self.tokens += _command_symbols(command)[spelled:]  # forced, so no decisions
         self._last = command
         return command
 
     def _read_skills(self, observation: str) -> None:
-        turn, left, fired = len(self.fired), _SKILL_SYMBOLS, []
+        turn, left, fired = len(self.fired), SKILL_SYMBOLS, []
         for skill, line in self._skills:
             fires = skill.trigger.fires(turn=turn, last_action=self._last, observation=observation)
             if fires:

@@ -14,7 +14,7 @@ _AT_LEAST_ONE = (
     *("retire_after", "eval_tasks", "checkpoint_every", "keep"),
 )
 _NOT_NEGATIVE = ("seed", "kl_weight", "temperature", "cooldown", "retire_margin", "eval_every")
-_POSITIVE = ("learning_rate", "max_grad_norm", "clip_low", "clip_high")
+_POSITIVE = ("learning_rate", "final_learning_rate", "max_grad_norm", "clip_low", "clip_high")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class TrainConfig:
     """Folder of all runs."""
     seed: int = 0
     """Everything random follows from it."""
-    steps: int = 70
+    steps: int = 100
     """Training steps."""
     policy: str = "household"
     """The policy to start from: "household" (shipped) or the path of a .safetensors file."""
@@ -45,7 +45,10 @@ class TrainConfig:
     """Tasks per step (B)."""
     group_size: int = 8
     """Rollouts per task (G)."""
-    learning_rate: float = 4e-4
+    learning_rate: float = 3e-4
+    """Of the first step."""
+    final_learning_rate: float = 3e-5
+    """Of the last step; it falls linearly, so that the run does not end on a random swing."""
     minibatches: int = 4
     """Optimizer steps per training step."""
     clip_low: float = 0.2
@@ -135,6 +138,7 @@ def paper() -> TrainConfig:
     return TrainConfig(
         name="paper",
         scheme="independent",
+        final_learning_rate=TrainConfig().learning_rate,  # constant
         kl_weight=0.01,
         whiten=True,
         max_trial_steps=6,

@@ -35,7 +35,8 @@ from reskill_jax.training.step import StepMetrics, train_step
 from reskill_jax.worlds.household.tables import TASK_TYPES
 from reskill_jax.worlds.household.world import HouseholdWorld
 
-# What a continued run may change: where it lies, how long it goes on, how often it looks.
+# What a continued run may change: where it lies, how often it looks, and how long it goes on, with
+# which the learning rate of the steps to come changes.
 MAY_DIFFER = ("name", "root", "steps", "eval_every", "checkpoint_every", "keep")
 
 

@@ -18,8 +18,8 @@ from reskill_jax.policy.sampling import sample
 from reskill_jax.policy.transcript import Transcript
 from reskill_jax.skills.bank import Bank, fires, skill_symbols
 
-_CHUNK = 16  # tokens encoded at a time: long enough to fill the cores, short enough to waste little
-_SKILL_SYMBOLS = 32  # room for skill lines in one turn
+CHUNK = 16  # tokens encoded at a time: long enough to fill the cores, short enough to waste little
+SKILL_SYMBOLS = 32  # room for skill lines in one turn
 
 
 class Rollout(NamedTuple):
@@ -111,7 +111,7 @@ def rollout(
         fired = fired & (with_skills & active)[:, None]
 
         def lines(arm, fired):
-            return skill_symbols(bank, arm, fired, capacity=_SKILL_SYMBOLS)
+            return skill_symbols(bank, arm, fired, capacity=SKILL_SYMBOLS)
 
         symbols, lengths = jax.vmap(lines)(arm, fired)
         return fired, symbols, lengths
@@ -152,7 +152,7 @@ def rollout(
         active = carry.active & fits
         truncated = carry.record.truncated | (carry.active & ~fits)
         cache, hidden = encode(
-            params, carry.cache, carry.hidden, before, active, config=config, chunk=_CHUNK
+            params, carry.cache, carry.hidden, before, active, config=config, chunk=CHUNK
         )
 
         def spell(loop):

@@ -27,10 +27,13 @@ class TrainState(NamedTuple):
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """AdamW without decay, gradients clipped by their global norm."""
+    """Adam with a linearly falling rate, gradients clipped by their global norm."""
+    rate = optax.linear_schedule(
+        config.learning_rate, config.final_learning_rate, config.steps * config.minibatches
+    )
     return optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
-        optax.adam(config.learning_rate, b2=0.99),
+        optax.adam(rate, b2=0.99),
     )
 
 

@@ -4,7 +4,7 @@ Ours, as one compiled program, against the way of the reference implementation: 
 with numpy for every single rollout (10,000 for each of two arms), and a replay of the trial for
 every horizon in Python. Both in one run on one machine; the ratio is what counts.
 
-    python benchmarks/statistics.py [--quick]
+    python benchmarks/posterior.py [--quick]
 """
 
 import argparse
