@@ -190,10 +190,19 @@ def _export_skills(arguments: Sequence[str]) -> int:
 
 
 def _read_skills(run: str) -> Sequence[Any]:
+    from reskill_jax.skills.dfa import compile_dfa
     from reskill_jax.skills.skillmd import import_skills
+    from reskill_jax.worlds.household.symbols import SYMBOLS
 
     folder = find_run(run) / "skills"
-    return import_skills(folder) if folder.is_dir() else ()
+    found = import_skills(folder) if folder.is_dir() else ()
+    for skill in found:
+        if skill.trigger.pattern is not None:
+            try:
+                compile_dfa(skill.trigger.pattern, SYMBOLS)
+            except ValueError as error:
+                raise type(error)(f"{folder / skill.name}: the trigger: {error}") from None
+    return found
 
 
 def report(arguments: Sequence[str]) -> int:

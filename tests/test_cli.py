@@ -285,3 +285,15 @@ def test_boxed_and_plain_messages_become_one_line():
     assert one_line(boxed) == "what is wrong; did you mean --size?"
     assert one_line(plain) == "what is wrong"
     assert one_line("") == ""
+
+
+def test_a_skill_whose_trigger_explodes_is_refused(tmp_path, capsys):
+    skill = tmp_path / "skills" / "evil"
+    skill.mkdir(parents=True)
+    (skill / "SKILL.md").write_text(
+        "---\nname: evil\ndescription: x\nmetadata:\n  trigger: action_pattern\n"
+        '  trigger-pattern: "((a|aa){30}){30}$"\n---\n## When to use\nx\n## Action\nlook.\n'
+    )
+    assert cli.main(["skills", "list", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "evil: the trigger: the pattern is too large" in error

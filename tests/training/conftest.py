@@ -55,6 +55,7 @@ def lab(weights_file):
     """One configuration, and its compiled step and rollout (state arguments are donated)."""
     config = dataclasses.replace(
         PRESETS["tiny"](),
+        final_learning_rate=PRESETS["tiny"]().learning_rate,  # the same steps in longer runs
         policy=str(weights_file),
         horizon=6,
         capacity=76,
