@@ -5,9 +5,9 @@
 
 Each wave generates fresh episodes, sorts them by length (so that short ones are not padded to the
 longest) and takes one optimizer step per batch. Interrupted, the same command goes on from the last
-saved wave; every wave's randomness follows from the seed and its number alone. `--ship` sharpens
-the policy (its logits are divided by `sharpen`, folded into the last norm), measures it and writes
-it with its provenance.
+saved wave; every wave's randomness follows from the seed and its number alone. `--start` begins
+with the parameters of another run's learner. `--ship` sharpens the policy (its logits are divided
+by `sharpen`, folded into the last norm), measures it and writes it with its provenance.
 """
 
 import argparse
@@ -174,11 +174,13 @@ def restore(path: Path, learner: Learner) -> tuple[Learner, int]:
     return jax.tree.unflatten(treedef, restored), wave
 
 
-def pretrain(config: Pretraining, folder: Path) -> Learner:
-    """All waves, from the last saved one on."""
+def pretrain(config: Pretraining, folder: Path, start: Path | None) -> Learner:
+    """All waves, from the last saved one on; `start` gives the parameters before the first."""
     folder.mkdir(parents=True, exist_ok=True)
     init, episodes, train = make_programs(config)
     learner, first = init(), 0
+    if start is not None:
+        learner = learner._replace(params=restore(start, learner)[0].params)
     if (folder / "learner.safetensors").exists():
         learner, first = restore(folder / "learner.safetensors", learner)
         print(f"going on from wave {first}", flush=True)
@@ -254,18 +256,19 @@ def main() -> None:
             f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default
         )
     parser.add_argument("--folder", type=Path, default=Path("runs/pretrain"))
+    parser.add_argument("--start", type=Path, help="learner.safetensors of an earlier pretraining")
     parser.add_argument("--ship", type=Path, help="the .safetensors file to write at the end")
     parser.add_argument("--games", type=int, default=512, help="of each measurement")
     parser.add_argument("--quick", action="store_true", help="a minute's run, to see it work")
     arguments = vars(parser.parse_args())
     folder, quick = arguments.pop("folder"), arguments.pop("quick")
-    path, games = arguments.pop("ship"), arguments.pop("games")
+    path, games, start = arguments.pop("ship"), arguments.pop("games"), arguments.pop("start")
     config = Pretraining(**arguments)
     if quick:
         config = dataclasses.replace(config, waves=2, episodes=64, width=32, layers=1, warmup=2)
         folder = folder / "quick"
     print(f"{platform.processor() or platform.machine()}, jax {jax.__version__}, {config}")
-    learner = pretrain(config, folder)
+    learner = pretrain(config, folder, start)
     if path is not None:
         command = " ".join(["python", *sys.argv])
         ship(learner, config, path, command=command, games=32 if quick else games)

@@ -79,6 +79,7 @@ def demonstrate(
     max_symbols: int,
     obedience: float = 0.96,
     random_share: float = 0.06,
+    obeyed_weight: float = 3.0,
     split: str = "train",
 ) -> Demonstration:
     """Plays and writes down one episode. Unbatched; static arguments are the keyword ones.
@@ -89,6 +90,7 @@ def demonstrate(
       max_symbols: width of an observation.
       obedience: chance that a directive is obeyed.
       random_share: share of random commands, which are not learned from.
+      obeyed_weight: weight in the loss of a command that a directive asked for; others weigh 1.
     """
     keys = jax.random.split(key, 3)
     game = generate(keys[0], spec=spec, split=split)
@@ -124,7 +126,7 @@ def demonstrate(
         command = jax.tree.map(lambda a, b: jnp.where(strange, a, b), odd, command)
         admissible &= ~active | commands.is_admissible(game, state, command)
         row = transcripts.append(row, jnp.asarray([PROMPT]), active.astype(jnp.int32))
-        weight = jnp.where(strange, 0.0, 1.0)
+        weight = jnp.where(strange, 0.0, jnp.where(followed, obeyed_weight, 1.0))
         row = write_command(game, state, row, command, weight=weight, active=active)
         moved, seen, n = engine.step(game, state, command, max_symbols=max_symbols)
         row = transcripts.append(row, seen, jnp.where(active, n, 0))

@@ -41,13 +41,13 @@ _COOL_TASK = TASK_TYPES.index("pick_cool_then_place_in_recep")
 class Habits(NamedTuple):
     """Chances of each slip at the moment it can happen. All float."""
 
-    pass_by: float = 0.8  # leaves a closed place unopened while searching
-    forget: float = 0.7  # carries the object to the target without the asked treatment
-    content: float = 0.95  # then believes it is done and searches on
+    pass_by: float = 0.95  # leaves a closed place unopened while searching
+    forget: float = 0.95  # carries the object to the target without the asked treatment
+    content: float = 0.98  # then believes it is done and searches on
     idle: float = 0.08  # looks around, checks its hands, examines the place
     distracted: float = 0.1  # takes another object than the one it sees and needs
-    undo: float = 0.4  # takes back what it has just put in place
-    close: float = 0.4  # closes the place it took something from
+    undo: float = 0.6  # takes back what it has just put in place
+    close: float = 0.6  # closes the place it took something from
 
 
 BEGINNER = Habits()
