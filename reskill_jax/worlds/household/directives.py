@@ -152,7 +152,7 @@ def draw_directive(
     true_word = jax.random.uniform(keys[5]) < 0.5
     noise = jax.random.uniform(keys[6], words.shape)
     word = words[jnp.argmax(jnp.where(own == true_word, noise, -1.0))]
-    conditional = jax.random.uniform(keys[7]) < 0.5
+    conditional = jax.random.uniform(keys[7]) < 0.2
     return Directive(jnp.where(conditional, word, PAD), negative, verb, noun.astype(jnp.int32))
 
 
