@@ -28,7 +28,7 @@ commands:
   train     train a policy and its skills; writes runs/NAME/
   eval      play the policy of a run, with and without its skills
   skills    list, show or export the skills of a run
-  report    write the HTML page of a run
+  report    write the HTML page of a run, or of several side by side
 
 reskill COMMAND --help shows the options of a command; --debug shows tracebacks."""
 
@@ -160,6 +160,8 @@ def _list_skills(arguments: Sequence[str]) -> int:
     for skill in found:
         trigger = skill.trigger
         shown = trigger.kind if trigger.pattern is None else f"{trigger.kind} {trigger.pattern}"
+        if trigger.task_pattern is not None:
+            shown += f", tasks with {trigger.task_pattern}"
         print(f"{skill.name:<{width}}  {' '.join(skill.action.split())}  [{shown}]")
     return 0
 
@@ -197,21 +199,28 @@ def _read_skills(run: str) -> Sequence[Any]:
     folder = find_run(run) / "skills"
     found = import_skills(folder) if folder.is_dir() else ()
     for skill in found:
-        if skill.trigger.pattern is not None:
-            try:
-                compile_dfa(skill.trigger.pattern, SYMBOLS)
-            except ValueError as error:
-                raise type(error)(f"{folder / skill.name}: the trigger: {error}") from None
+        for pattern in (skill.trigger.pattern, skill.trigger.task_pattern):
+            if pattern is not None:
+                try:
+                    compile_dfa(pattern, SYMBOLS)
+                except ValueError as error:
+                    raise type(error)(f"{folder / skill.name}: the trigger: {error}") from None
     return found
 
 
 def report(arguments: Sequence[str]) -> int:
     """`reskill report`."""
     from reskill_jax.cli_arguments import ReportArguments, parse
-    from reskill_jax.report import write_report
+    from reskill_jax.report import write_comparison, write_report
 
     parsed = parse(ReportArguments, arguments, prog="reskill report")
-    page, problems = write_report(find_run(parsed.run), parsed.output)
+    if not parsed.runs:
+        raise CommandLineError("which RUN? (see reskill report --help)")
+    folders = [find_run(run) for run in parsed.runs]
+    if len(folders) == 1:
+        page, problems = write_report(folders[0], parsed.output)
+    else:
+        page, problems = write_comparison(folders, parsed.output)
     for problem in problems:
         print(f"reskill: {problem}", file=sys.stderr)
     print(page)

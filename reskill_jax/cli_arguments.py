@@ -76,11 +76,19 @@ class SkillsExportArguments:
 
 @dataclasses.dataclass(frozen=True)
 class ReportArguments:
-    """Write the HTML page of a run."""
+    """Write the HTML page of a run, or one page that compares several."""
 
-    run: RunName
+    runs: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            metavar="RUN...",
+            help="Folders of runs, or names of some in runs/. The others are compared with the "
+            "first; runs that differ in nothing but the seed are drawn as their mean.",
+            help_behavior_hint="",
+        ),
+    ]
     output: Path | None = None
-    """The file to write; RUN/report.html if not given."""
+    """The file to write; if not given RUN/report.html, or comparison.html beside the first run."""
 
 
 def parse_train(arguments: Sequence[str]) -> tuple[Any, bool]:

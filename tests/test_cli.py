@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -233,6 +234,15 @@ def test_report(run_folder, capsys, tmp_path):
     assert "is no run folder" in refused(capsys, "report", "other", code=1)
     line = refused(capsys, "report", "first", "--output", "no/page.html", code=1)
     assert "No such file or directory" in line
+    assert "which RUN?" in refused(capsys, "report")
+
+
+def test_report_of_several_runs(run_folder, capsys, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "runs" / "second")
+    assert cli.main(["report", "first", str(tmp_path / "runs" / "second")]) == 0
+    assert capsys.readouterr().out == f"{os.path.join('runs', 'comparison.html')}\n"
+    assert "2 runs" in (tmp_path / "runs" / "comparison.html").read_text(encoding="utf-8")
+    assert "is given twice" in refused(capsys, "report", "first", "runs/first", code=1)
 
 
 # --- entry --------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ def success_chart(run: Run) -> Markup:
     last = max(run.last_step, 1)
     training = [(m["step"], m["success"]) for m in run.metrics if m.get("success") is not None]
     curves = {split: run.evaluations(split) for split in SPLITS}
-    plain = {split: run.evaluations(split, "none") for split in SPLITS}
+    plain = {split: run.evaluations(split, "none") if not run.plain else [] for split in SPLITS}
     candidates = {split: run.evaluations(split, "candidate") for split in SPLITS}
     values = [y for _, y in training]
     values += [v for e in run.evals for v in (*e["interval"], e["success"])]
@@ -39,6 +39,7 @@ def success_chart(run: Run) -> Markup:
             (0, top),
             "Success by training step on seen tasks, unseen tasks and in training",
             y_percent=True,
+            right=62,
         )
         plot.spans(spans, "trial")
         plot.dots(training, "training faint", radius=1.5)
@@ -57,6 +58,9 @@ def success_chart(run: Run) -> Markup:
             )
             others = candidates[split]
             plot.dots([(e["step"], e["success"]) for e in others], f"{split} hollow", radius=3.5)
+        ends = [(*smoothed(training)[-1], "training", "training")] if training else []
+        ends += [(c[-1]["step"], c[-1]["success"], s, s) for s, c in curves.items() if c]
+        plot.end_labels(ends)
         return plot
 
     names = [("seen", "seen tasks"), ("unseen", "unseen tasks"), ("training", "training rollouts")]

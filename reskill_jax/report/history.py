@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from reskill_jax.report import charts
+from reskill_jax.report.document import stacked_table
 from reskill_jax.report.markup import Markup, join, tag
 from reskill_jax.report.plot import number, percent, ticks
 from reskill_jax.report.reading import Life, Run, Trial
@@ -99,29 +100,28 @@ def _segments(row: Row, last: int) -> list[Markup]:
 def trial_table(trials: list[Trial]) -> Markup:
     """One line per trial: what was tested, the counts, the decision and why."""
     heads = ("Trial", "Steps", "Change", "In use", "Candidate", "Decision", "Reason")
-    lines = []
+    rows = []
     for trial in trials:
         end = "" if trial.end is None else str(trial.end)
-        cells = (
-            (trial.id, "nowrap"),
-            (f"{'?' if trial.start is None else trial.start}–{end}", "nowrap"),
-            (_change(trial), None),
-            (_count(trial, 0), "nowrap"),
-            (join(*_between(tag("br"), _candidates(trial))), "nowrap"),
-            (_badge(trial), None),
-            (trial.reason, None),
+        texts = [tag("div", f"“{text}”", class_="soft") for text in _texts(trial)]
+        candidates = [join(*_between(tag("br"), _candidates(trial)))]
+        means = [percent(a / (a + b)) for a, b in zip(trial.alpha, trial.beta, strict=False)]
+        rows.append(
+            [
+                (trial.id, "nowrap"),
+                (f"{'?' if trial.start is None else trial.start}–{end}", "nowrap"),
+                join(_change(trial), texts),
+                (join(_count(trial, 0), _posterior(means[:1])), "nowrap"),
+                (join(candidates, _posterior(means[1:])), "nowrap"),
+                _badge(trial),
+                trial.reason,
+            ]
         )
-        lines.append(
-            tag(
-                "tr",
-                *[
-                    tag("td", tag("div", value), class_=class_, data_label=head)
-                    for head, (value, class_) in zip(heads, cells, strict=True)
-                ],
-            )
-        )
-    head = tag("thead", tag("tr", *[tag("th", name) for name in heads]))
-    return tag("table", head, tag("tbody", *lines), class_="stack")
+    return stacked_table(heads, rows, class_="stack numbered")
+
+
+def _posterior(means: list[str]) -> Markup | None:
+    return tag("div", f"posterior {', '.join(means)}", class_="soft") if means else None
 
 
 def trial_card(trial: Trial, *, unfolded: bool) -> Markup:

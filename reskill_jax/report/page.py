@@ -2,17 +2,17 @@
 
 import os
 import statistics
-from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from reskill_jax.report import charts
+from reskill_jax.report.bank import bank_cards
+from reskill_jax.report.conditions import settings
+from reskill_jax.report.document import document, duration, section, tile, titled, write_page
 from reskill_jax.report.history import skill_rows, timeline, trial_card, trial_table
 from reskill_jax.report.markup import Markup, join, tag
 from reskill_jax.report.plot import number, percent
 from reskill_jax.report.reading import Run, read_run
-from reskill_jax.skills.skillmd import SkillFileError, import_skill
 
 
 def write_report(
@@ -33,45 +33,25 @@ def write_report(
     """
     run = read_run(run_folder)
     target = Path(output) if output is not None else run.path / "report.html"
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text(page(run), encoding="utf-8")
-    os.replace(partial, target)
+    write_page(target, page(run))
     return target, run.problems
 
 
 def page(run: Run) -> str:
     """The page as text."""
-    style = resources.files("reskill_jax.report").joinpath("style.css").read_text("utf-8")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        # The page needs nothing from outside, and may not ask for it.
-        tag(
-            "meta",
-            http_equiv="Content-Security-Policy",
-            content="default-src 'none'; style-src 'unsafe-inline'",
-        ),
-        tag("title", f"{run.name} – training report"),
-        tag("style", Markup(style)),
+    return document(
+        f"{run.name} – training report",
+        _header(run),
+        _notices(run),
+        _tiles(run),
+        _success(run),
+        _timeline(run),
+        section("Skills at the end", bank_cards(run)),
+        _trials(run),
+        _cost(run),
+        _optimization(run),
+        _details(run),
     )
-    body = tag(
-        "body",
-        tag(
-            "main",
-            _header(run),
-            _notices(run),
-            _tiles(run),
-            _success(run),
-            _timeline(run),
-            _skills(run),
-            _trials(run),
-            _cost(run),
-            _optimization(run),
-            _details(run),
-        ),
-    )
-    return f'<!doctype html>\n<html lang="en">{head}{body}</html>\n'
 
 
 # --- top ----------------------------------------------------------------------------------------
@@ -81,7 +61,7 @@ def _header(run: Run) -> Markup:
     planned = run.planned_steps
     steps = f"{run.last_step} of {planned} steps" if planned else f"{run.last_step} steps"
     if run.metrics:
-        steps += f", {_duration(_total_seconds(run))} of training steps"
+        steps += f", {duration(_total_seconds(run))} of training steps"
     return join(tag("h1", run.name), tag("p", steps, class_="soft"))
 
 
@@ -107,7 +87,7 @@ def _tiles(run: Run) -> Markup:
     if run.lifecycle:
         removed = run.count("pruned", "retired")
         tiles.append(
-            _tile(
+            tile(
                 "Skill versions tested",
                 str(run.count("accepted", "rejected", "pruned", "retired", "kept")),
                 f"{run.count('accepted')} accepted, {run.count('rejected', 'kept')} rejected, "
@@ -117,10 +97,10 @@ def _tiles(run: Run) -> Markup:
     seconds = [m["seconds"] for m in run.metrics if m.get("seconds") is not None]
     if seconds:
         tiles.append(
-            _tile(
+            tile(
                 "Time per step",
                 f"{number(statistics.median(seconds))} s",
-                f"median; {_duration(sum(seconds))} in all",
+                f"median; {duration(sum(seconds))} in all",
             )
         )
     return tag("div", *tiles, class_="tiles")
@@ -138,23 +118,13 @@ def _success_tile(run: Run, split: str) -> Markup | None:
 
     name = f"Success on {split} tasks"
     if first is last:
-        return _tile(name, percent(first["success"]), f"{span(first)} (95 %)")
+        return tile(name, percent(first["success"]), f"{span(first)} (95 %)")
     apart = last["interval"][0] > first["interval"][1] or last["interval"][1] < first["interval"][0]
-    return _tile(
+    return tile(
         name,
         f"{percent(first['success'])} → {percent(last['success'])}",
         f"{span(first)} → {span(last)}; the 95\u00a0% intervals "
         + ("do not overlap" if apart else "overlap"),
-    )
-
-
-def _tile(name: str, value: str, more: str) -> Markup:
-    return tag(
-        "div",
-        tag("div", name, class_="name"),
-        tag("div", value, class_="value"),
-        tag("div", more, class_="more"),
-        class_="tile",
     )
 
 
@@ -168,7 +138,7 @@ def _success(run: Run) -> Markup | None:
         "Evaluations play the bank in use, each task once; the bands are Wilson intervals (95 %). "
         "Training rollouts mix the bank in use with the candidate under test."
     )
-    return _section(
+    return section(
         "Success",
         tag("div", charts.success_chart(run), class_="card"),
         tag("p", note, class_="soft"),
@@ -178,71 +148,8 @@ def _success(run: Run) -> Markup | None:
 def _timeline(run: Run) -> Markup | None:
     rows = skill_rows(run)
     if not rows:
-        return _section("Skills over time", tag("p", "No skill has been proposed.", class_="soft"))
-    return _section("Skills over time", tag("div", timeline(run, rows), class_="card"))
-
-
-def _skills(run: Run) -> Markup | None:
-    known = {life.name: life for life in run.lives if life.end is None}
-    files = {path.parent.name: path for path in sorted(run.path.glob("skills/*/SKILL.md"))}
-    cards = []
-    for name in [*known, *(name for name in files if name not in known)]:
-        life = known.get(name)
-        if life is not None and life.skill:
-            since = f"in the bank since step {life.start}"
-            cards.append(_skill_card(life.skill, name, since))
-        elif name in files:
-            cards.append(_file_card(files[name], name))
-    if not cards:
-        return _section("Skills at the end", tag("p", "The bank is empty.", class_="soft"))
-    return _section("Skills at the end", tag("div", *cards, class_="cards"))
-
-
-def _file_card(path: Path, name: str) -> Markup:
-    """A skill the lifecycle log does not tell about: it was in the bank from the start."""
-    try:
-        return _skill_card(import_skill(path.parent).to_dict(), name, "in the bank from the start")
-    except SkillFileError:
-        text = path.read_text(encoding="utf-8", errors="replace")
-        return tag("div", tag("h3", name), tag("pre", text), class_="card")
-
-
-def _skill_card(skill: dict[str, Any], name: str, since: str) -> Markup:
-    trigger = skill.get("trigger")
-    trigger = trigger if isinstance(trigger, dict) else {}
-    pattern = trigger.get("pattern")
-    examples = skill.get("examples")
-    examples = examples if isinstance(examples, list) else []
-    return tag(
-        "div",
-        tag("h3", skill.get("name") or name),
-        tag("p", skill.get("when_to_use") or "", class_="soft"),
-        tag("div", skill.get("action") or "", class_="says"),
-        tag(
-            "dl",
-            tag("dt", "shown"),
-            tag(
-                "dd",
-                _trigger_text(str(trigger.get("kind"))),
-                pattern and [" ", tag("code", pattern)],
-            ),
-            *[
-                join(tag("dt", word), tag("dd", text))
-                for word, text in zip(("do", "don’t"), examples, strict=False)
-            ],
-        ),
-        tag("p", since, class_="soft"),
-        class_="card",
-    )
-
-
-def _trigger_text(kind: str) -> str:
-    return {
-        "general": "every turn",
-        "beginning": "at the beginning",
-        "action_pattern": "after an action like",
-        "observation_pattern": "when it reads",
-    }.get(kind, kind)
+        return section("Skills over time", tag("p", "No skill has been proposed.", class_="soft"))
+    return section("Skills over time", tag("div", timeline(run, rows), class_="card"))
 
 
 def _trials(run: Run) -> Markup | None:
@@ -258,7 +165,7 @@ def _trials(run: Run) -> Markup | None:
         "above that of the bank in use. Left: the posterior means with 95 % intervals by step; "
         "right: the posteriors at the end."
     )
-    return _section(
+    return section(
         "Trials",
         tag("div", trial_table(run.trials), class_="card"),
         tag("p", note, class_="soft"),
@@ -301,10 +208,10 @@ def _cost(run: Run) -> Markup | None:
             )
         )
     plots = [
-        _titled(
+        titled(
             "Seconds per step", charts.series_chart(run, {"seconds": "seen"}, "Seconds per step")
         ),
-        _titled(
+        titled(
             "Context tokens, and those from skills",
             charts.series_chart(
                 run,
@@ -313,7 +220,7 @@ def _cost(run: Run) -> Markup | None:
             ),
         ),
     ]
-    return _section(
+    return section(
         "Cost",
         tag("div", tag("table", tag("tbody", *body)), class_="card") if body else None,
         tag("div", *plots, class_="pair"),
@@ -329,28 +236,24 @@ def _optimization(run: Run) -> Markup | None:
         "turns": "Turns per episode",
     }
     plots = [
-        _titled(title, charts.series_chart(run, {key: "seen"}, title))
+        titled(title, charts.series_chart(run, {key: "seen"}, title))
         for key, title in names.items()
     ]
     if not any(plots):
         return None
-    return _section("Optimization", tag("div", *plots, class_="pair"))
-
-
-def _titled(title: str, plot: Markup | None) -> Markup | None:
-    return plot and tag("div", tag("h3", title), plot, class_="card")
+    return section("Optimization", tag("div", *plots, class_="pair"))
 
 
 def _details(run: Run) -> Markup:
     config = [
         tag("tr", tag("td", tag("code", key)), tag("td", tag("code", value)))
-        for key, value in _flat(run.config)
+        for key, value in settings(run).items()
     ]
     log = [
         tag("li", tag("code", f"{line['step']:>4}"), f" {line['event']} {_names(line)}")
         for line in run.lifecycle
     ]
-    return _section(
+    return section(
         "Details",
         tag("details", tag("summary", "Configuration"), tag("table", tag("tbody", *config))),
         tag("details", tag("summary", "All lifecycle events"), tag("ul", *log, class_="plain")),
@@ -362,25 +265,5 @@ def _names(line: dict[str, Any]) -> str:
     return ": ".join(str(part) for part in (names, line.get("reason")) if part)
 
 
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _flat(item, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, str(value)
-
-
-def _section(title: str, *children: Any) -> Markup:
-    return tag("section", tag("h2", title), *children)
-
-
 def _total_seconds(run: Run) -> float:
     return sum(m["seconds"] for m in run.metrics if m.get("seconds") is not None)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h"

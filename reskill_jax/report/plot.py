@@ -127,6 +127,19 @@ class Plot:
                 ),
             )
 
+    def end_labels(self, labels: Sequence[tuple[float, float, str, str]]) -> None:
+        """Texts right of the points (x, y, text, class), moved apart where they would overlap."""
+        order = sorted(labels, key=lambda label: -label[1])
+        heights = [self.y(y) + 4 for _, y, _, _ in order]
+        for i in range(1, len(heights)):
+            heights[i] = max(heights[i], heights[i - 1] + 13)
+        limit = float(self.height - self.bottom + 4)
+        for i in reversed(range(len(heights))):
+            heights[i] = min(heights[i], limit)
+            limit = heights[i] - 13
+        for (x, _, text, class_), y in zip(order, heights, strict=True):
+            self.marks.append(tag("text", text, x=self.x(x) + 6, y=y, class_=f"label {class_}"))
+
     def svg(self, class_: str = "") -> Markup:
         """The finished drawing."""
         return tag(

@@ -86,8 +86,17 @@ class Run:
         """How many lifecycle lines carry one of these events."""
         return sum(line["event"] in events for line in self.lifecycle)
 
+    @property
+    def plain(self) -> bool:
+        """Whether the run has no skills, so that all its evaluations are without."""
+        return bool(self.evals) and all(e["mode"] == "none" for e in self.evals)
+
     def evaluations(self, split: str, mode: str = "bank") -> list[dict[str, Any]]:
-        """Evaluations of one split and mode, by step."""
+        """Evaluations of one split and mode, by step.
+
+        "bank" is the policy as it is trained, so without skills in a run that has none.
+        """
+        mode = "none" if mode == "bank" and self.plain else mode
         chosen = [e for e in self.evals if e["split"] == split and e["mode"] == mode]
         return sorted(chosen, key=lambda line: line["step"])
 

@@ -3,6 +3,8 @@
 import json
 import math
 import random
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -52,9 +54,9 @@ TRIALS = [  # start, end, operations, gain, decision, reason
 ]  # fmt: skip
 
 
-def write_fake_run(folder, *, steps=60):
-    """Writes the run; the same numbers every time."""
-    chance, folder = random.Random(3), Path(folder)
+def write_fake_run(folder, *, steps=60, seed=0, gain=0.0, **settings):
+    """Writes the run; the same numbers every time, others for another seed."""
+    chance, folder = random.Random(3 + seed), Path(folder)
     folder.mkdir(parents=True)
     metrics, evals, life = [], [], []
 
@@ -62,7 +64,7 @@ def write_fake_run(folder, *, steps=60):
         return sum(chance.random() < p for _ in range(n))
 
     def skill_level(step):
-        return 0.16 + 0.38 * (1 - math.exp(-step / 28))
+        return 0.16 + (0.38 + gain) * (1 - math.exp(-step / 28))
 
     for step in range(0, steps + 1, 10):
         for split, factor in (("seen", 1.0), ("unseen", 0.72)):
@@ -130,7 +132,8 @@ def write_fake_run(folder, *, steps=60):
                 "posterior": metrics[-1]["posterior"],
             }
             life.append(event | {"horizon": metrics[-1]["horizon"]})
-    config = {"name": "household-demo", "steps": 60, "seed": 0, "optimizer": {"rate": 4e-4}}
+    config = {"name": folder.name, "steps": 60, "seed": seed, "optimizer": {"rate": 4e-4}}
+    config |= settings
     (folder / "config.json").write_text(json.dumps(config))
     for name, lines in (("metrics", metrics), ("eval", evals), ("lifecycle", life)):
         text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -149,3 +152,75 @@ def _event(step, event, trial, operations, reason):
 def fake_run(tmp_path_factory):
     """Shared and read only."""
     return write_fake_run(tmp_path_factory.mktemp("runs") / "household-demo")
+
+
+@pytest.fixture(scope="session")
+def make_run():
+    """Writes an invented run into a folder."""
+    return write_fake_run
+
+
+VOID = {"meta", "br"}
+
+
+class Checker(HTMLParser):
+    """Elements must nest; collects attributes that would load something and the text."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loads, self.text, self.scripts = [], [], [], 0
+
+    def handle_starttag(self, name, attributes):
+        if name not in VOID:
+            self.open.append(name)
+        self.scripts += name in ("script", "link", "iframe", "object", "img")
+        for key, value in attributes:
+            if key in ("src", "href", "srcset", "data") or key.startswith("on"):
+                self.loads.append((key, value))
+
+    def handle_endtag(self, name):
+        assert self.open.pop() == name
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def _check(path):
+    text = path.read_text(encoding="utf-8")
+    checker = Checker()
+    checker.feed(text)
+    assert checker.open == [] and checker.loads == [] and checker.scripts == 0
+    assert "url(" not in text and "@import" not in text and "http://" not in text
+    assert "nan" not in "".join(re.findall(r' (?:d|x|y|cx|cy|width|height)="([^"]*)"', text))
+    return "".join(checker.text)
+
+
+EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>&amp;'
+
+
+def _poisoned(value):
+    if isinstance(value, dict):
+        return {key: _poisoned(item) for key, item in value.items()} | {EVIL: EVIL}
+    if isinstance(value, list):
+        return [_poisoned(item) for item in value]
+    known = ("proposed", "accepted", "rejected", "retired", "retirement_started", "seen", "unseen")
+    keep = (*known, "bank", "none", "ADD", "MODIFY", "DELETE")
+    return EVIL + value if isinstance(value, str) and value not in keep else value
+
+
+@pytest.fixture(scope="session")
+def check():
+    """Checks that a page is well-formed and loads nothing; returns its text."""
+    return _check
+
+
+@pytest.fixture(scope="session")
+def evil():
+    """A text that tries to break out of the page."""
+    return EVIL
+
+
+@pytest.fixture(scope="session")
+def poisoned():
+    """Puts the evil text before every text of a JSON value."""
+    return _poisoned

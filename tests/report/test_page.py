@@ -1,9 +1,7 @@
 """The page: self-contained, escaped, complete; markup and plot by hand."""
 
 import json
-import re
 import shutil
-from html.parser import HTMLParser
 
 import pytest
 
@@ -14,40 +12,6 @@ from reskill_jax.report.plot import Plot, number, ticks
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.skills.skillmd import export_skill
 
-VOID = {"meta", "br"}
-
-
-class Checker(HTMLParser):
-    """Elements must nest; collects attributes that would load something and the text."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.loads, self.text, self.scripts = [], [], [], 0
-
-    def handle_starttag(self, name, attributes):
-        if name not in VOID:
-            self.open.append(name)
-        self.scripts += name in ("script", "link", "iframe", "object", "img")
-        for key, value in attributes:
-            if key in ("src", "href", "srcset", "data") or key.startswith("on"):
-                self.loads.append((key, value))
-
-    def handle_endtag(self, name):
-        assert self.open.pop() == name
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-
-def check(path):
-    text = path.read_text(encoding="utf-8")
-    checker = Checker()
-    checker.feed(text)
-    assert checker.open == [] and checker.loads == [] and checker.scripts == 0
-    assert "url(" not in text and "@import" not in text and "http://" not in text
-    assert "nan" not in "".join(re.findall(r' (?:d|x|y|cx|cy|width|height)="([^"]*)"', text))
-    return "".join(checker.text)
-
 
 @pytest.fixture(scope="module")
 def report(fake_run, tmp_path_factory):
@@ -56,7 +20,7 @@ def report(fake_run, tmp_path_factory):
     return path
 
 
-def test_page_is_self_contained_and_tells_everything(report):
+def test_page_is_self_contained_and_tells_everything(report, check):
     text = check(report)
     for part in (
         "household-demo",
@@ -82,7 +46,7 @@ def test_page_is_self_contained_and_tells_everything(report):
     assert source.count("<details") == 7 + 2  # a card per trial, configuration, events
 
 
-def test_counts_of_a_trial_are_shown(report, fake_run):
+def test_counts_of_a_trial_are_shown(report, fake_run, check):
     lines = [json.loads(line) for line in (fake_run / "lifecycle.jsonl").read_text().splitlines()]
     first = next(line for line in lines if line["event"] == "accepted")
     won, played = first["successes"][1], first["trials"][1]
@@ -96,37 +60,24 @@ def test_default_place_and_no_half_page(fake_run, tmp_path):
     assert not list(folder.glob("*.partial"))
 
 
-EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>&amp;'
-
-
-def poisoned(value):
-    if isinstance(value, dict):
-        return {key: poisoned(item) for key, item in value.items()} | {EVIL: EVIL}
-    if isinstance(value, list):
-        return [poisoned(item) for item in value]
-    known = ("proposed", "accepted", "rejected", "retired", "retirement_started", "seen", "unseen")
-    keep = (*known, "bank", "none", "ADD", "MODIFY", "DELETE")
-    return EVIL + value if isinstance(value, str) and value not in keep else value
-
-
-def test_every_text_of_a_run_is_escaped(fake_run, tmp_path):
+def test_every_text_of_a_run_is_escaped(fake_run, tmp_path, check, evil, poisoned):
     folder = shutil.copytree(fake_run, tmp_path / "run")
     for name in ("metrics", "eval", "lifecycle"):
         path = folder / f"{name}.jsonl"
         lines = [poisoned(json.loads(line)) for line in path.read_text().splitlines()]
-        lines[-1] |= {"trial": EVIL}
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines) + EVIL)
-    (folder / "config.json").write_text(json.dumps({"name": EVIL, EVIL: EVIL}))
+        lines[-1] |= {"trial": evil}
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines) + evil)
+    (folder / "config.json").write_text(json.dumps({"name": evil, evil: evil}))
     (folder / "skills" / "from-file").mkdir(parents=True)
-    (folder / "skills" / "from-file" / "SKILL.md").write_text(EVIL)
+    (folder / "skills" / "from-file" / "SKILL.md").write_text(evil)
     path, problems = write_report(folder)
     assert len(problems) == 3
     text = check(path)
-    assert EVIL + "open." in text and EVIL + "the policy does as well without it" in text
-    assert "from-file" + EVIL in text
+    assert evil + "open." in text and evil + "the policy does as well without it" in text
+    assert "from-file" + evil in text
 
 
-def test_a_skill_that_was_there_from_the_start(fake_run, tmp_path):
+def test_a_skill_that_was_there_from_the_start(fake_run, tmp_path, check):
     folder = shutil.copytree(fake_run, tmp_path / "run")
     export_skill(Skill("old-one", "Always.", "look.", Trigger("general")), folder / "skills")
     text = check(write_report(folder)[0])
@@ -134,7 +85,7 @@ def test_a_skill_that_was_there_from_the_start(fake_run, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["empty", "only config", "one step", "interrupted"])
-def test_incomplete_runs(fake_run, tmp_path, kind):
+def test_incomplete_runs(fake_run, tmp_path, kind, check):
     folder = shutil.copytree(fake_run, tmp_path / "run")
     for path in folder.glob("*.jsonl"):
         lines = path.read_text().splitlines(keepends=True)
@@ -155,7 +106,7 @@ def test_incomplete_runs(fake_run, tmp_path, kind):
     assert expected[kind] in text
 
 
-def test_more_than_two_arms(tmp_path):
+def test_more_than_two_arms(tmp_path, check):
     posterior = {"alpha": [3.0, 4.0, 5.0, 1.0], "beta": [5.0, 5.0, 5.0, 1.0]}
     logs = {
         "metrics": [{"step": 1, "trial": 1, "posterior": posterior, "success": 0.5}],

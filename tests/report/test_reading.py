@@ -160,3 +160,13 @@ def test_what_is_no_run(tmp_path):
         read_run(tmp_path / "nowhere")
     with pytest.raises(ReportError, match="is no run folder: it has neither"):
         read_run(tmp_path)
+
+
+def test_a_run_without_skills_is_evaluated_without(fake_run, tmp_path):
+    run = read_run(fake_run)
+    assert not run.plain and run.evaluations("seen") != run.evaluations("seen", "none")
+    lines = [line for line in run.evals if line["mode"] == "none"]
+    (tmp_path / "eval.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    plain = read_run(tmp_path)
+    assert plain.plain
+    assert plain.evaluations("seen") == run.evaluations("seen", "none") != []

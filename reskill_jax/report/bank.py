@@ -1,0 +1,150 @@
+"""The skills in the bank at the end of a run: one run as cards, several side by side."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from reskill_jax.report.conditions import Condition
+from reskill_jax.report.document import stacked_table
+from reskill_jax.report.markup import Markup, join, tag
+from reskill_jax.report.reading import Run
+from reskill_jax.skills.skillmd import SkillFileError, import_skill
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One skill in the bank at the end."""
+
+    name: str
+    skill: dict[str, Any] | None  # None = only its text is known
+    since: int | None  # step; None = from the start
+    text: str = ""  # of a SKILL.md that could not be read
+
+    @property
+    def key(self) -> str:
+        """What the skill says and when, its name aside."""
+        if self.skill is None:
+            return self.name + self.text
+        trigger = _trigger(self.skill)
+        return json.dumps([self.skill.get("action"), trigger.get("kind"), trigger.get("pattern")])
+
+
+def final_bank(run: Run) -> list[Entry]:
+    """The skills in the bank when the logs end."""
+    known = {life.name: life for life in run.lives if life.end is None}
+    files = {path.parent.name: path for path in sorted(run.path.glob("skills/*/SKILL.md"))}
+    entries = []
+    for name in [*known, *(name for name in files if name not in known)]:
+        life = known.get(name)
+        if life is not None and life.skill:
+            entries.append(Entry(name, life.skill, life.start))
+        elif name in files:
+            # The lifecycle log does not tell about it: it was in the bank from the start.
+            try:
+                entries.append(Entry(name, import_skill(files[name].parent).to_dict(), None))
+            except SkillFileError:
+                text = files[name].read_text(encoding="utf-8", errors="replace")
+                entries.append(Entry(name, None, None, text))
+    return entries
+
+
+def bank_cards(run: Run) -> Markup:
+    """A card per skill."""
+    entries = final_bank(run)
+    if not entries:
+        return tag("p", "The bank is empty.", class_="soft")
+    return tag("div", *[_card(entry) for entry in entries], class_="cards")
+
+
+def bank_table(conditions: Sequence[Condition]) -> Markup:
+    """A row per distinct skill, a column per condition: in which runs it is there at the end."""
+    found: dict[str, dict[tuple[int, int], Entry]] = {}
+    for column, condition in enumerate(conditions):
+        for number, run in enumerate(condition.runs):
+            for entry in final_bank(run):
+                found.setdefault(entry.key, {})[column, number] = entry
+    if not found:
+        return tag("p", "Every bank is empty.", class_="soft")
+    rows = []
+    for places in sorted(found.values(), key=len, reverse=True):
+        entry = next(iter(places.values()))
+        cells: list[Any] = [tag("span", describe(entry), class_="soft")]
+        for column, condition in enumerate(conditions):
+            there = [(n, e) for (c, n), e in places.items() if c == column]
+            cells.append(_presence(condition, there))
+        name = tag("div", _action(entry), class_="says")
+        rows.append([join(name, cells[0]), *cells[1:]])
+    return stacked_table(["Skill", *[c.label for c in conditions]], rows, class_="stack wide-first")
+
+
+def _presence(condition: Condition, there: list[tuple[int, Entry]]) -> Any:
+    if not there:
+        return tag("span", "–", class_="soft")
+    steps = ", ".join("the start" if e.since is None else str(e.since) for _, e in there)
+    word = "since" if steps.startswith("the") else "since step"
+    if len(condition.runs) == 1:
+        return join("✓", tag("div", f"{word} {steps}", class_="soft"))
+    seeds = ", ".join(str(condition.runs[number].config.get("seed", "?")) for number, _ in there)
+    count = f"✓ {len(there)} of {len(condition.runs)} runs"
+    return join(count, tag("div", f"{word} {steps} (seeds {seeds})", class_="soft"))
+
+
+def describe(entry: Entry) -> str:
+    """Name and trigger in words."""
+    if entry.skill is None:
+        return entry.name
+    trigger = _trigger(entry.skill)
+    pattern = trigger.get("pattern")
+    words = trigger_text(str(trigger.get("kind")))
+    return f"{entry.name}: {words}" + (f" {pattern}" if pattern else "")
+
+
+def _action(entry: Entry) -> str:
+    return str(entry.skill.get("action") or "") if entry.skill else entry.text
+
+
+def _trigger(skill: dict[str, Any]) -> dict[str, Any]:
+    trigger = skill.get("trigger")
+    return trigger if isinstance(trigger, dict) else {}
+
+
+def _card(entry: Entry) -> Markup:
+    skill = entry.skill
+    if skill is None:
+        return tag("div", tag("h3", entry.name), tag("pre", entry.text), class_="card")
+    trigger, examples = _trigger(skill), skill.get("examples")
+    pattern = trigger.get("pattern")
+    examples = examples if isinstance(examples, list) else []
+    start = "from the start" if entry.since is None else f"since step {entry.since}"
+    return tag(
+        "div",
+        tag("h3", skill.get("name") or entry.name),
+        tag("p", skill.get("when_to_use") or "", class_="soft"),
+        tag("div", skill.get("action") or "", class_="says"),
+        tag(
+            "dl",
+            tag("dt", "shown"),
+            tag(
+                "dd",
+                trigger_text(str(trigger.get("kind"))),
+                pattern and [" ", tag("code", pattern)],
+            ),
+            *[
+                join(tag("dt", word), tag("dd", text))
+                for word, text in zip(("do", "don’t"), examples, strict=False)
+            ],
+        ),
+        tag("p", f"in the bank {start}", class_="soft"),
+        class_="card",
+    )
+
+
+def trigger_text(kind: str) -> str:
+    """When a skill of this kind of trigger is shown."""
+    return {
+        "general": "every turn",
+        "beginning": "at the beginning",
+        "action_pattern": "after an action like",
+        "observation_pattern": "when it reads",
+    }.get(kind, kind)
