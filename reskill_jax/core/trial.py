@@ -3,8 +3,9 @@
 start -> observe, once per training step -> decide -> finish. Everything is traced: no branch
 depends on a value on the host, so a trial runs inside a compiled train step.
 
-Source: ReSkill, arXiv:2606.01619, section 3 (accept after enough steps and episodes if the
-posterior mean is higher).
+Sources: ReSkill, arXiv:2606.01619, section 3 (`decide_trial`: after enough steps and episodes,
+accept if the posterior mean is higher); A. Wald, Sequential Tests of Statistical Hypotheses, Ann.
+Math. Stat. 16, 1945 (`decide_sequentially`). docs/decision_rule.md compares the two.
 """
 
 from typing import NamedTuple
@@ -13,6 +14,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from reskill_jax.core.contrast import Contrast, no_contrast
 from reskill_jax.core.horizon import relative_horizon_log_likelihood
 from reskill_jax.core.posterior import BetaPosterior, init_posterior, update_posterior
 
@@ -29,6 +31,7 @@ class Trial(NamedTuple):
     successes: chex.Array  # [K, A] int32, per step
     trials: chex.Array  # [K, A] int32, per step
     posterior: BetaPosterior  # alpha, beta [A] float
+    contrast: Contrast  # [A] floats, within groups, over the trial so far
 
 
 class TrialHistory(NamedTuple):
@@ -55,8 +58,8 @@ def start_trial(
     Args:
       num_arms: A, the capacity.
       arm_mask: [A] bool, the arms that exist; arm 0, the bank in use, always should.
-      margin: a candidate is accepted iff mean(candidate) > mean(arm 0) - margin. 0 for a new
-        version; > 0 when the candidate is the simpler one (a skill retired).
+      margin: by how much a candidate may be worse and still be accepted. 0 for a new version, which
+        has to be better; > 0 when the candidate is the simpler one (a skill retired).
       max_steps: K, after which a decision is forced.
 
     Returns:
@@ -78,6 +81,7 @@ def start_trial(
         successes=jnp.zeros((max_steps, num_arms), jnp.int32),
         trials=jnp.zeros((max_steps, num_arms), jnp.int32),
         posterior=init_posterior(num_arms),
+        contrast=no_contrast(num_arms),
     )
 
 
@@ -89,7 +93,12 @@ def idle_trial(num_arms: int, *, max_steps: int) -> Trial:
 
 
 def observe_trial(
-    trial: Trial, successes: chex.Array, trials: chex.Array, *, horizon: chex.Array | float
+    trial: Trial,
+    successes: chex.Array,
+    trials: chex.Array,
+    *,
+    horizon: chex.Array | float,
+    contrast: Contrast | None = None,
 ) -> Trial:
     """Adds the counts of one training step. An inactive or full trial is returned unchanged.
 
@@ -98,6 +107,7 @@ def observe_trial(
       successes: [A] int.
       trials: [A] int.
       horizon: memory M in episodes, see `estimate_horizon`.
+      contrast: of the same rollouts, see `within_group_contrast`; `decide_sequentially` needs it.
 
     Returns:
       The trial after the step.
@@ -111,6 +121,10 @@ def observe_trial(
     counted = trial.active & (trial.steps < trial.trials.shape[0])
     taken = counted & trial.arm_mask
     successes, trials = jnp.where(taken, successes, 0), jnp.where(taken, trials, 0)
+    total = trial.contrast
+    if contrast is not None:
+        chex.assert_equal_shape([trial.arm_mask, *contrast])
+        total = jax.tree.map(lambda sum_, new: sum_ + jnp.where(taken, new, 0), total, contrast)
     # Counts of 0 leave a posterior as it is, so only the log's position needs the condition.
     row = jnp.where(counted, trial.steps, trial.trials.shape[0])
     return trial._replace(
@@ -118,13 +132,21 @@ def observe_trial(
         successes=trial.successes.at[row].set(successes, mode="drop"),
         trials=trial.trials.at[row].set(trials, mode="drop"),
         posterior=update_posterior(trial.posterior, successes, trials, horizon=horizon),
+        contrast=total,
     )
+
+
+def _progress(trial: Trial, min_steps, min_episodes) -> tuple[chex.Array, chex.Array]:
+    """(the log is full, there is enough for an early decision)."""
+    full = trial.steps >= trial.trials.shape[0]
+    enough = (trial.steps >= min_steps) & (jnp.sum(trial.trials) >= min_episodes)
+    return full, enough
 
 
 def decide_trial(
     trial: Trial, *, min_steps: chex.Array | int = 5, min_episodes: chex.Array | int = 50
 ) -> chex.Array:
-    """Which arm goes on.
+    """Which arm goes on, by posterior means: the paper's rule.
 
     A decision is due after `min_steps` steps and `min_episodes` episodes over all arms, or when
     the log is full. The candidate with the highest posterior mean wins if its mean lies above that
@@ -138,9 +160,8 @@ def decide_trial(
     Returns:
       [] int32: -1 no decision yet, 0 arm 0 stays (reject), a > 0 arm a is accepted.
     """
-    episodes = jnp.sum(trial.trials)
-    full = trial.steps >= trial.trials.shape[0]
-    due = trial.active & (full | ((trial.steps >= min_steps) & (episodes >= min_episodes)))
+    full, enough = _progress(trial, min_steps, min_episodes)
+    due = trial.active & (full | enough)
 
     mean = trial.posterior.mean
     index = jnp.arange(mean.shape[0])
@@ -149,6 +170,69 @@ def decide_trial(
     best = jnp.argmax(scores).astype(jnp.int32)
     better = scores[best] > mean[0] - trial.margin
     return jnp.where(due, jnp.where(better, best, 0), UNDECIDED).astype(jnp.int32)
+
+
+def decide_sequentially(
+    trial: Trial,
+    *,
+    gain: chex.Array | float = 0.08,
+    false_accept: chex.Array | float = 0.1,
+    false_reject: chex.Array | float = 0.05,
+    min_steps: chex.Array | int = 2,
+    min_episodes: chex.Array | int = 50,
+) -> chex.Array:
+    """Which arm goes on, by Wald's sequential test of the differences within groups.
+
+    A new version (margin 0): "it raises the success rate by `gain`" against "it makes no
+    difference". With the contrast's score U, weight W and variance V, the logarithm of the odds is
+    L = gain (U - gain W / 2) W / V. Accepted once L >= log((1 - false_reject) C / false_accept),
+    C candidates; rejected once L <= log(false_reject / (1 - false_accept)) for all of them; when
+    the log is full, by the sign of L.
+
+    A retirement (margin m > 0): the same test with the roles exchanged. The bank in use has to show
+    against the simpler candidate that it is better by 2 m; if it cannot, the candidate is accepted.
+    The point halfway, where nothing speaks for either, is a candidate worse by m.
+
+    Args:
+      trial: the trial, observed with contrasts.
+      gain: smallest improvement that should hardly ever be missed, in success rate.
+      false_accept: bound on the probability of accepting a version that makes no difference (of
+        keeping a skill that makes none).
+      false_reject: bound on that of rejecting one better by `gain` (of retiring a skill that adds
+        2 m). Both are Wald's bounds: they hold approximately, and less so for a short log.
+      min_steps: fewest steps, at most K.
+      min_episodes: fewest episodes.
+
+    Returns:
+      [] int32: -1 no decision yet, 0 arm 0 stays (reject), a > 0 arm a is accepted.
+    """
+    full, enough = _progress(trial, min_steps, min_episodes)
+    score, weight, variance = trial.contrast
+    candidate = trial.arm_mask & (jnp.arange(weight.shape[0]) > 0) & (weight > 0)
+    retirement = trial.margin > 0
+    # Of arm 0 against the candidate the score is the opposite.
+    gain = jnp.where(retirement, 2 * trial.margin, gain)
+    score = jnp.where(retirement, -score, score)
+    told = candidate & (variance > 0)
+    odds = gain * (score - gain * weight / 2) * weight / jnp.where(told, variance, 1)
+    odds = jnp.where(told, odds, 0)  # nothing but successes, or failures, says nothing
+    count = jnp.maximum(jnp.sum(trial.arm_mask) - 1, 1)
+    upper = jnp.log((1 - false_reject) * count / false_accept)
+    lower = jnp.log(false_reject / (1 - false_accept))
+
+    # In favour of the candidate: of a new version, or of the bank without a skill.
+    favour = jnp.where(retirement, -odds, odds)
+    accept_at = jnp.where(retirement, -lower, upper)
+    reject_at = jnp.where(retirement, -upper, lower)
+    best = jnp.argmax(jnp.where(candidate, favour, -jnp.inf)).astype(jnp.int32)
+    top = favour[best]
+    accepted = enough & (top >= accept_at)
+    rejected = enough & (top <= reject_at)
+    # At the end a tie goes to the simpler bank.
+    at_last = jnp.where(retirement, top >= 0, top > 0)
+    accepted = jnp.any(candidate) & jnp.where(full & ~rejected, accepted | at_last, accepted)
+    due = trial.active & (full | accepted | rejected)
+    return jnp.where(due, jnp.where(accepted, best, 0), UNDECIDED).astype(jnp.int32)
 
 
 def finish_trial(history: TrialHistory, trial: Trial, decision: chex.Array) -> TrialHistory:
