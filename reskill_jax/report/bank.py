@@ -27,7 +27,8 @@ class Entry:
         if self.skill is None:
             return self.name + self.text
         trigger = _trigger(self.skill)
-        return json.dumps([self.skill.get("action"), trigger.get("kind"), trigger.get("pattern")])
+        parts = (trigger.get(name) for name in ("kind", "pattern", "task_pattern"))
+        return json.dumps([self.skill.get("action"), *parts])
 
 
 def final_bank(run: Run) -> list[Entry]:
@@ -95,9 +96,9 @@ def describe(entry: Entry) -> str:
     if entry.skill is None:
         return entry.name
     trigger = _trigger(entry.skill)
-    pattern = trigger.get("pattern")
-    words = trigger_text(str(trigger.get("kind")))
-    return f"{entry.name}: {words}" + (f" {pattern}" if pattern else "")
+    pattern, task = trigger.get("pattern"), trigger.get("task_pattern")
+    words = trigger_text(str(trigger.get("kind"))) + (f" {pattern}" if pattern else "")
+    return f"{entry.name}: {words}" + (f", if the task says {task}" if task else "")
 
 
 def _action(entry: Entry) -> str:
@@ -114,7 +115,7 @@ def _card(entry: Entry) -> Markup:
     if skill is None:
         return tag("div", tag("h3", entry.name), tag("pre", entry.text), class_="card")
     trigger, examples = _trigger(skill), skill.get("examples")
-    pattern = trigger.get("pattern")
+    pattern, task = trigger.get("pattern"), trigger.get("task_pattern")
     examples = examples if isinstance(examples, list) else []
     start = "from the start" if entry.since is None else f"since step {entry.since}"
     return tag(
@@ -129,6 +130,7 @@ def _card(entry: Entry) -> Markup:
                 "dd",
                 trigger_text(str(trigger.get("kind"))),
                 pattern and [" ", tag("code", pattern)],
+                task and [", if the task says ", tag("code", task)],
             ),
             *[
                 join(tag("dt", word), tag("dd", text))

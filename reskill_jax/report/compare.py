@@ -211,8 +211,8 @@ def _values(conditions: Sequence[Condition]) -> Markup | None:
     if len(conditions) > 1:
         note += (
             f" Differences to {first.letter} are in points, at the last evaluated step that both "
-            "have; runs are paired by seed, and one pair takes the interval of two proportions "
-            "(Newcombe)."
+            "have; runs are paired by seed, single runs whatever their seeds. One pair takes the "
+            "interval of two proportions (Newcombe)."
         )
     table = tag("div", stacked_table(heads, rows), class_="card")
     return section("Values", table, tag("p", note, class_="soft"))
@@ -222,7 +222,7 @@ def _difference(first: Condition, other: Condition, split: str) -> Markup | str:
     if other is first:
         return "–"
     found = difference(first, other, split)
-    if found is None:
+    if found is None or found[0] == 0:
         return "no common step or seed"
     pairs = f", {found[1].runs} pairs" if found[1].runs > 1 else ""
     return join(gain_text(found[1]), tag("div", f"at step {found[0]}{pairs}", class_="soft"))
