@@ -2,6 +2,7 @@
 #   make train [ARGS="--help"]   train the small policy and its skills in the household world
 #   make test  [ARGS="-k core"]  run the tests
 #   make check                   lint, format, types
+#   make notebooks               run the notebooks and keep what they show (minutes)
 #   make env                     only create the environment, with the development tools
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,12 +15,12 @@ export PYTHON
 # ignored elsewhere): XLA on CPU otherwise spends much of its time on page faults.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
-CODE := $(wildcard reskill_jax tests benchmarks experiments)
+CODE := $(wildcard reskill_jax tests benchmarks experiments notebooks scripts/*.py)
 
-.PHONY: help train test check format env clean
+.PHONY: help train test check format notebooks env clean
 
 help:
-	@sed -n '1,5s/^# \{0,1\}//p' Makefile
+	@sed -n '1,6s/^# \{0,1\}//p' Makefile
 
 train: $(VENV)/.installed
 	$(BIN)/reskill train $(ARGS)
@@ -35,6 +36,9 @@ check: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
+
+notebooks: $(VENV)/.installed-dev
+	$(BIN)/python scripts/execute_notebooks.py $(ARGS)
 
 env: $(VENV)/.installed-dev
 
