@@ -27,31 +27,12 @@ from reskill_jax.training.evaluate import wilson_interval
 from reskill_jax.training.rollout import Rollout, rollout
 from reskill_jax.worlds.household import symbols
 from reskill_jax.worlds.household.directives import HELD_OUT
+from reskill_jax.worlds.household.handwritten import BAD, GOOD
 from reskill_jax.worlds.household.symbols import GO_TO
 from reskill_jax.worlds.household.tables import RECEPTACLE_TYPES
 from reskill_jax.worlds.household.world import HouseholdWorld
 
 HORIZON, CAPACITY = 18, 416
-
-
-def _skill(name: str, action: str, kind: str, pattern: str | None) -> Skill:
-    return Skill(name, "a hand-written yardstick", action, Trigger(kind, pattern))
-
-
-# What a person who knows the player's habits would tell it, and what would only harm it.
-GOOD = (
-    _skill("open-closed", "open.", "observation_pattern", "is closed"),
-    _skill("clean-it", "if the task says clean, go to sinkbasin.", "action_pattern", "^take"),
-    _skill("cool-it", "if the task says cool, go to fridge.", "action_pattern", "^take"),
-    _skill("heat-it", "if the task says heat, go to microwave.", "action_pattern", "^take"),
-    _skill("hot-it", "if the task says hot, go to microwave.", "action_pattern", "^take"),
-    _skill("leave-it", "do not take.", "action_pattern", "^move"),
-)
-BAD = (
-    _skill("look-around", "look.", "action_pattern", "^go to"),
-    _skill("close-it", "close.", "action_pattern", "^open"),
-    _skill("stop-taking", "do not take.", "observation_pattern", "you see a"),
-)
 
 
 def play(
@@ -112,7 +93,7 @@ def play_blocks(params, policy, bank, arms, *, split, block, seed):
 def measure_obedience(params, policy: DecoderConfig, *, games: int, seed: int) -> dict:
     """P(follow) of "go to <place>", for words seen and held out in pretraining."""
     words = [name.lower() for name in RECEPTACLE_TYPES]
-    arms = [[_skill("go", f"go to {word}.", "general", None)] for word in words]
+    arms = [[Skill("go", "a yardstick", f"go to {word}.", Trigger("general"))] for word in words]
     per_word = max(1, games // len(words))
     played, made = play(
         params, policy, _bank(arms), np.repeat(np.arange(len(words)), per_word),

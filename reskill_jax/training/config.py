@@ -13,7 +13,10 @@ _AT_LEAST_ONE = (
     *("slots", "min_trial_steps", "min_trial_episodes", "max_trial_steps", "reservoir"),
     *("retire_after", "eval_tasks", "checkpoint_every", "keep"),
 )
-_NOT_NEGATIVE = ("seed", "kl_weight", "temperature", "cooldown", "retire_margin", "eval_every")
+_NOT_NEGATIVE = (
+    *("seed", "kl_weight", "temperature", "cooldown", "retire_margin", "eval_every"),
+    *("policy_from", "skills_from"),
+)
 _POSITIVE = ("learning_rate", "final_learning_rate", "max_grad_norm", "clip_low", "clip_high")
 
 
@@ -64,6 +67,16 @@ class TrainConfig:
 
     skills: bool = True
     """False is plain GRPO."""
+    bank: str | None = None
+    """Skills in use from the start: "good" (hand-written), or a folder of SKILL.md folders."""
+    policy_from: int = 0
+    """First step that updates the policy; before, it is frozen."""
+    policy_until: int | None = None
+    """First step that does not update it any more; 0 keeps the policy frozen throughout."""
+    skills_from: int = 0
+    """First step after which new versions of the skills are proposed."""
+    skills_until: int | None = None
+    """First step after which none is proposed any more; 0 keeps the bank as it is."""
     arms: int = 2
     """Versions of the bank that can be compared at once, the one in use included (A)."""
     slots: int = 8
@@ -74,13 +87,15 @@ class TrainConfig:
     """Whether the better arm gets more rollouts."""
     floor: float = 0.15
     """Least share of an arm under test."""
-    discount: Literal["adaptive", "none"] = "adaptive"
-    """Whether posteriors forget with the estimated horizon."""
+    discount: Literal["adaptive", "none", "last_step"] = "adaptive"
+    """What posteriors forget: as the estimated horizon says, nothing, or all but the last step."""
     min_trial_steps: int = 5
     min_trial_episodes: int = 50
     max_trial_steps: int = 16
     auto_accept: bool = False
     """Adopt every proposal without a trial (an ablation)."""
+    assertions: bool = True
+    """Weigh proposals by the assertions that failures violate; False: by raw contrasts."""
     reservoir: int = 100
     """Episodes of evidence needed before the creator proposes; it keeps 200 at most."""
     cooldown: int = 1
@@ -108,6 +123,9 @@ class TrainConfig:
         for field in _POSITIVE:
             if not getattr(self, field) > 0:
                 raise ValueError(f"{field} must be positive, got {getattr(self, field)}")
+        for field in ("policy_until", "skills_until"):
+            if (getattr(self, field) or 0) < 0:
+                raise ValueError(f"{field} must not be negative, got {getattr(self, field)}")
         for field, hint in typing.get_type_hints(TrainConfig).items():
             if typing.get_origin(hint) is Literal and getattr(self, field) not in hint.__args__:
                 known = ", ".join(hint.__args__)
@@ -126,6 +144,37 @@ class TrainConfig:
                 f"reservoir must be at most {RESERVOIR_CAPACITY}, the episodes the creator keeps: "
                 f"with {self.reservoir} it would never propose"
             )
+
+    @property
+    def policy_steps(self) -> range:
+        """The steps that update the policy."""
+        end = self.steps if self.policy_until is None else min(self.policy_until, self.steps)
+        return range(min(self.policy_from, end), end)
+
+    def proposes(self, step: int) -> bool:
+        """Whether new versions of the skills may be proposed after `step` steps."""
+        return self.skills_from <= step and self._not_yet_fixed(step)
+
+    def will_propose(self, step: int) -> bool:
+        """Whether they may be proposed after `step` steps or later: evidence is still of use."""
+        return self._not_yet_fixed(max(step, self.skills_from))
+
+    def _not_yet_fixed(self, step: int) -> bool:
+        return self.skills and (self.skills_until is None or step < self.skills_until)
+
+
+# What only the host reads: runs that differ in nothing else share one compiled step.
+_OF_THE_HOST = (
+    *("name", "root", "seed", "policy", "bank", "train_games", "skills_from", "skills_until"),
+    *("auto_accept", "assertions", "reservoir", "cooldown", "retire_after", "retire_margin"),
+    *("eval_every", "eval_tasks", "checkpoint_every", "keep"),
+)
+
+
+def program_of(config: TrainConfig) -> TrainConfig:
+    """The configuration with all that the compiled step does not depend on at its default."""
+    plain = {f.name: f.default for f in dataclasses.fields(config) if f.name in _OF_THE_HOST}
+    return dataclasses.replace(config, **plain)  # type: ignore[arg-type]
 
 
 def household() -> TrainConfig:

@@ -93,6 +93,63 @@ def _play(
     )
 
 
+class Played(NamedTuple):
+    """Games played once each (host arrays)."""
+
+    won: np.ndarray  # [games] bool
+    turns: np.ndarray  # [games] int32
+    task_type: np.ndarray  # [games] int32
+
+
+def play_games(
+    params,
+    bank: Bank,
+    *,
+    world,
+    policy: DecoderConfig,
+    split: str,
+    arm: int,
+    horizon: int,
+    capacity: int,
+    games: int,
+    seed: int = 0,
+    temperature: float = 1.0,
+) -> Played:
+    """Plays `games` games of a split once each with the skills of one arm.
+
+    The same seed gives the same games with the same noise, so that two banks (or policies) can be
+    compared game by game.
+
+    Args:
+      params: of the policy. bank: all arms.
+      arm: of the bank; -1 plays without skills.
+      world, policy, split, horizon, capacity, games: static; the same values compile once.
+      seed: of the games and the noise.
+      temperature: of sampling; 0 is greedy.
+
+    Raises:
+      ValueError: no such arm, or no games.
+    """
+    if not -1 <= arm < bank.kind.shape[0]:
+        raise ValueError(f"the bank has {bank.kind.shape[0]} arms, there is no arm {arm}")
+    if games < 1:
+        raise ValueError(f"games must be at least 1, got {games}")
+    made, keys = _make(seed, world=world, split=split, games=games)
+    played = _play(
+        keys,
+        params,
+        made,
+        bank,
+        arm,
+        jnp.float32(temperature),
+        world=world,
+        policy=policy,
+        horizon=horizon,
+        capacity=capacity,
+    )
+    return Played(np.asarray(played.success), np.asarray(played.turns), np.asarray(made.task_type))
+
+
 def evaluate(
     params,
     bank: Bank,
@@ -125,28 +182,25 @@ def evaluate(
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
     if MODES[mode] >= bank.kind.shape[0]:
         raise ValueError(f"mode {mode!r} needs a bank of two arms, this one has one")
-    if games < 1:
-        raise ValueError(f"games must be at least 1, got {games}")
-    made, keys = _make(seed, world=world, split=split, games=games)
-    played = _play(
-        keys,
+    won, turns, types = play_games(
         params,
-        made,
         bank,
-        MODES[mode],
-        jnp.float32(temperature),
         world=world,
         policy=policy,
+        split=split,
+        arm=MODES[mode],
         horizon=horizon,
         capacity=capacity,
+        games=games,
+        seed=seed,
+        temperature=temperature,
     )
-    won, types = np.asarray(played.success), np.asarray(made.task_type)
     return Evaluation(
         split=split,
         mode=mode,
         successes=int(won.sum()),
         episodes=games,
-        turns=float(np.mean(played.turns)),
+        turns=float(np.mean(turns)),
         by_task_type={
             name: (int(won[types == i].sum()), int((types == i).sum()))
             for i, name in enumerate(task_types)

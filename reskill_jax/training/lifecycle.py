@@ -18,8 +18,10 @@ from reskill_jax.creator.state import CreatorState, conclude, init_state, observ
 from reskill_jax.skills.bank import Bank, build_bank
 from reskill_jax.skills.dfa import compile_dfa
 from reskill_jax.skills.skill import Bundle, Skill
+from reskill_jax.skills.skillmd import import_skills
 from reskill_jax.training.config import RESERVOIR_CAPACITY, TrainConfig
 from reskill_jax.worlds.household import symbols
+from reskill_jax.worlds.household.handwritten import GOOD
 from reskill_jax.worlds.household.tables import TASK_TYPES
 
 
@@ -80,8 +82,20 @@ class Life:
 
 
 def begin_life(config: TrainConfig) -> Life:
-    """No skills, no evidence."""
-    return Life(creator=init_state(config.seed, capacity=RESERVOIR_CAPACITY))
+    """The skills a run begins with, no evidence.
+
+    Raises:
+      SkillFileError: `config.bank` names no readable skills.
+    """
+    creator = init_state(config.seed, capacity=RESERVOIR_CAPACITY)
+    return Life(creator=creator, skills=starting_skills(config))
+
+
+def starting_skills(config: TrainConfig) -> tuple[Skill, ...]:
+    """The hand-written skills, those of a folder, or none."""
+    if config.bank is None or not config.skills:
+        return ()
+    return GOOD if config.bank == "good" else import_skills(config.bank)
 
 
 def make_bank(config: TrainConfig, arms: Sequence[Sequence[Skill]]) -> Bank:
@@ -209,7 +223,11 @@ def settle(
 
 def creator_settings(config: TrainConfig) -> CreatorSettings:
     """The creator's settings that a run's configuration decides."""
-    return CreatorSettings(min_episodes=config.reservoir, retire_after=config.retire_after)
+    return CreatorSettings(
+        min_episodes=config.reservoir,
+        retire_after=config.retire_after,
+        assertions=config.assertions,
+    )
 
 
 def suggest(life: Life, *, step: int, config: TrainConfig) -> tuple[Life, dict[str, Any] | None]:
@@ -218,7 +236,7 @@ def suggest(life: Life, *, step: int, config: TrainConfig) -> tuple[Life, dict[s
     Returns:
       The life (with a proposal, if there is one) and a line for the lifecycle log, or None.
     """
-    if life.proposal is not None or step < life.next_proposal:
+    if life.proposal is not None or step < life.next_proposal or not config.proposes(step):
         return life, None
     settings = creator_settings(config)
     vocabulary = household_vocabulary()

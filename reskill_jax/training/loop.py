@@ -17,7 +17,7 @@ from reskill_jax.policy import weights
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill
 from reskill_jax.training import checkpoint
-from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.config import TrainConfig, program_of
 from reskill_jax.training.evaluate import Evaluation, evaluate
 from reskill_jax.training.lifecycle import (
     Life,
@@ -63,8 +63,18 @@ class Parts:
     step: Callable[..., Any]  # compiled train_step
 
 
+@functools.lru_cache(maxsize=8)
+def _compiled_step(world: HouseholdWorld, policy: DecoderConfig, config: TrainConfig):
+    return jax.jit(
+        functools.partial(train_step, world=world, policy=policy, config=config),
+        donate_argnums=0,
+    )
+
+
 def make_parts(config: TrainConfig, policy: DecoderConfig) -> Parts:
     """Builds the world and the compiled step of a configuration.
+
+    Runs that differ in seed, name and the like share one compiled step, see `program_of`.
 
     Raises:
       TrainingError: policy, world and settings do not fit together.
@@ -81,11 +91,7 @@ def make_parts(config: TrainConfig, policy: DecoderConfig) -> Parts:
             f"a context of {config.capacity} tokens has no room for the introduction and a "
             f"command; --capacity must be at least {least}"
         )
-    step = jax.jit(
-        functools.partial(train_step, world=world, policy=policy, config=config),
-        donate_argnums=0,
-    )
-    return Parts(config, world, policy, step)
+    return Parts(config, world, policy, _compiled_step(world, policy, program_of(config)))
 
 
 def load_policy(name: str) -> tuple[Any, DecoderConfig]:
@@ -132,8 +138,15 @@ def adopt(state: TrainState, life: Life, config: TrainConfig) -> TrainState:
     return state._replace(bank=jax.tree.map(jnp.asarray, bank))
 
 
+Observer = Callable[[int, TrainState, Life, Parts], None]
+
+
 def train(
-    config: TrainConfig, *, resume: bool = False, console: Console | None = None
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    observer: Observer | None = None,
 ) -> RunSummary:
     """Trains a policy and its skills; writes <root>/<name>/.
 
@@ -141,6 +154,9 @@ def train(
       config: of the run.
       resume: go on from the last good checkpoint of this run.
       console: where to report.
+      observer: called with (steps done, state, life, parts) before the first step of this call and
+        after every step, for measurements of one's own. It must keep no array of the state: the
+        next step takes their memory. Nothing it does is part of a checkpoint.
 
     Returns:
       RunSummary.
@@ -151,8 +167,8 @@ def train(
     console = console or Console()
     params, policy = load_policy(config.policy)
     parts = make_parts(config, policy)
-    state = init_state(config, params, make_bank(config, [()]))
     life = begin_life(config)
+    state = init_state(config, params, make_bank(config, [life.skills]))
     if resume:
         folder = RunFolder.reopen(config.root, config.name)
     else:
@@ -177,8 +193,10 @@ def train(
             unseen = None
             if not checkpoint.steps(folder.checkpoints):
                 unseen = _begin(state, life, parts, folder, progress)
+            if observer is not None:
+                observer(start, state, life, parts)
             progress.status("compiling the training step")
-            state, life = _run(state, life, parts, folder, progress, unseen)
+            state, life = _run(state, life, parts, folder, progress, unseen, observer)
         checkpoint.wait_for_saves(folder.checkpoints)
         return RunSummary(folder.path, int(state.step), life.skills)
 
@@ -206,6 +224,7 @@ def _run(
     folder: RunFolder,
     progress: TrainingProgress,
     unseen: float | None,
+    observer: Observer | None = None,
 ) -> tuple[TrainState, Life]:
     config = parts.config
     mode = _mode(config)
@@ -222,7 +241,7 @@ def _run(
         metrics = jax.device_get(metrics)
         done = step + 1
         _check_finite(metrics, done, skipped, config.minibatches)
-        if config.skills:
+        if config.skills and (life.proposal is not None or config.will_propose(done)):
             episodes = episodes_of(jax.device_get(evidence), games, step, names, config.group_size)
             life = learn(life, episodes)
             state, life = _live(state, life, metrics, done, parts, folder, progress)
@@ -237,6 +256,8 @@ def _run(
             unseen = _evaluate(state, parts, folder, done, (mode,))[1].success
         if done % config.checkpoint_every == 0 or done == config.steps:
             _save(state, life, config, folder)
+        if observer is not None:
+            observer(done, state, life, parts)
         progress.update(
             done, success=float(metrics.success), unseen=unseen, trial=_trial_words(metrics, life)
         )

@@ -19,6 +19,7 @@ class TrainState(NamedTuple):
     opt_state: Any
     reference: Any  # the starting policy's parameters; () when no divergence is asked for
     key: chex.PRNGKey  # [] typed key, never used twice: each step folds its number in
+    games: chex.PRNGKey  # [] typed key of the training games, see `step.game_key`
     step: chex.Array  # [] int32, completed training steps
     bank: Bank  # [A, S, ...], every arm
     trial: Trial
@@ -27,14 +28,18 @@ class TrainState(NamedTuple):
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """Adam with a linearly falling rate, gradients clipped by their global norm."""
-    rate = optax.linear_schedule(
-        config.learning_rate, config.final_learning_rate, config.steps * config.minibatches
-    )
+    """Adam with a rate that falls linearly over its steps, gradients clipped by their norm."""
+    updates = len(config.policy_steps) * config.minibatches
+    rate = optax.linear_schedule(config.learning_rate, config.final_learning_rate, updates)
     return optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
         optax.adam(rate, b2=0.99),
     )
+
+
+def games_key(seed: int) -> chex.PRNGKey:
+    """The key of a run's training games."""
+    return jax.random.key(seed + 1)
 
 
 def init_state(config: TrainConfig, params, bank: Bank) -> TrainState:
@@ -51,6 +56,7 @@ def init_state(config: TrainConfig, params, bank: Bank) -> TrainState:
         opt_state=make_optimizer(config).init(params),
         reference=jax.tree.map(jnp.copy, params) if config.kl_weight > 0 else (),
         key=jax.random.key(config.seed),
+        games=games_key(config.seed),
         step=jnp.int32(0),
         bank=jax.tree.map(jnp.asarray, bank),
         trial=idle_trial(config.arms, max_steps=config.max_trial_steps),

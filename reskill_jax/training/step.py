@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from reskill_jax.core.advantages import group_relative_advantages, whiten
 from reskill_jax.core.arms import arm_outcomes, assign_arms, assignment_probabilities
 from reskill_jax.core.horizon import estimate_horizon
-from reskill_jax.core.posterior import BetaPosterior
+from reskill_jax.core.posterior import BetaPosterior, init_posterior
 from reskill_jax.core.trial import (
     Trial,
     decide_trial,
@@ -26,8 +26,8 @@ from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.skills.bank import swap
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.rollout import Rollout, rollout
-from reskill_jax.training.state import TrainState
-from reskill_jax.training.update import Batch, update_policy
+from reskill_jax.training.state import TrainState, games_key
+from reskill_jax.training.update import Batch, maybe_update_policy
 
 
 class StepMetrics(NamedTuple):
@@ -75,7 +75,9 @@ def decide(state: TrainState, successes, trials, *, config: TrainConfig):
       The state; the trial as it stood when decided; the decision; the horizon used.
     """
     horizon = jnp.float32(jnp.inf)
-    if config.discount == "adaptive":
+    if config.discount == "last_step":  # every step's counts are added to the prior alone
+        state = state._replace(trial=state.trial._replace(posterior=init_posterior(config.arms)))
+    elif config.discount == "adaptive":
         horizon = estimate_horizon(state.history.log_likelihood, state.history.completed)
     trial = observe_trial(state.trial, successes, trials, horizon=horizon)
     decision = decide_trial(
@@ -135,7 +137,7 @@ def train_step(
     arms = jax.lax.dynamic_slice_in_dim(arms, device * local_groups, local_groups)
 
     # Rollouts.
-    made = jax.vmap(lambda g: world.make(game_key(config.seed, g), "train"))(games)
+    made = jax.vmap(lambda g: world.make(jax.random.fold_in(state.games, g), "train"))(games)
     made = jax.tree.map(lambda x: jnp.repeat(x, group_size, axis=0), made)
     first_row = device * local_groups * group_size
     rows = first_row + jnp.arange(local_groups * group_size)
@@ -161,7 +163,7 @@ def train_step(
         mixed = jnp.repeat(jnp.any(success, 1) & ~jnp.all(success, 1), group_size)
         advantages = whiten(advantages, mixed, axis_name=axis_name) * mixed
     batch = Batch(played.transcript, advantages, valid)
-    state, (loss, kl, clipped, spread, norm) = update_policy(
+    state, (loss, kl, clipped, spread, norm) = maybe_update_policy(
         state, batch, policy=policy, config=config, axis_name=axis_name
     )
 
@@ -216,5 +218,5 @@ def train_step(
 
 
 def game_key(seed: int, number: chex.Array) -> chex.PRNGKey:
-    """The key from which game `number` of a run's world is made."""
-    return jax.random.fold_in(jax.random.key(seed + 1), number)
+    """The key from which game `number` of the run with this seed is made."""
+    return jax.random.fold_in(games_key(seed), number)

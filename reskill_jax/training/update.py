@@ -148,6 +148,49 @@ def policy_gradient(
     return found if axis_name is None else jax.lax.psum(found, axis_name)
 
 
+def maybe_update_policy(
+    state: TrainState,
+    batch: Batch,
+    *,
+    policy: DecoderConfig,
+    config: TrainConfig,
+    axis_name: str | None = None,
+):
+    """`update_policy` in the steps that `config.policy_steps` names; in others nothing changes.
+
+    A policy that is never trained costs nothing, not even the compilation of its update.
+
+    Returns:
+      As `update_policy`; loss, kl, clipped and norm are 0 where nothing was updated.
+    """
+    trained = config.policy_steps
+
+    def update(state):
+        return update_policy(state, batch, policy=policy, config=config, axis_name=axis_name)
+
+    def rest(state):
+        spread, zero = entropy(batch, axis_name=axis_name), jnp.float32(0)
+        return state, (zero, zero, zero, spread, zero)
+
+    if not trained:
+        return rest(state)
+    if config.policy_from == 0 and config.policy_until is None:  # also past the last step
+        return update(state)
+    now = (state.step >= trained.start) & (state.step < trained.stop)
+    return jax.lax.cond(now, update, rest, state)
+
+
+def entropy(batch: Batch, *, axis_name: str | None = None) -> chex.Array:
+    """Nats per decision, estimated from the log-probabilities of what was sampled.
+
+    At a temperature other than 1 it is a cross-entropy.
+    """
+    used = decisions_used(batch)
+    sums = (jnp.sum(jnp.where(used, -batch.transcript.log_prob, 0.0)), jnp.sum(used))
+    spread, decisions = sums if axis_name is None else jax.lax.psum(sums, axis_name)
+    return spread / jnp.maximum(decisions, 1)
+
+
 def update_policy(
     state: TrainState,
     batch: Batch,
@@ -162,9 +205,7 @@ def update_policy(
     An update whose gradient is not finite is left out and counted.
 
     Returns:
-      The state, and (loss, kl, clipped, entropy, gradient norm), means over minibatches. Entropy
-      is estimated from the log-probabilities of what was sampled, in nats per decision (at a
-      temperature other than 1 it is a cross-entropy).
+      The state, and (loss, kl, clipped, `entropy`, gradient norm), means over minibatches.
     """
     optimizer = make_optimizer(config)
     count = config.minibatches
@@ -192,8 +233,5 @@ def update_policy(
     start = (state.params, state.opt_state, state.skipped)
     (params, opt_state, skipped), logs = jax.lax.scan(minibatch, start, jax.tree.map(split, batch))
     loss, kl, clipped, norm = jax.tree.map(jnp.mean, logs)
-    used = decisions_used(batch)
-    sums = (jnp.sum(jnp.where(used, -batch.transcript.log_prob, 0.0)), jnp.sum(used))
-    spread, decisions = sums if axis_name is None else jax.lax.psum(sums, axis_name)
     state = state._replace(params=params, opt_state=opt_state, skipped=skipped)
-    return state, (loss, kl, clipped, spread / jnp.maximum(decisions, 1), norm)
+    return state, (loss, kl, clipped, entropy(batch, axis_name=axis_name), norm)

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from reskill_jax.training.config import PRESETS, TrainConfig
+from reskill_jax.training.config import PRESETS, TrainConfig, program_of
 
 
 def test_presets_are_valid_and_named():
@@ -32,6 +32,9 @@ def test_presets_are_valid_and_named():
         ("temperature", -0.5, "temperature must not be negative"),
         ("seed", -1, "seed must not be negative"),
         ("eval_every", -1, "eval_every must not be negative"),
+        ("policy_from", -1, "policy_from must not be negative"),
+        ("policy_until", -1, "policy_until must not be negative"),
+        ("skills_until", -2, "skills_until must not be negative, got -2"),
         ("reservoir", 0, "reservoir must be at least 1"),
         ("reservoir", 201, "it would never propose"),
         ("scheme", "random", "scheme must be one of stratified, independent, got 'random'"),
@@ -54,3 +57,29 @@ def test_limits_are_valid(field, value):
 
 def test_a_config_can_be_static():
     assert hash(TrainConfig()) == hash(PRESETS["household"]())
+
+
+@pytest.mark.parametrize(
+    ("first", "until", "expected"),
+    [(0, None, (0, 10)), (4, None, (4, 10)), (0, 4, (0, 4)), (2, 40, (2, 10)), (0, 0, (0, 0))],
+)
+def test_steps_that_train_the_policy(first, until, expected):
+    config = TrainConfig(steps=10, policy_from=first, policy_until=until)
+    assert config.policy_steps == range(*expected)
+
+
+def test_steps_that_propose_skills():
+    config = TrainConfig(steps=10, skills_from=2, skills_until=5)
+    assert [step for step in range(12) if config.proposes(step)] == [2, 3, 4]
+    assert [step for step in range(12) if config.will_propose(step)] == [0, 1, 2, 3, 4]
+    assert TrainConfig(steps=10).proposes(11)  # a run that is continued goes on proposing
+    assert not TrainConfig(skills=False).will_propose(0)
+    assert not TrainConfig(skills_until=0).will_propose(0)
+
+
+def test_what_the_host_reads_is_not_in_the_program():
+    one = TrainConfig()
+    other = TrainConfig(name="b", root="r", seed=3, eval_tasks=1, bank="good", auto_accept=True)
+    assert program_of(one) == program_of(other)
+    for changes in ({"steps": 7}, {"policy_from": 1}, {"discount": "none"}, {"arms": 3}):
+        assert program_of(TrainConfig(**changes)) != program_of(one)

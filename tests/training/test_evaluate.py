@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from reskill_jax.training.evaluate import Evaluation, evaluate, wilson_interval
+from reskill_jax.training.evaluate import Evaluation, evaluate, play_games, wilson_interval
 from reskill_jax.training.lifecycle import make_bank
 from reskill_jax.worlds.household.tables import TASK_TYPES
 
@@ -118,3 +118,27 @@ def test_line_of_the_log():
         "turns": 3.5,
         "by_task_type": {"heat": [1, 2], "cool": [0, 2]},
     }
+
+
+def test_games_one_by_one(lab, versions):
+    """Two versions are compared on the same games: arms of equal skills do exactly the same."""
+    one, other = versions
+    options = dict(
+        world=lab.world,
+        policy=lab.policy,
+        split="seen",
+        horizon=lab.config.horizon,
+        capacity=lab.config.capacity,
+        games=lab.config.eval_tasks,
+        seed=4,
+    )
+    bank = make_bank(lab.config, [one, other])
+    first, second = (play_games(lab.params(), bank, arm=arm, **options) for arm in (0, 1))
+    np.testing.assert_array_equal(first.task_type, second.task_type)
+    swapped = make_bank(lab.config, [other, one])
+    again = play_games(lab.params(), swapped, arm=1, **options)
+    np.testing.assert_array_equal(first.won, again.won)
+    np.testing.assert_array_equal(first.turns, again.turns)
+    assert first.won.shape == (16,) and (first.won != second.won).any()
+    with pytest.raises(ValueError, match="there is no arm 2"):
+        play_games(lab.params(), bank, arm=2, **options)

@@ -11,6 +11,7 @@ from reskill_jax.creator.episode import Episode
 from reskill_jax.creator.propose import Proposal, Refusal
 from reskill_jax.creator.state import Record, observe, remember
 from reskill_jax.skills.skill import Bundle, Operation, Skill, Trigger
+from reskill_jax.skills.skillmd import SkillFileError, export_skills
 from reskill_jax.training import lifecycle
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.lifecycle import (
@@ -265,3 +266,22 @@ def test_family_of_every_goal(task_type):
         (found,) = episodes_of(evidence, np.asarray([1]), 0, [[]], group_size=1)
         assert found.goal == goal
         assert found.family == task_type
+
+
+def test_the_skills_a_run_begins_with(tmp_path):
+    assert begin_life(CONFIG).skills == ()
+    good = begin_life(dataclasses.replace(CONFIG, bank="good")).skills
+    assert good and make_bank(CONFIG, [good]).kind.any()
+    export_skills((A, B), tmp_path)
+    assert begin_life(dataclasses.replace(CONFIG, bank=str(tmp_path))).skills == (A, B)
+    assert begin_life(dataclasses.replace(CONFIG, bank="good", skills=False)).skills == ()
+    with pytest.raises(SkillFileError, match="there is no such folder"):
+        begin_life(dataclasses.replace(CONFIG, bank=str(tmp_path / "none")))
+
+
+def test_nothing_is_proposed_when_the_bank_is_fixed(creator):
+    config = dataclasses.replace(CONFIG, skills_until=4)
+    creator.proposal = [Operation("ADD", "a", A)]
+    life = begin_life(CONFIG)
+    assert suggest(life, step=4, config=config) == (life, None)
+    assert suggest(life, step=3, config=config)[0].proposal is not None

@@ -22,6 +22,7 @@ from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.lifecycle import Life, begin_life, make_bank
 from reskill_jax.training.run_folder import RunFolder
 from reskill_jax.training.state import init_state
+from reskill_jax.worlds.household.handwritten import GOOD
 
 STEPS = 40
 
@@ -65,14 +66,15 @@ def train(lab, tmp_path_factory):
     """Trains in the world where looking around wins."""
     root = tmp_path_factory.mktemp("runs")
 
-    def run(name, *, resume=False, **changes):
+    def run(name, *, resume=False, observer=None, **changes):
         config = dataclasses.replace(
             lab.config, root=str(root), name=name, steps=30, checkpoint_every=4, eval_every=10
         )
         config = dataclasses.replace(config, **changes)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop, "HouseholdWorld", lab.world_type)
-            return loop.train(config, resume=resume, console=Console(file=io.StringIO()))
+            console = Console(file=io.StringIO())
+            return loop.train(config, resume=resume, console=console, observer=observer)
 
     return run
 
@@ -185,6 +187,22 @@ def test_adopting_without_a_trial(train):
     assert all(m["arm_trials"][1] == 0 for m in lines(run.folder / "metrics.jsonl"))
     fired = [m["skill_tokens"] for m in lines(run.folder / "metrics.jsonl")]
     assert fired[0] == 0 and max(fired) > 0
+
+
+def test_a_fixed_bank_and_an_observer(train):
+    seen = []
+
+    def observer(step, state, life, parts):
+        assert int(state.step) == step and parts.config.bank == "good"
+        seen.append((step, life.skills, int(np.asarray(state.bank.kind[0] > 0).sum())))
+
+    run = train("fixed", bank="good", skills_until=0, eval_every=0, observer=observer)
+    assert [step for step, _, _ in seen] == list(range(31))
+    assert {(skills, used) for _, skills, used in seen} == {(GOOD, len(GOOD))}
+    assert run.skills == GOOD and lines(run.folder / "lifecycle.jsonl") == []
+    assert sorted(path.name for path in (run.folder / "skills").iterdir()) == sorted(
+        skill.name for skill in GOOD
+    )
 
 
 def test_games_of_a_pass_are_all_different():

@@ -15,7 +15,7 @@ from reskill_jax.skills.skill import Bundle, Operation
 from reskill_jax.training import loop
 from reskill_jax.training.config import PRESETS
 from reskill_jax.training.lifecycle import begin_life, make_bank
-from reskill_jax.training.step import game_key
+from reskill_jax.training.step import decide, game_key
 from reskill_jax.training.update import decision_logits
 from reskill_jax.worlds.household import symbols as sy
 
@@ -329,3 +329,32 @@ def test_groups_without_variance_change_nothing(lab, weights_file):
     assert metrics.success == 0 and metrics.mixed_groups == 0
     assert metrics.grad_norm == 0 and metrics.loss == 0
     chex.assert_trees_all_equal(after.params, lab.params())
+
+
+def test_the_seed_is_no_part_of_the_program(lab):
+    other = dataclasses.replace(lab.config, seed=5, name="other", eval_every=3)
+    assert loop.make_parts(lab.config, lab.policy).step is loop.make_parts(other, lab.policy).step
+    games = jnp.arange(lab.config.groups, dtype=jnp.int32)
+    programs = [
+        str(jax.make_jaxpr(lab.program(config, lab.world))(lab.state(config=config), games))
+        for config in (lab.config, other)
+    ]
+    assert programs[0] == programs[1]
+    keys = [lab.state(config=config).games for config in (lab.config, other)]
+    for key, config in zip(keys, (lab.config, other), strict=True):
+        assert jax.random.fold_in(key, 7) == game_key(config.seed, jnp.int32(7))
+    assert keys[0] != keys[1]
+
+
+def test_the_last_step_alone(lab):
+    """The posterior is 1 + the step's counts, whatever came before."""
+    config = dataclasses.replace(lab.config, discount="last_step")
+    made = lab.state()
+    trial = loop.start_trial(config.arms, np.ones(2), max_steps=config.max_trial_steps)
+    state = made._replace(trial=jax.tree.map(jnp.asarray, trial))
+    for successes, trials in (((3, 0), (4, 4)), ((1, 2), (5, 3))):
+        won, played = jnp.array(successes), jnp.array(trials)
+        state, trial, _, _ = decide(state, won, played, config=config)
+        np.testing.assert_array_equal(trial.posterior.alpha, 1 + np.array(successes))
+        np.testing.assert_array_equal(trial.posterior.beta, 1 + np.subtract(trials, successes))
+    assert int(trial.steps) == 2

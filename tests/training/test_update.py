@@ -13,8 +13,15 @@ from reskill_jax.policy import decoder
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.policy.transcript import Transcript
 from reskill_jax.training.config import PRESETS
-from reskill_jax.training.state import init_state
-from reskill_jax.training.update import Batch, policy_gradient, policy_loss, update_policy
+from reskill_jax.training.state import init_state, make_optimizer
+from reskill_jax.training.update import (
+    Batch,
+    entropy,
+    maybe_update_policy,
+    policy_gradient,
+    policy_loss,
+    update_policy,
+)
 
 POLICY = DecoderConfig(vocabulary=11, width=8, layers=1, heads=2, kv_heads=1, mlp=8)
 ROWS, CAPACITY, DECISIONS = 8, 32, 6
@@ -144,3 +151,44 @@ def test_update_reports_entropy_and_skips_what_is_not_finite():
     after, _ = update(state, broken)
     assert int(after.skipped) == 1
     chex.assert_tree_all_finite(after.params)
+
+
+def test_only_the_named_steps_train_the_policy():
+    config = dataclasses.replace(CONFIG, steps=6, policy_from=2, policy_until=4)
+    update = jax.jit(functools.partial(maybe_update_policy, policy=POLICY, config=config))
+    start = init_state(config, params(), ())
+    rows = batch()
+    for step in range(6):
+        after, (loss, _, _, spread, norm) = update(start._replace(step=jnp.int32(step)), rows)
+        assert spread == pytest.approx(float(entropy(rows)), rel=1e-6)
+        if 2 <= step < 4:
+            assert norm > 0 and loss != 0
+            moved = jax.tree.map(jnp.subtract, after.params, start.params)
+            assert float(optax_norm(moved)) > 0
+        else:
+            chex.assert_trees_all_equal(after.params, start.params)
+            chex.assert_trees_all_equal(after.opt_state, start.opt_state)
+            assert norm == loss == 0
+
+
+def test_a_frozen_policy_has_no_update_in_its_program():
+    frozen = dataclasses.replace(CONFIG, policy_until=0)
+    start = init_state(frozen, params(), ())
+    update = functools.partial(maybe_update_policy, policy=POLICY, config=frozen)
+    after, logs = update(start, batch())
+    chex.assert_trees_all_equal(after.params, start.params)
+    assert logs[3] > 0 and logs[4] == 0
+    assert "dot_general" not in str(jax.make_jaxpr(update)(start, batch()))
+
+
+def test_the_rate_falls_over_the_steps_that_train():
+    config = dataclasses.replace(
+        CONFIG, steps=4, policy_from=2, minibatches=2, learning_rate=0.4, final_learning_rate=0.2
+    )
+    optimizer = make_optimizer(config)
+    weights, gradient = jnp.zeros(3), jnp.ones(3)
+    state, moved = optimizer.init(weights), []
+    for _ in range(6):
+        updates, state = optimizer.update(gradient, state, weights)
+        moved.append(float(-updates[0]))  # Adam with a constant gradient moves by the rate
+    np.testing.assert_allclose(moved, [0.4, 0.35, 0.3, 0.25, 0.2, 0.2], rtol=1e-3)
