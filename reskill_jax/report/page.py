@@ -160,10 +160,14 @@ def _trials(run: Run) -> Markup | None:
         trial_card(trial, unfolded=few or trial.decision not in ("rejected", "kept"))
         for trial in run.trials
     ]
+    rule = {
+        "sequential": "A trial is decided by a sequential test of the differences within groups; "
+        "the posteriors steer how often each version is played.",
+        "means": "A version is accepted when its posterior mean is above that of the bank in use.",
+    }.get(str(run.config.get("trial_rule")), "")
     note = (
-        "Every rollout group plays both versions. A version is accepted when its posterior mean is "
-        "above that of the bank in use. Left: the posterior means with 95 % intervals by step; "
-        "right: the posteriors at the end."
+        f"Every rollout group plays both versions. {rule} Left: the posterior means with 95 % "
+        "intervals by step; right: the posteriors at the end."
     )
     return section(
         "Trials",

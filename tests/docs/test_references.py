@@ -1,0 +1,75 @@
+"""What the documentation names exists: objects of the package, files, options."""
+
+import dataclasses
+import functools
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from reskill_jax.training.config import PRESETS, TrainConfig
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+
+
+@functools.cache
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def names(page: Path) -> list[str]:
+    """Dotted names of the package, without those that are parts of file names."""
+    return sorted(set(re.findall(r"(?<![\w/.])reskill_jax(?:\.\w+)+", text(page))))
+
+
+def resolve(name: str) -> object:
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError as error:
+            if not name.startswith(str(error.name)):
+                raise
+            continue
+        for part in parts[end:]:
+            found = getattr(found, part)
+        return found
+    raise ModuleNotFoundError(name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_names_of_the_package_resolve(page):
+    wrong = []
+    for name in names(page):
+        try:
+            resolve(name)
+        except (ModuleNotFoundError, AttributeError):
+            wrong.append(name)
+    assert wrong == []
+
+
+def test_method_names_what_it_describes():
+    assert len(names(ROOT / "docs" / "method.md")) > 40
+    with pytest.raises(AttributeError):
+        resolve("reskill_jax.core.trial.no_such_thing")
+    with pytest.raises((ModuleNotFoundError, AttributeError)):
+        resolve("reskill_jax.no_such_room.x")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_to_files(page):
+    targets = re.findall(r"!?\[[^\]]*\]\(([^)\s]+)\)", text(page))
+    targets += re.findall(r"(?:src|href)=\"([^\"]+)\"", text(page))
+    local = [t.split("#")[0] for t in targets if not re.match(r"[a-z]+:|#", t)]
+    assert [t for t in local if not (page.parent / t).exists()] == []
+
+
+def test_options_of_the_method_exist():
+    fields = {field.name for field in dataclasses.fields(TrainConfig)} | {"preset"}
+    for option in re.findall(r"--([a-z][a-z-]*)", text(ROOT / "docs" / "method.md")):
+        name = option.replace("-", "_")
+        assert name in fields or name.removeprefix("no_") in fields, option
+    for preset in re.findall(r"--preset (\w+)", "".join(map(text, PAGES))):
+        assert preset in PRESETS
