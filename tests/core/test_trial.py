@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from reskill_jax import assignment_probabilities, estimate_horizon
+from reskill_jax.core.contrast import Contrast
 from reskill_jax.core.trial import (
+    decide_sequentially,
     decide_trial,
     finish_trial,
     idle_trial,
@@ -94,10 +96,111 @@ def test_an_arm_that_was_never_tried_cannot_win():
     assert decide(play(begin(), [1, 0], [8, 0], 8)) == 0
 
 
+# ---------------------------------------------------------------- the sequential test
+
+sequentially = jax.jit(decide_sequentially)
+COUNTS = (np.array([10, 10]), np.array([40, 40]))
+# log 9.5 and log 18: where the odds decide, with false_accept 0.1 and false_reject 0.05
+ACCEPT, REJECT = np.log(0.95 / 0.1), np.log(0.9 / 0.05)
+
+
+def with_odds(odds, *, steps=2, margin=0.0, max_steps=8, gain=0.08):
+    """A trial in which "better by gain" has these log odds: weight 100, variance 20."""
+    trial = begin(len(odds) + 1, margin=margin, max_steps=max_steps)
+    weight, variance = 100.0, 20.0
+    score = np.asarray(odds) * variance / (gain * weight) + gain * weight / 2
+    found = Contrast(*(jnp.array([0, *x]) for x in (score, 0 * score + weight, 0 * score + 20)))
+    nothing = jax.tree.map(jnp.zeros_like, found)
+    for step in range(steps):
+        counts = [np.resize(c, len(odds) + 1) for c in COUNTS]
+        trial = observe_trial(trial, *counts, horizon=jnp.inf, contrast=nothing if step else found)
+    return trial
+
+
+def failures(trial, steps):
+    found = Contrast(jnp.zeros(2), jnp.array([0.0, 20.0]), jnp.zeros(2))
+    for _ in range(steps):
+        trial = observe_trial(trial, [0, 0], [40, 40], horizon=jnp.inf, contrast=found)
+    return trial
+
+
+def test_contrasts_add_up_while_the_trial_runs():
+    found = Contrast(jnp.array([0.0, 1.5]), jnp.array([0.0, 4.0]), jnp.array([0.0, 1.0]))
+    trial = begin(max_steps=2)
+    for _ in range(3):  # the third finds the log full
+        trial = observe_trial(trial, *COUNTS, horizon=jnp.inf, contrast=found)
+    for total, once in zip(trial.contrast, found, strict=True):
+        np.testing.assert_allclose(total, 2 * once)
+    idle = observe_trial(idle_trial(2, max_steps=2), *COUNTS, horizon=jnp.inf, contrast=found)
+    np.testing.assert_array_equal(idle.contrast.weight, [0, 0])
+    masked = observe_trial(begin(mask=[True, False]), *COUNTS, horizon=jnp.inf, contrast=found)
+    np.testing.assert_array_equal(masked.contrast.weight, [0, 0])
+
+
+def test_the_odds_decide():
+    for odds, expected in (
+        (ACCEPT + 0.01, 1),
+        (ACCEPT - 0.01, -1),
+        (0.0, -1),
+        (0.01 - REJECT, -1),
+        (-0.01 - REJECT, 0),
+    ):
+        assert sequentially(with_odds([odds])) == expected
+
+
+def test_not_before_the_fewest_steps_and_episodes():
+    assert sequentially(with_odds([9.0], steps=1)) == -1
+    trial = with_odds([9.0])
+    assert decide_sequentially(trial, min_episodes=160) == 1
+    assert decide_sequentially(trial, min_episodes=161) == -1
+
+
+def test_a_full_log_is_decided_by_the_sign():
+    assert sequentially(with_odds([0.01], steps=2, max_steps=2)) == 1
+    assert sequentially(with_odds([-0.01], steps=2, max_steps=2)) == 0
+    assert sequentially(with_odds([0.5], steps=1, max_steps=2)) == -1
+    # Nothing but failures says nothing: the simpler bank goes on.
+    assert sequentially(failures(begin(max_steps=3), 2)) == -1
+    assert sequentially(failures(begin(max_steps=3), 3)) == 0
+
+
+def test_a_retirement_is_the_same_test_with_the_roles_exchanged():
+    # "The skill adds 2 * 0.04" against "it adds nothing", seen from the bank without it.
+    weight, variance, gain = 100.0, 20.0, 0.08
+    for odds, expected in (
+        (ACCEPT + 0.01, 0),
+        (ACCEPT - 0.01, -1),
+        (0.01 - REJECT, -1),
+        (-0.01 - REJECT, 1),
+    ):
+        score = -(odds * variance / (gain * weight) + gain * weight / 2)
+        found = Contrast(*(jnp.array([0, x]) for x in (score, weight, variance)))
+        trial = begin(margin=0.04)
+        for share in (0.5, 0.5):
+            part = jax.tree.map(lambda x, share=share: share * x, found)
+            trial = observe_trial(trial, *COUNTS, horizon=jnp.inf, contrast=part)
+        assert sequentially(trial) == expected
+    # Without any difference, and without any success, the skill goes when time is up.
+    assert sequentially(failures(begin(margin=0.04, max_steps=3), 3)) == 1
+
+
+def test_the_best_of_several_and_a_higher_bar_for_them():
+    assert sequentially(with_odds([ACCEPT + 0.01, 0.0])) == -1
+    assert sequentially(with_odds([ACCEPT + np.log(2) + 0.01, 0.0])) == 1
+    assert sequentially(with_odds([3.5, 3.6])) == 2
+    assert sequentially(with_odds([-4.0, 0.0])) == -1
+    assert sequentially(with_odds([-4.0, -3.0])) == 0
+
+
+def test_a_candidate_that_was_never_tried_is_rejected():
+    assert sequentially(play(begin(), [1, 0], [40, 0], 2)) == 0
+    assert sequentially(play(begin(margin=0.04), [1, 0], [40, 0], 2)) == 0
+
+
 def test_idle():
     idle = idle_trial(3, max_steps=8)
     chex.assert_trees_all_equal(play(idle, [1, 1, 1], [2, 2, 2], 1), idle)
-    assert decide(idle) == -1
+    assert decide(idle) == -1 and sequentially(idle) == -1
     probabilities = jax.jit(assignment_probabilities)(idle.posterior, idle.arm_mask)
     np.testing.assert_array_equal(probabilities, [1, 0, 0])
     chex.assert_trees_all_equal_shapes_and_dtypes(idle, begin(3))
