@@ -28,8 +28,8 @@ class Contrast(NamedTuple):
 
 def no_contrast(num_arms: int) -> Contrast:
     """Nothing compared yet."""
-    zeros = jnp.zeros(num_arms, float)
-    return Contrast(zeros, zeros, zeros)
+    # Three arrays, not one thrice: a step that donates its state must not give one away twice.
+    return Contrast(*(jnp.zeros(num_arms, float) for _ in Contrast._fields))
 
 
 def within_group_contrast(
