@@ -87,8 +87,9 @@ def _presence(condition: Condition, there: list[tuple[int, Entry]]) -> Any:
     if len(condition.runs) == 1:
         return join("✓", tag("div", f"{word} {steps}", class_="soft"))
     seeds = ", ".join(str(condition.runs[number].config.get("seed", "?")) for number, _ in there)
+    noun = "seed" if len(there) == 1 else "seeds"
     count = f"✓ {len(there)} of {len(condition.runs)} runs"
-    return join(count, tag("div", f"{word} {steps} (seeds {seeds})", class_="soft"))
+    return join(count, tag("div", f"{word} {steps} ({noun} {seeds})", class_="soft"))
 
 
 def describe(entry: Entry) -> str:

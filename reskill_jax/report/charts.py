@@ -181,12 +181,22 @@ def density_chart(trial: Trial) -> Markup | None:
     return responsive(draw, wide=(420, 210), narrow=(350, 210))
 
 
-def series_chart(run: Run, keys: dict[str, str], label: str) -> Markup | None:
-    """One or more figures of metrics.jsonl by step; `keys` maps a field to its line class."""
+def series_chart(
+    run: Run, keys: dict[str, str], label: str, *, names: dict[str, str] | None = None
+) -> Markup | None:
+    """One or more figures of metrics.jsonl by step; None if there is nothing but zeros.
+
+    Args:
+      run: the run.
+      keys: field -> class of its line.
+      label: for screen readers.
+      names: field -> word at the end of its line; fields of 0 throughout are left out.
+    """
     series = {
         key: [(m["step"], m[key]) for m in run.metrics if m.get(key) is not None] for key in keys
     }
-    if not any(series.values()):
+    series = {key: points for key, points in series.items() if any(y for _, y in points)}
+    if not series:
         return None
     values = [y for points in series.values() for _, y in points]
     low = min(0.0, float(np.quantile(values, 0.01)))
@@ -195,11 +205,17 @@ def series_chart(run: Run, keys: dict[str, str], label: str) -> Markup | None:
 
     def draw(width: int, height: int) -> Plot:
         plot = Plot(
-            width, height, (0, max(run.last_step, 1)), (low, high), label, y_ticks=3, left=50
-        )
+            width, height, (0, max(run.last_step, 1)), (low, high), label, y_ticks=3, left=50,
+            right=14 if names is None else 54,
+        )  # fmt: skip
         for key, points in series.items():
             plot.line(points, f"{keys[key]} faint")
             plot.line(smoothed(points, by=statistics.median), keys[key])
+        if names is not None:
+            ends = {
+                key: smoothed(points, by=statistics.median)[-1] for key, points in series.items()
+            }
+            plot.end_labels([(*end, names[key], keys[key]) for key, end in ends.items()])
         return plot
 
     return responsive(draw, wide=(420, 170), narrow=(350, 170))

@@ -24,6 +24,7 @@ from reskill_jax.report.document import document, section, stacked_table, titled
 from reskill_jax.report.history import skill_rows, timeline, trial_table
 from reskill_jax.report.markup import Markup, join, tag
 from reskill_jax.report.overlay import (
+    Curve,
     conditions_legend,
     estimate_cell,
     estimate_text,
@@ -114,7 +115,10 @@ def _notices(runs: Sequence[Run]) -> Markup:
             so_far = f"step {run.last_step} of {planned}"
             short.append(f"{run.name} was interrupted or is still going on: {so_far}")
     if short:
-        text = "Means are taken over the steps that all runs of a setting have."
+        text = (
+            "Not every run is complete. The mean of a setting covers those runs and steps that "
+            "leave most values."
+        )
         out.append(tag("div", text, _items(short), class_="notice"))
     problems = [f"{run.name}: {problem}" for run in runs for problem in run.problems]
     if problems:
@@ -197,7 +201,7 @@ def _values(conditions: Sequence[Condition]) -> Markup | None:
             _final([condition], split, mode)[0]
             for split, mode in (("seen", "bank"), ("unseen", "none"))
         )
-        row: list[Any] = [join(key(condition), condition.name)]
+        row: list[Any] = [join(key(condition), condition.name, _coverage(condition, curve))]
         row += [estimate_cell(curve[0][1] if curve else None)]
         row += [estimate_cell(curve[-1][1] if curve else None)]
         row += [estimate_cell(without)] if bare else []
@@ -216,6 +220,15 @@ def _values(conditions: Sequence[Condition]) -> Markup | None:
         )
     table = tag("div", stacked_table(heads, rows), class_="card")
     return section("Values", table, tag("p", note, class_="soft"))
+
+
+def _coverage(condition: Condition, curve: Curve) -> Markup | None:
+    if not curve:
+        return None
+    last, estimate = curve[-1]
+    count = len(condition.runs)
+    runs = f"{estimate.runs} of {count} runs, " if count > 1 else ""
+    return tag("div", f"{runs}to step {last}", class_="soft")
 
 
 def _difference(first: Condition, other: Condition, split: str) -> Markup | str:

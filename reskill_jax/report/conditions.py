@@ -7,11 +7,13 @@ import os
 import re
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from scipy.special import stdtrit
 
 from reskill_jax.report.reading import Run
+
+T = TypeVar("T")
 
 # Settings that do not make another condition.
 _SAME = frozenset({"name", "root", "seed", "keep", "checkpoint_every"})
@@ -98,14 +100,10 @@ def mean_estimate(
 def success_curve(
     condition: Condition, split: str, mode: str = "bank"
 ) -> list[tuple[int, Estimate]]:
-    """Success by step, at the steps that all runs with such evaluations have."""
-    lines = [{e["step"]: e for e in run.evaluations(split, mode)} for run in condition.runs]
-    lines = [by_step for by_step in lines if by_step]
-    if not lines:
-        return []
-    steps = sorted(set.intersection(*(set(by_step) for by_step in lines)))
+    """Success by step. Runs that stopped early are left out if that keeps more evaluations."""
+    lines = _comparable(condition, split, mode)
     out = []
-    for step in steps:
+    for step in sorted(lines[0]) if lines else ():
         if len(lines) == 1:
             line = lines[0][step]
             out.append((step, Estimate(line["success"], *line["interval"])))
@@ -115,19 +113,37 @@ def success_curve(
     return out
 
 
+def _comparable(condition: Condition, split: str, mode: str) -> list[dict[int, dict[str, Any]]]:
+    """Evaluations by step of the runs that a mean is taken of."""
+    return most_data([{e["step"]: e for e in r.evaluations(split, mode)} for r in condition.runs])
+
+
+def most_data(curves: Sequence[dict[int, T]]) -> list[dict[int, T]]:
+    """Curves over common steps: those curves and steps that leave most values.
+
+    A run that stopped early would cut all others short; one that is ahead would stand alone. Of
+    equals the choice with more curves.
+    """
+    best: list[dict[int, T]] = []
+    for last in sorted({max(curve) for curve in curves if curve}, reverse=True):
+        kept = [curve for curve in curves if curve and max(curve) >= last]
+        common = set.intersection(*({s for s in curve if s <= last} for curve in kept))
+        if common and len(kept) * len(common) >= len(best) * (len(best[0]) if best else 0):
+            best = [{step: curve[step] for step in common} for curve in kept]
+    return best
+
+
 def metric_curve(
     condition: Condition,
     key: str,
     smooth: Callable[[list[tuple[int, float]]], list[tuple[int, float]]],
 ) -> list[tuple[int, Estimate]]:
-    """A figure of metrics.jsonl by step, smoothed per run, at the steps that all runs have."""
-    curves = [dict(smooth(points)) for run in condition.runs if (points := series(run, key))]
-    if not curves:
-        return []
+    """A figure of metrics.jsonl by step, smoothed per run; runs are chosen as in success_curve."""
+    curves = most_data([dict(smooth(series(run, key))) for run in condition.runs])
     within = (0.0, 1.0) if key == "success" else None
-    steps = sorted(set.intersection(*(set(curve) for curve in curves)))
     return [
-        (step, mean_estimate([curve[step] for curve in curves], within=within)) for step in steps
+        (step, mean_estimate([curve[step] for curve in curves], within=within))
+        for step in (sorted(curves[0]) if curves else ())
     ]
 
 
@@ -138,16 +154,11 @@ def series(run: Run, key: str) -> list[tuple[int, float]]:
 
 def along_training(condition: Condition, split: str) -> Estimate | None:
     """Success averaged over training (area under the curve by its length)."""
-    curve = success_curve(condition, split)
-    if len(curve) < 2:
+    lines = _comparable(condition, split, "bank")
+    if not lines or len(lines[0]) < 2:
         return None
-    last = curve[-1][0]
-    areas = []
-    for run in condition.runs:
-        points = [(e["step"], e["success"]) for e in run.evaluations(split) if e["step"] <= last]
-        if points:
-            areas.append(_area(points))
-    return mean_estimate(areas, within=(0.0, 1.0)) if areas else None
+    areas = [_area([(step, by[step]["success"]) for step in sorted(by)]) for by in lines]
+    return mean_estimate(areas, within=(0.0, 1.0))
 
 
 def _area(points: Sequence[tuple[int, float]]) -> float:

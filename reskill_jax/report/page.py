@@ -46,7 +46,7 @@ def page(run: Run) -> str:
         _tiles(run),
         _success(run),
         _timeline(run),
-        section("Skills at the end", bank_cards(run)),
+        None if run.plain else section("Skills at the end", bank_cards(run)),
         _trials(run),
         _cost(run),
         _optimization(run),
@@ -137,6 +137,8 @@ def _success(run: Run) -> Markup | None:
     note = (
         "Evaluations play the bank in use, each task once; the bands are Wilson intervals (95 %). "
         "Training rollouts mix the bank in use with the candidate under test."
+        if not run.plain
+        else "The run has no skills. The bands are Wilson intervals (95 %)."
     )
     return section(
         "Success",
@@ -146,6 +148,8 @@ def _success(run: Run) -> Markup | None:
 
 
 def _timeline(run: Run) -> Markup | None:
+    if run.plain and not run.lifecycle:
+        return None
     rows = skill_rows(run)
     if not rows:
         return section("Skills over time", tag("p", "No skill has been proposed.", class_="soft"))
@@ -195,7 +199,7 @@ def _cost(run: Run) -> Markup | None:
         ("Seconds per step, no trial (median)", median_seconds(False)),
         ("Seconds per step, trial under way (median)", median_seconds(True)),
         ("Tokens in an episode’s context (mean)", context),
-        ("of these from skills (mean)", skills),
+        ("of these from skills (mean)", skills or None),
         ("Turns per episode (mean)", mean("turns", run.metrics)),
         ("Share of episodes cut off (mean)", mean("truncated", run.metrics)),
     ]
@@ -204,7 +208,7 @@ def _cost(run: Run) -> Markup | None:
         for name, value in rows
         if value is not None
     ]
-    if context and skills is not None and context > skills:
+    if context and skills and context > skills:
         ratio = context / (context - skills)
         body.append(
             tag(
@@ -221,6 +225,7 @@ def _cost(run: Run) -> Markup | None:
                 run,
                 {"context_tokens": "training", "skill_tokens": "arm1"},
                 "Tokens in the context of an episode, and tokens of skills",
+                names={"context_tokens": "all", "skill_tokens": "skills"},
             ),
         ),
     ]

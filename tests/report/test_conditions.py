@@ -14,6 +14,7 @@ from reskill_jax.report.conditions import (
     group_runs,
     mean_estimate,
     metric_curve,
+    most_data,
     series,
     success_curve,
 )
@@ -90,11 +91,22 @@ def test_curves_are_means_over_common_steps(make):
     assert [step for step, _ in curve] == [0, 10]
     assert curve[1][1].value == pytest.approx(0.3) and curve[1][1].runs == 2
     area = along_training(condition, "unseen")  # of the steps that both have: 0.15 and 0.35
-    assert area.value == pytest.approx(0.25)
+    assert area.value == pytest.approx(0.25) and area.runs == 2
     assert success_curve(condition, "seen") == []
     (alone,) = group_runs(runs[:1])
     step, estimate = success_curve(alone, "unseen")[0]
     assert step == 0 and estimate.low == pytest.approx(0.0552, abs=1e-4)  # Wilson, 10 of 100
+
+
+def test_a_run_that_stopped_early_does_not_cut_the_others_short(make):
+    runs = [make(f"s{s}", [0.1 * s] * n, {"seed": s}) for s, n in ((1, 5), (2, 5), (3, 2))]
+    (condition,) = group_runs(runs)
+    curve = success_curve(condition, "unseen")  # 2 runs * 5 steps, not 3 * 2
+    assert len(curve) == 5 and curve[-1][1].value == pytest.approx(0.15)
+    assert along_training(condition, "unseen").runs == 2
+    assert most_data([{0: 1, 1: 1}, {0: 1, 1: 1}, {0: 1, 1: 1, 2: 1}]) == [{0: 1, 1: 1}] * 3
+    assert most_data([{}, {4: "a"}]) == [{4: "a"}]
+    assert most_data([]) == most_data([{}, {}]) == []
 
 
 def test_differences_are_paired_by_seed(make):

@@ -46,6 +46,19 @@ def test_page_is_self_contained_and_tells_everything(report, check):
     assert source.count("<details") == 7 + 2  # a card per trial, configuration, events
 
 
+def test_a_run_without_skills_does_not_speak_of_them(fake_run, tmp_path, check):
+    folder = shutil.copytree(fake_run, tmp_path / "run")
+    (folder / "lifecycle.jsonl").unlink()
+    for name, change in (("metrics", {"skill_tokens": 0.0, "kl": 0.0}), ("eval", {"mode": "none"})):
+        path = folder / f"{name}.jsonl"
+        lines = [json.loads(line) | change for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = check(write_report(folder)[0])
+    assert "The run has no skills." in text and "Success on unseen tasks" in text
+    for part in ("Skills over time", "Skills at the end", "from skills (mean)", "KL to the"):
+        assert part not in text
+
+
 def test_counts_of_a_trial_are_shown(report, fake_run, check):
     lines = [json.loads(line) for line in (fake_run / "lifecycle.jsonl").read_text().splitlines()]
     first = next(line for line in lines if line["event"] == "accepted")
