@@ -1,0 +1,150 @@
+"""What a study measures during a run beside the run's own logs: observers of the training loop.
+
+An observer appends to a file in the run's folder. When an interrupted run goes on from a
+checkpoint, lines of steps that will be played again are dropped first.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reskill_jax.skills.skill import Skill
+from reskill_jax.training.evaluate import play_games
+from reskill_jax.training.lifecycle import Life, make_bank
+from reskill_jax.training.loop import Parts
+from reskill_jax.training.state import TrainState
+
+FINAL, VERSIONS = "final.jsonl", "versions.jsonl"
+_FIRST_SEED = 1_000  # of games that no evaluation plays
+
+
+class _Log:
+    """A file of measurements. It is known which step comes first, so that old lines can go."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._open = False
+
+    def begin(self, step: int) -> None:
+        if self._open:
+            return
+        self._open = True
+        if self._path.exists():
+            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if json.loads(line)["step"] < step]
+            self._path.write_text("".join(kept), encoding="utf-8")
+
+    def write(self, line: dict[str, Any]) -> None:
+        with self._path.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+
+
+def _won(
+    params: Any, skills: Sequence[Skill], parts: Parts, *, split: str, seed: int
+) -> np.ndarray:
+    """[eval_tasks] bool: games won with these skills; the program of the run's evaluations."""
+    config = parts.config
+    return play_games(
+        params,
+        make_bank(config, [skills]),
+        world=parts.world,
+        policy=parts.policy,
+        split=split,
+        arm=0 if config.skills else -1,
+        horizon=config.horizon,
+        capacity=config.capacity,
+        games=config.eval_tasks,
+        seed=seed,
+        temperature=config.temperature,
+    ).won
+
+
+class FinalGames:
+    """Further games at the end, beside those of the run's last evaluation."""
+
+    def __init__(self, folder: Path, games: int) -> None:
+        """Measures until `games` have been played per split and mode, the run's own included."""
+        self._log = _Log(folder / FINAL)
+        self._games = games
+
+    def __call__(self, step: int, state: TrainState, life: Life, parts: Parts) -> None:
+        """As `loop.train` calls it."""
+        config = parts.config
+        self._log.begin(step)
+        if step != config.steps:
+            return
+        blocks = range(1, -(-self._games // config.eval_tasks))  # block 0 is the run's own
+        modes = {"bank": life.skills, "none": ()} if config.skills else {"none": ()}
+        for mode, skills in modes.items():
+            for split in ("seen", "unseen"):
+                won = [_won(state.params, skills, parts, split=split, seed=b) for b in blocks]
+                episodes = len(blocks) * config.eval_tasks
+                line = {"step": step, "split": split, "mode": mode, "episodes": episodes}
+                self._log.write(line | {"successes": int(np.sum(won))})
+
+
+class Versions:
+    """What proposed versions and the skills in the bank are worth, on the same games each time.
+
+    Lines of kind "proposal": a version against the bank it would replace, before it is tested (or
+    when it has just been adopted without a test). Lines of kind "skill": every so many steps, the
+    bank against the bank without one of its skills, for each of them. `gained` counts games that
+    only the first of the two won, `lost` games that only the second won.
+    """
+
+    def __init__(self, folder: Path, *, every: int, games: int, version_games: int) -> None:
+        """Measures skills every `every` steps in `games` games, versions in `version_games`."""
+        self._log = _Log(folder / VERSIONS)
+        self._every, self._games, self._version_games = every, games, version_games
+        self._before: tuple[Skill, ...] | None = None  # unknown
+        self._measured = -1  # number of the last proposal
+
+    def __call__(self, step: int, state: TrainState, life: Life, parts: Parts) -> None:
+        """As `loop.train` calls it."""
+        first = self._measured < 0 and step == 0
+        self._log.begin(step)
+        history = life.creator.history
+        latest = history[-1] if history else None
+        if latest is not None and latest.id > self._measured:
+            self._measured = latest.id
+            adopted = life.proposal is None
+            new = life.skills if adopted else life.proposal.version
+            old = self._before if adopted else life.skills
+            # Else it was measured before an interruption (or can no longer be).
+            if latest.step == step and old is not None:
+                told = {"kind": "proposal", "trial": latest.id, "type": latest.kind}
+                operations = [
+                    {"operation": o["operation"], "name": o["name"]}
+                    for o in latest.bundle.to_dict()["operations"]
+                ]
+                told |= {"operations": operations, "reason": latest.reason}
+                self._compare(step, state, parts, new, old, self._version_games, told)
+        self._before = life.skills
+        if not first and step % self._every == 0:
+            for skill in life.skills:
+                without = [one for one in life.skills if one is not skill]
+                told = {"kind": "skill", "skill": skill.name, "action": skill.action}
+                told |= {"age": life.served.get(skill.name, 0)}
+                self._compare(step, state, parts, life.skills, without, self._games, told)
+
+    def _compare(self, step, state, parts, one, other, games: int, told: dict[str, Any]) -> None:
+        blocks = range(_FIRST_SEED, _FIRST_SEED + -(-games // parts.config.eval_tasks))
+        first, second = (
+            np.concatenate(
+                [_won(state.params, skills, parts, split="seen", seed=b) for b in blocks]
+            )
+            for skills in (one, other)
+        )
+        self._log.write(
+            {"step": step}
+            | told
+            | {
+                "games": len(first),
+                "won": [int(first.sum()), int(second.sum())],
+                "gained": int((first & ~second).sum()),
+                "lost": int((second & ~first).sum()),
+            }
+        )

@@ -1,0 +1,219 @@
+"""The household study: what it runs, how it goes on, and its tables; tiny runs from end to end."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
+
+import household_study as study  # noqa: E402
+import study_report  # noqa: E402
+
+from reskill_jax.policy import decoder, weights  # noqa: E402
+from reskill_jax.policy.decoder import DecoderConfig  # noqa: E402
+from reskill_jax.training import loop  # noqa: E402
+from reskill_jax.training.config import TrainConfig  # noqa: E402
+from reskill_jax.worlds.household import symbols  # noqa: E402
+from reskill_jax.worlds.household.world import HouseholdWorld  # noqa: E402
+
+POLICY = DecoderConfig(
+    vocabulary=symbols.VOCABULARY_SIZE, width=16, layers=1, heads=2, kv_heads=1, mlp=16
+)
+LOOK = symbols.symbol(" look")
+
+
+@dataclasses.dataclass(frozen=True)
+class LookingWorld(HouseholdWorld):
+    """A household in which looking around wins: an untrained policy has both outcomes at once."""
+
+    def play(self, game, state, cursor):
+        state, (command, length), seen, _ = super().play(game, state, cursor)
+        return state, (command, length), seen, command[0] == LOOK
+
+
+def test_all_conditions_are_paired_and_comparable():
+    jobs = study.jobs_of("main", study.STUDY, [0, 1], [])
+    assert len(jobs) == 22 and len({job.name for job in jobs}) == 22
+    assert [job.seed for job in jobs] == [0] * 11 + [1] * 11
+    assert [job.condition for job in jobs[:2]] == ["grpo", "reskill"]
+    common = ("rooms", "horizon", "capacity", "steps", "groups", "group_size", "minibatches")
+    common += ("learning_rate", "final_learning_rate", "kl_weight", "whiten", "train_games")
+    common += ("eval_every", "eval_tasks", "temperature", "clip_low", "scale_by_std")
+    for name in common:
+        assert len({getattr(job.config, name) for job in jobs}) == 1, name
+    configs = {job.condition: job.config for job in jobs if job.seed == 1}
+    assert all(config.seed == 1 for config in configs.values())
+    assert not configs["grpo"].skills and all(c.skills for n, c in configs.items() if n != "grpo")
+    assert configs["paper_rules"].scheme == "independent"
+    assert len(set(configs.values())) == 11
+    half = study.STUDY.steps // 2
+    assert configs["skills_first"].policy_steps == range(half, study.STUDY.steps)
+    assert configs["policy_first"].policy_steps == range(half)
+    for name, steps in (("skills_first", [0, half - 1]), ("policy_first", [half, 2 * half - 1])):
+        proposing = [s for s in range(study.STUDY.steps) if configs[name].proposes(s)]
+        assert [proposing[0], proposing[-1]] == steps
+
+
+def test_other_studies():
+    versions = study.jobs_of("versions", study.STUDY, [0], [])
+    assert [job.condition for job in versions] == list(study.VERSIONS)
+    assert all(job.versions for job in versions)
+    frozen = study.jobs_of("frozen", study.FROZEN, [0], [])
+    assert [job.variant["world"] for job in frozen] == ["small", "medium", "large"]
+    assert all(not job.config.policy_steps for job in frozen)
+    maps = study.jobs_of("map", study.MAP, [0], ["a/weak.safetensors", "a/strong.safetensors"])
+    assert len({job.name for job in maps}) == 2 * 3 * 2
+    assert {job.config.policy for job in maps} == {"a/weak.safetensors", "a/strong.safetensors"}
+    with pytest.raises(study.StudyError, match="same name"):
+        study.jobs_of("map", study.MAP, [0], ["a/x.safetensors", "b/x.safetensors"])
+
+
+def test_seeds():
+    assert study.parse_seeds("0-2,7") == [0, 1, 2, 7]
+    assert study.parse_seeds("4") == [4]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Calls the script with tiny runs in this process; what it trained is counted."""
+    root = tmp_path_factory.mktemp("study")
+    policy = root / "tiny.safetensors"
+    weights.save(policy, decoder.init(jax.random.key(3), POLICY), {"made by": "tests"}, POLICY)
+    trained = []
+    quick = dataclasses.replace(
+        study.QUICK,
+        steps=12,
+        eval_every=6,
+        drift_every=6,
+        eval_games=8,
+        drift_games=8,
+        changes=(
+            *(("reservoir", 8), ("min_trial_steps", 1), ("min_trial_episodes", 8)),
+            *(("max_trial_steps", 2), ("final_learning_rate", TrainConfig().learning_rate)),
+        ),
+    )
+    train = loop.train
+
+    def counted(config, **options):
+        trained.append(config.name)
+        return train(config, **options)
+
+    def call(*arguments):
+        trained.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "HouseholdWorld", LookingWorld)
+            patch.setattr(loop, "train", counted)
+            patch.setattr(study, "QUICK", quick)
+            options = ["--quick", "--workers", "0", "--seeds", "0", "--policy", str(policy)]
+            options += ["--folder", str(root / "runs"), "--results", str(root / "results")]
+            status = study.main([*options, *arguments])
+        return status, list(trained)
+
+    call.root, call.results = root, root / "results" / "quick"
+    return call
+
+
+@pytest.fixture(scope="module")
+def finished(run):
+    assert run("--study", "versions", "--only", "auto_accept,reskill") == (
+        0,
+        ["reskill-0", "auto_accept-0"],
+    )
+    assert run("--only", "grpo,reskill,auto_accept") == (0, ["grpo-0"])
+    return run
+
+
+def load(run, name):
+    return json.loads((run.results / f"{name}.json").read_text())
+
+
+def test_a_second_call_makes_nothing_again(finished):
+    assert finished("--only", "grpo,reskill,auto_accept") == (0, [])
+    assert not list((finished.root / "runs").rglob("checkpoints"))
+
+
+def test_a_result(finished):
+    plain, full = load(finished, "main/grpo-0"), load(finished, "main/reskill-0")
+    for result in (plain, full):
+        assert result["metrics"]["step"] == list(range(1, 13))
+        assert result["identity"]["config"]["steps"] == 12
+        assert 0 <= study_report.final(result, "unseen") <= 1
+        assert study_report.step_seconds(result) > 0
+        assert study_report.context_tokens(result) > 10
+    assert study_report.curve(plain, "seen")[0] == study_report.curve(full, "seen")[0] == [0, 6, 12]
+    # The same games before the first step, and 8 + 8 of each split at the end.
+    assert [line["success"] for line in plain["evaluations"][:2]] == [
+        line["success"] for line in full["evaluations"][:2]
+    ]
+    assert {(line["mode"], line["episodes"]) for line in plain["final"]} == {("none", 8)}
+    assert {line["mode"] for line in full["final"]} == {"bank", "none"}
+    assert plain["lifecycle"] == [] and full["measurements"] == []
+
+
+def test_versions_are_measured(finished):
+    for name in ("reskill", "auto_accept"):
+        result = load(finished, f"versions/{name}-0")
+        events = [
+            e for e in result["lifecycle"] if e["event"] in ("proposed", "retirement_started")
+        ]
+        measured = [line for line in result["measurements"] if line["kind"] == "proposal"]
+        assert events and [e["trial"] for e in events] == [line["trial"] for line in measured]
+        assert [e["step"] for e in events] == [line["step"] for line in measured]
+        for line in result["measurements"]:
+            won, other = line["won"]
+            assert won - other == line["gained"] - line["lost"]
+            assert line["games"] == (16 if line["kind"] == "proposal" else 8)
+        told = study_report.proposals(result)
+        assert len(told) == len(measured)
+        if name == "auto_accept":
+            assert all(one["accepted"] for one in told)
+    skills = [line for line in result["measurements"] if line["kind"] == "skill"]
+    assert {line["step"] for line in skills} <= {6, 12} and skills
+
+
+def test_tables_and_figures(finished, capsys):
+    assert finished("--report") == (0, [])
+    assert finished("--report", "--study", "versions") == (0, [])
+    told = capsys.readouterr().out
+    assert "| GRPO | 1 |" in told and "| every proposal adopted |" in told
+    page = (finished.results / "docs" / "results.md").read_text()
+    assert "<!-- household_study:main -->" in page and "<!-- household_study:versions -->" in page
+    for name in ("curves", "differences", "versions"):
+        figure = finished.results / "docs" / "figures" / f"household_study_{name}.svg"
+        assert f"figures/{figure.name}" in page and 0 < figure.stat().st_size < 150_000
+
+
+def test_results_of_other_settings_are_not_mixed_in(finished, capsys):
+    path = finished.results / "main" / "grpo-0.json"
+    before = path.read_text()
+    path.write_text(before.replace('"steps": 12', '"steps": 13'))
+    assert finished("--only", "grpo") == (1, [])
+    assert "grpo-0.json was made with steps = 13 instead of 12; --redo" in capsys.readouterr().err
+    path.write_text(before)
+
+
+def test_an_unknown_condition(finished, capsys):
+    assert finished("--only", "grpo,rskill") == (1, [])
+    assert "no such condition: rskill" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_is_told_and_not_kept(finished, capsys):
+    path = finished.results / "main" / "grpo-0.json"
+    before = path.read_text()
+    path.unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "_read_run", lambda path: 1 / 0)
+        assert finished("--only", "grpo") == (1, ["grpo-0"])
+    assert "FAILED" in capsys.readouterr().out and not path.exists()
+    # Its run was complete: what is left of it is read without training a step again.
+    steps = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_check_finite", lambda *_: steps.append(1))
+        assert finished("--only", "grpo") == (0, ["grpo-0"])
+    assert steps == []
+    again = json.loads(path.read_text())
+    assert again["metrics"]["success"] == json.loads(before)["metrics"]["success"]
