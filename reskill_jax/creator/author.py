@@ -1,12 +1,13 @@
 """Writing a skill from a contrast: name, when to use it, what to do."""
 
+import dataclasses
 import re
 from collections.abc import Iterable
 
 from reskill_jax.skills.skill import MAX_NAME, Skill, Trigger
 
 from .contrast import Contrast
-from .vocabulary import ActionVocabulary
+from .vocabulary import ActionVocabulary, Directive
 
 
 def plain_words(pattern: str) -> str:
@@ -57,11 +58,24 @@ def write_skill(contrast: Contrast, vocabulary: ActionVocabulary, taken: Iterabl
     return Skill(
         name=write_name(contrast, taken),
         when_to_use=f"{describe_trigger(contrast.trigger)}{condition}.",
-        action=vocabulary.say(directive),
-        trigger=contrast.trigger,
+        action=vocabulary.say(dataclasses.replace(directive, condition=None)),
+        trigger=dataclasses.replace(contrast.trigger, task_pattern=task_pattern(directive)),
     )
+
+
+def task_pattern(directive: Directive) -> str | None:
+    """The pattern of the tasks that a directive is meant for."""
+    return None if directive.condition is None else rf"\b{directive.condition}\b"
 
 
 def skill_key(skill: Skill) -> str:
     """What a skill amounts to, its name and prose aside."""
-    return f"{skill.trigger.kind}|{skill.trigger.pattern or ''}|{skill.action.strip().lower()}"
+    trigger = skill.trigger
+    return "|".join(
+        (
+            trigger.kind,
+            trigger.pattern or "",
+            trigger.task_pattern or "",
+            skill.action.strip().lower(),
+        )
+    )

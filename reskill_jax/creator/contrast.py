@@ -41,6 +41,7 @@ class Contrast:
     rate: float  # share of the episodes (with the task word) in which the cue occurs
 
     harm: float = 0.0  # the same estimate for doing the opposite
+    fault: float | None = None  # share of failures that lack it; None = see the assertions
 
 
 class Evidence(NamedTuple):
@@ -294,7 +295,7 @@ def skill_evidence(
     skill: Skill, groups: Sequence[Sequence[Episode]], vocabulary: ActionVocabulary
 ) -> Contrast | None:
     """The contrast of a skill that is in the bank; None if it says nothing we can check."""
-    directive = vocabulary.read(skill.action)
+    directive = vocabulary.directive_of(skill)
     weights = balance(groups)
     episodes, decisions = decisions_of(groups)
     if directive is None or not episodes:

@@ -12,11 +12,12 @@ from reskill_jax.skills.skill import DEFAULT_CAPACITY, Bundle, Operation, Skill
 
 from .author import skill_key
 from .contrast import candidates, contrast_table, skill_evidence
+from .demands import find_demands, find_ways
 from .diagnosis import update_assertions
 from .recommend import CreatorSettings, Draft, draft_of, recommend
 from .state import CreatorState, Record, remember
 from .verify import verify
-from .vocabulary import ActionVocabulary
+from .vocabulary import ActionVocabulary, Directive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +87,14 @@ def propose(
         state.assertions, contrasts, reservoir.episodes, vocabulary, step=step
     )
     state = dataclasses.replace(state, assertions=tracked)
+    if settings.assertions:
+        episodes = reservoir.episodes
+        ways = [
+            way
+            for demand in find_demands(episodes, vocabulary)
+            for way in find_ways(demand, episodes, vocabulary)
+        ]
+        contrasts = sorted([*ways, *contrasts], key=lambda contrast: -contrast.value)
     drafts = recommend(state, skills, groups, contrasts, vocabulary, capacity, settings)
     blindly: list[Draft] = []
     if rng.random() < settings.exploration and contrasts:
@@ -119,7 +128,7 @@ def _joins(other: Draft, chosen: Sequence[Draft], settings: CreatorSettings) -> 
     first = chosen[0]
     operations = sum(len(d.operations) for d in chosen) + len(other.operations)
     named = {operation.name for d in chosen for operation in d.operations}
-    verbs = {deed[0] for d in chosen for deed in d.deeds}
+    said = [directive for d in chosen for directive in d.directives]
     return (
         other is not first
         and first.value > 0
@@ -127,7 +136,14 @@ def _joins(other: Draft, chosen: Sequence[Draft], settings: CreatorSettings) -> 
         and other.score >= settings.second_score
         and other.value >= settings.second_share * first.value
         and not named & {operation.name for operation in other.operations}
-        and not verbs & {deed[0] for deed in other.deeds}
+        and not any(_collide(a, b) for a in said for b in other.directives)
+    )
+
+
+def _collide(one: Directive, other: Directive) -> bool:
+    """Whether two directives speak of the same verb and can be asked of the same task."""
+    return one.verb == other.verb and (
+        None in (one.condition, other.condition) or one.condition == other.condition
     )
 
 
@@ -135,7 +151,7 @@ def _join(drafts: Sequence[Draft]) -> Draft:
     return Draft(
         operations=tuple(operation for d in drafts for operation in d.operations),
         keys=tuple(key for d in drafts for key in d.keys),
-        deeds=tuple(deed for d in drafts for deed in d.deeds),
+        directives=tuple(directive for d in drafts for directive in d.directives),
         score=drafts[0].score,
         value=drafts[0].value,
         reason="; ".join(d.reason for d in drafts),
@@ -238,7 +254,7 @@ def propose_retirement(
     draft = Draft(
         operations=(Operation("DELETE", skill.name),),
         keys=(key,),
-        deeds=(),
+        directives=(),
         score=0.0 if evidence is None else -evidence.score,
         value=0.0,
         reason=f"{skill.name} has served {served[skill.name]} steps",

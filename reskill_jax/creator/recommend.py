@@ -10,7 +10,7 @@ from .contrast import Contrast, skill_evidence
 from .diagnosis import blame
 from .episode import Episode
 from .state import CreatorState, Record
-from .vocabulary import ActionVocabulary
+from .vocabulary import ActionVocabulary, Directive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +46,15 @@ class Draft:
 
     operations: tuple[Operation, ...]
     keys: tuple[str, ...]
-    deeds: tuple[tuple[str, str | None, bool], ...]
+    directives: tuple[Directive, ...]
     score: float
     value: float
     reason: str
+
+    @property
+    def deeds(self) -> tuple[tuple[str, str | None, bool], ...]:
+        """The behaviours it wants to change."""
+        return tuple(directive.deed for directive in self.directives)
 
 
 def _deed_rejections(history: Sequence[Record], deed: tuple[str, str | None, bool]) -> int:
@@ -101,7 +106,8 @@ def recommend(
         if contrast.score < settings.min_score:
             continue
         deed = contrast.directive.deed
-        value = contrast.value * (0.5 + faults.get(deed, 0.0))
+        fault = faults.get(deed, 0.0) if contrast.fault is None else contrast.fault
+        value = contrast.value * (0.5 + fault)
         value *= settings.related_discount ** _deed_rejections(state.history, deed)
         weighed.append((value, contrast))
     weighed.sort(key=lambda pair: -pair[0])
@@ -119,7 +125,7 @@ def recommend(
             Draft(
                 operations=(Operation("DELETE", skill.name),),
                 keys=(key,),
-                deeds=(),
+                directives=(),
                 score=-found.score,
                 value=found.harm
                 * settings.rejected_discount ** _key_rejections(state.history, key),
@@ -131,7 +137,7 @@ def recommend(
     # attempts.
     kept: list[Draft] = []
     for draft in drafts:
-        alike = sum(draft.deeds == other.deeds != () for other in kept)
+        alike = sum(draft.directives == other.directives != () for other in kept)
         old = repeats_rejection(
             state.history,
             draft.keys,
@@ -156,7 +162,7 @@ def draft_of(
     blind: bool,
 ) -> list[Draft]:
     """The operation that brings a contrast into the bank; none if what is there is better."""
-    verb, noun, negative = contrast.directive.deed
+    directive = contrast.directive
     try:
         skill = write_skill(contrast, vocabulary, [one.name for one in skills])
     except SkillError:
@@ -165,12 +171,8 @@ def draft_of(
     value *= settings.rejected_discount ** _key_rejections(state.history, key)
     rival = None
     for one in skills:
-        read = vocabulary.read(one.action)
-        if read is None or read.verb != verb:
-            continue
-        same = read.noun == noun and read.negative == negative
-        opposed = read.negative != negative and (read.noun == noun or None in (read.noun, noun))
-        if same or opposed:
+        read = vocabulary.directive_of(one)
+        if read is not None and _rivals(read, directive):
             rival = one
             break
     operations: tuple[Operation, ...]
@@ -192,8 +194,18 @@ def draft_of(
         f'{when} "{skill.action}": success {contrast.effect:+.2f} where followed, '
         f"score {contrast.score:.1f}" + (", drawn blindly" if blind else "")
     )
-    deeds = (contrast.directive.deed,)
-    return [Draft(operations, (key,), deeds, contrast.score, value, reason)]
+    return [Draft(operations, (key,), (directive,), contrast.score, value, reason)]
+
+
+def _rivals(one: Directive, other: Directive) -> bool:
+    """Whether two directives say the same or the opposite of the same tasks."""
+    if one.verb != other.verb or (
+        None not in (one.condition, other.condition) and one.condition != other.condition
+    ):
+        return False
+    same = one.noun == other.noun and one.negative == other.negative
+    alike = one.noun == other.noun or None in (one.noun, other.noun)
+    return same or (one.negative != other.negative and alike)
 
 
 def _standing(skill: Skill, evidence: Mapping[str, Contrast]) -> float:

@@ -10,7 +10,7 @@ from .author import skill_key
 from .episode import trajectories
 from .recommend import CreatorSettings, Draft, repeats_rejection
 from .state import CreatorState
-from .vocabulary import ActionVocabulary, words_of
+from .vocabulary import ActionVocabulary
 
 
 def verify(
@@ -32,18 +32,13 @@ def verify(
             return "the bank has it already"
         if not vocabulary.encodable(skill.action):
             return "the policy cannot read it"
-        if compile_trigger is not None and skill.trigger.pattern is not None:
-            try:
-                compile_trigger(skill.trigger.pattern)
-            except TriggerError as error:
-                return str(error)
-        read = vocabulary.read(skill.action)
-        word = None if read is None else read.condition
-        episodes = [
-            episode
-            for episode in state.reservoir.episodes
-            if word is None or word in words_of(episode.goal)
-        ]
+        for pattern in (skill.trigger.pattern, skill.trigger.task_pattern):
+            if compile_trigger is not None and pattern is not None:
+                try:
+                    compile_trigger(pattern)
+                except TriggerError as error:
+                    return str(error)
+        episodes = [e for e in state.reservoir.episodes if skill.trigger.concerns(e.goal)]
         rate = trigger_rate(skill.trigger, trajectories(episodes))
         if rate < settings.trigger_rate:
             return f"its trigger fires in {rate:.0%} of the episodes"

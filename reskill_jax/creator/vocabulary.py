@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
+from reskill_jax.skills.skill import Skill
+
 
 @dataclasses.dataclass(frozen=True)
 class Directive:
@@ -63,6 +65,16 @@ class ActionVocabulary:
         return deed.verb == directive.verb and (
             directive.noun is None or directive.noun in deed.nouns
         )
+
+    def directive_of(self, skill: Skill) -> Directive | None:
+        """What a skill tells the policy, and of which tasks; None if it is none of ours."""
+        directive, pattern = self.read(skill.action), skill.trigger.task_pattern
+        if directive is None or pattern is None:
+            return directive
+        word = pattern.removeprefix("\\b").removesuffix("\\b")
+        if directive.condition is not None or not word.isalpha():
+            return None
+        return dataclasses.replace(directive, condition=word)
 
     def say(self, directive: Directive) -> str:
         """The directive as the sentence that the policy reads."""

@@ -31,6 +31,8 @@ class Bank(NamedTuple):
     kind: chex.Array  # [A, S] int8 trigger; 0 = empty slot
     table: chex.Array  # [A, S, Q, V] uint8 the trigger's automaton
     accept: chex.Array  # [A, S, Q] bool
+    task_table: chex.Array  # [A, S, Q, V] uint8 automaton of the tasks the skill concerns
+    task_accept: chex.Array  # [A, S, Q] bool
 
 
 def build_bank(
@@ -66,6 +68,8 @@ def build_bank(
     kind = np.full(shape, EMPTY, np.int8)
     table = np.zeros((*shape, states, len(language)), np.uint8)
     accept = np.zeros((*shape, states), bool)
+    task_table = np.zeros_like(table)
+    task_accept = np.ones_like(accept)  # any task
     opening = [] if header is None else [language.index(header)]
     for a, skills in enumerate(arms):
         if len(skills) > slots:
@@ -82,15 +86,43 @@ def build_bank(
                 )
             symbols[a, s, : len(line)] = line
             kind[a, s] = _KINDS[skill.trigger.kind]
-            if skill.trigger.pattern is not None:
-                try:
-                    dfa = compile_dfa(skill.trigger.pattern, language, max_states=states)
-                except TriggerError as error:
-                    raise TriggerError(f"the trigger of {skill.name}: {error}") from None
-                count = len(dfa.accept)
-                table[a, s, :count] = dfa.table
-                accept[a, s, :count] = dfa.accept
-    return Bank(symbols=symbols, kind=kind, table=table, accept=accept)
+            for pattern, tables, accepts in (
+                (skill.trigger.pattern, table, accept),
+                (skill.trigger.task_pattern, task_table, task_accept),
+            ):
+                if pattern is not None:
+                    try:
+                        dfa = compile_dfa(pattern, language, max_states=states)
+                    except TriggerError as error:
+                        raise TriggerError(f"the trigger of {skill.name}: {error}") from None
+                    count = len(dfa.accept)
+                    tables[a, s, :count] = dfa.table
+                    accepts[a, s] = False
+                    accepts[a, s, :count] = dfa.accept
+    return Bank(symbols, kind, table, accept, task_table, task_accept)
+
+
+def concerns(bank: Bank, arm: chex.Array, task: chex.Array) -> chex.Array:
+    """Which slots' skills are meant for a task.
+
+    Args:
+      bank: all arms.
+      arm: [] int32 the rollout's arm.
+      task: [Lt] int32 symbols of the task, PAD behind.
+
+    Returns:
+      [S] bool.
+    """
+    chex.assert_rank(task, 1)
+    table, accept = jnp.asarray(bank.task_table)[arm], jnp.asarray(bank.task_accept)[arm]
+    slot = jnp.arange(accept.shape[0])
+
+    def step(state: chex.Array, symbol: chex.Array) -> tuple[chex.Array, None]:
+        moved = table[slot, state, symbol].astype(jnp.int32)
+        return jnp.where(symbol == PAD, state, moved), None
+
+    state, _ = jax.lax.scan(step, jnp.zeros_like(slot), jnp.asarray(task))
+    return accept[slot, state]
 
 
 def fires(

@@ -41,10 +41,13 @@ class Trigger:
         in the agent's last action; never at turn 0), "observation_pattern" (it occurs in the latest
         observation; at turn 0 that is the introduction).
       pattern: regular expression, searched ignoring case; None unless the kind needs one.
+      task_pattern: regular expression that must occur in the text of the task, whatever the kind;
+        None = any task. A skill that does not concern the task never costs context.
     """
 
     kind: TriggerKind
     pattern: str | None = None
+    task_pattern: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in TRIGGER_KINDS:
@@ -57,9 +60,17 @@ class Trigger:
             compile_pattern(self.pattern)
         elif self.pattern is not None:
             raise TriggerError(f"a trigger of kind {self.kind} takes no pattern")
+        if self.task_pattern is not None:
+            if not isinstance(self.task_pattern, str) or not self.task_pattern:
+                raise TriggerError("a task_pattern must be a text that is not empty, or None")
+            compile_pattern(self.task_pattern)
+
+    def concerns(self, task: str) -> bool:
+        """Whether the skill is meant for a task with this text."""
+        return self.task_pattern is None or search(self.task_pattern, task)
 
     def fires(self, *, turn: int, last_action: str | None, observation: str) -> bool:
-        """Whether the skill joins the prompt of this turn (0 is the first)."""
+        """Whether a skill that concerns the task joins the prompt of this turn (0 is first)."""
         if self.kind == "general":
             return True
         if self.kind == "beginning":
@@ -136,7 +147,7 @@ class Skill:
             "name": self.name,
             "when_to_use": self.when_to_use,
             "action": self.action,
-            "trigger": {"kind": self.trigger.kind, "pattern": self.trigger.pattern},
+            "trigger": dataclasses.asdict(self.trigger),
             "examples": list(self.examples),
         }
 
@@ -149,7 +160,9 @@ class Skill:
                 name=data["name"],
                 when_to_use=data["when_to_use"],
                 action=data["action"],
-                trigger=Trigger(kind=trigger["kind"], pattern=trigger.get("pattern")),
+                trigger=Trigger(
+                    trigger["kind"], trigger.get("pattern"), trigger.get("task_pattern")
+                ),
                 examples=tuple(data.get("examples", ())),
             )
         except (KeyError, TypeError, AttributeError) as error:

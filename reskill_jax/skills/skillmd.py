@@ -75,6 +75,8 @@ def to_markdown(skill: Skill) -> str:
     metadata: dict[str, str] = {"trigger": skill.trigger.kind}
     if skill.trigger.pattern is not None:
         metadata["trigger-pattern"] = skill.trigger.pattern
+    if skill.trigger.task_pattern is not None:
+        metadata["task-pattern"] = skill.trigger.task_pattern
     front = yaml.safe_dump(
         {"name": skill.name, "description": skill.when_to_use, "metadata": metadata},
         sort_keys=False,
@@ -140,6 +142,7 @@ def from_markdown(text: str) -> Skill:
         raise SkillFileError("metadata must be a mapping")
     kind = _string(metadata, "trigger", required=False)
     pattern = _string(metadata, "trigger-pattern", required=False)
+    task_pattern = _string(metadata, "task-pattern", required=False)
     sections: dict[str, list[str]] = {}
     current: list[str] = []
     for line in body:
@@ -162,7 +165,7 @@ def from_markdown(text: str) -> Skill:
             name=name or "",
             when_to_use=description or "",
             action=_unblock(action if action is not None else body),
-            trigger=Trigger(kind or "general", pattern),  # type: ignore[arg-type]
+            trigger=Trigger(kind or "general", pattern, task_pattern),  # type: ignore[arg-type]
             examples=() if do is None or do_not is None else (_unblock(do), _unblock(do_not)),
         )
     except (SkillError, TriggerError) as error:

@@ -130,6 +130,7 @@ class PolicyPlayer:
         self._hidden = jnp.zeros((1, config.width), config.dtype)
         self._encoded = 0
         self._last: str | None = None
+        self._task = ""
         self.tokens: list[int] = []
         self.fired: list[tuple[str, ...]] = []
         self.log_probs: list[float] = []
@@ -161,9 +162,13 @@ class PolicyPlayer:
 
     def _read_skills(self, observation: str) -> None:
         turn, left, fired = len(self.fired), SKILL_SYMBOLS, []
+        if turn == 0:
+            self._task = sy.task_of(observation)
         for skill, line in self._skills:
-            fires = skill.trigger.fires(turn=turn, last_action=self._last, observation=observation)
-            if fires:
+            trigger = skill.trigger
+            if trigger.concerns(self._task) and trigger.fires(
+                turn=turn, last_action=self._last, observation=observation
+            ):
                 fired.append(skill.name)
                 if len(line) <= left:
                     self.tokens += line

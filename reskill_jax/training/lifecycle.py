@@ -124,7 +124,7 @@ def episodes_of(
             continue
         turns = int(evidence.turns[row])
         intro = symbols.text(evidence.intros[row])
-        goal = intro.rsplit("Your task is to: ", 1)[1].rstrip(".")
+        goal = symbols.task_of(intro)
         active = names[int(arm)]
         found[key] = Episode(
             task=str(game),

@@ -16,7 +16,7 @@ from reskill_jax.policy.cache import Cache
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.policy.sampling import sample
 from reskill_jax.policy.transcript import Transcript
-from reskill_jax.skills.bank import Bank, fires, skill_symbols
+from reskill_jax.skills.bank import Bank, concerns, fires, skill_symbols
 
 CHUNK = 16  # tokens encoded at a time: long enough to fill the cores, short enough to waste little
 SKILL_SYMBOLS = 32  # room for skill lines in one turn
@@ -105,10 +105,11 @@ def rollout(
     slots = bank.kind.shape[1]
     with_skills = arms >= 0
     arm = jnp.maximum(arms, 0)
+    concerned = jax.vmap(concerns, in_axes=(None, 0, 0))(bank, arm, jax.vmap(world.task)(games))
 
     def skill_lines(turn, action, observation, active):
         fired = jax.vmap(fires, in_axes=(None, 0, None, 0, 0))(bank, arm, turn, action, observation)
-        fired = fired & (with_skills & active)[:, None]
+        fired = fired & concerned & (with_skills & active)[:, None]
 
         def lines(arm, fired):
             return skill_symbols(bank, arm, fired, capacity=SKILL_SYMBOLS)

@@ -167,11 +167,10 @@ def test_proposals_pass_the_gate_on_noise():
         assert 1 <= len(outcome.bundle.operations) <= 3
         for operation in outcome.bundle.operations:
             skill = operation.skill
-            word = VOCABULARY.read(skill.action).condition
             episodes = [
                 (e.actions, e.observations)
                 for e in state.reservoir.episodes
-                if word is None or word in e.goal.split()
+                if skill.trigger.concerns(e.goal)
             ]
             assert trigger_rate(skill.trigger, episodes) >= 0.5
             assert encodable(skill.action) and skill.content_length <= 500

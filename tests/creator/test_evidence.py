@@ -267,11 +267,13 @@ def test_authoring():
     )
     skill = write_skill(one, VOCABULARY, [])
     assert skill.name == "avoid-go-to-sinkbasin-after-take-mug-for-clean"
-    assert skill.action == "if the task says clean, do not go to sinkbasin."
+    assert skill.action == "do not go to sinkbasin."
+    assert skill.trigger == Trigger("action_pattern", "^take mug\\b", r"\bclean\b")
+    assert VOCABULARY.directive_of(skill) == one.directive
     assert skill.when_to_use == (
         'Right after an action of the form "take mug", if the task says "clean".'
     )
     assert write_name(one, [skill.name]) == skill.name + "-2"
-    assert skill_key(skill) == "action_pattern|^take mug\\b|" + skill.action
+    assert skill_key(skill) == "action_pattern|^take mug\\b|\\bclean\\b|" + skill.action
     phrase = contrast(Directive("open"), Trigger("observation_pattern", "desk \\d+ is"))
     assert write_skill(phrase, VOCABULARY, []).name == "open-when-desk-n-is"

@@ -77,6 +77,31 @@ def test_fires(arm, turn, action, observation, expected):
         np.testing.assert_array_equal(got, expected)
 
 
+def test_concerns_agrees_with_the_text_of_the_task():
+    skills = [
+        OPEN,
+        Skill("a", "when", "open.", Trigger("general", None, r"\bclean\b")),
+        Skill("b", "when", "look.", Trigger("beginning", None, "^put a (hot|cool)")),
+    ]
+    bank = build([skills, [ALWAYS]])
+    tasks = [
+        padded([" put", " a", " clean", " mug", " in", " desk", "."], 9),
+        padded([" put", " a", " hot", " mug", " in", " desk", "."], 9),
+        padded([" find", " two", " mug", "."], 9),
+    ]
+    for task in tasks:
+        text = household.text(task)
+        for function in variants(banks.concerns):
+            got = function(bank, jnp.int32(0), task)
+            chex.assert_type(got, bool)
+            expected = [skill.trigger.concerns(text) for skill in skills] + [True]
+            np.testing.assert_array_equal(got, expected)
+            np.testing.assert_array_equal(function(bank, jnp.int32(1), task), True)
+    batched = jax.vmap(banks.concerns, in_axes=(None, None, 0))(bank, 0, np.stack(tasks))
+    np.testing.assert_array_equal(batched[:, 1], [True, False, False])
+    np.testing.assert_array_equal(batched[:, 2], [False, True, False])
+
+
 def test_fires_agrees_with_the_text_triggers_over_a_batch():
     rng = np.random.default_rng(0)
     n = 200

@@ -71,7 +71,11 @@ def skill_of(when, action, examples, trigger):
 
 
 TRIGGERS = st.sampled_from(
-    [Trigger("general"), Trigger("beginning"), Trigger("action_pattern", r"^a: '\d' \"#|---$")]
+    [
+        Trigger("general"),
+        Trigger("beginning", task_pattern=r"\bclean\b"),
+        Trigger("action_pattern", r"^a: '\d' \"#|---$"),
+    ]
 )
 
 

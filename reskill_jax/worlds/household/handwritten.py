@@ -3,17 +3,19 @@
 from reskill_jax.skills.skill import Skill, Trigger, TriggerKind
 
 
-def _skill(name: str, action: str, kind: TriggerKind, pattern: str | None) -> Skill:
-    return Skill(name, "Written by hand.", action, Trigger(kind, pattern))
+def _skill(
+    name: str, action: str, kind: TriggerKind, pattern: str, task: str | None = None
+) -> Skill:
+    return Skill(name, "Written by hand.", action, Trigger(kind, pattern, task))
 
 
 # What a person who knows the player's habits would tell it, and what would only harm it.
 GOOD = (
     _skill("open-closed", "open.", "observation_pattern", "is closed"),
-    _skill("clean-it", "if the task says clean, go to sinkbasin.", "action_pattern", "^take"),
-    _skill("cool-it", "if the task says cool, go to fridge.", "action_pattern", "^take"),
-    _skill("heat-it", "if the task says heat, go to microwave.", "action_pattern", "^take"),
-    _skill("hot-it", "if the task says hot, go to microwave.", "action_pattern", "^take"),
+    _skill("clean-it", "go to sinkbasin.", "action_pattern", "^take", r"\bclean\b"),
+    _skill("cool-it", "go to fridge.", "action_pattern", "^take", r"\bcool\b"),
+    _skill("heat-it", "go to microwave.", "action_pattern", "^take", r"\bheat\b"),
+    _skill("hot-it", "go to microwave.", "action_pattern", "^take", r"\bhot\b"),
     _skill("leave-it", "do not take.", "action_pattern", "^move"),
 )
 BAD = (

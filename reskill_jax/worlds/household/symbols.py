@@ -80,6 +80,7 @@ _TASK_WORDS = (
     " under",
     " the",
 )
+_TASK = "Your task is to: "
 _WELCOME = ("-= Welcome to TextWorld, ALFRED! =-\n", "\n\nYour task is to:")
 _ROOM = "\nYou are in the middle of a room. Looking quickly around you, you see"
 _OPENERS = (
@@ -165,6 +166,11 @@ FIRST_NUMBER = SYMBOL_ID[" 1"]  # symbol of number n is FIRST_NUMBER + n - 1
 def symbol(text: str) -> int:
     """Returns the id of the symbol with exactly this text; raises KeyError if there is none."""
     return SYMBOL_ID[text]
+
+
+def task_of(intro: str) -> str:
+    """The task in the text of an introduction; empty if it has none."""
+    return intro.rpartition(_TASK)[2].rstrip(".") if _TASK in intro else ""
 
 
 def text(symbols: Iterable[int], extra: Sequence[str] = ()) -> str:

@@ -49,6 +49,10 @@ class HouseholdWorld:
         intro, length = engine.intro(game, max_symbols=self.intro_symbols)
         return game.start, intro, length
 
+    def task(self, game: Game) -> chex.Array:
+        """[TASK_LENGTH] int32: symbols of the task, PAD behind."""
+        return game.task
+
     def possible(self, game: Game, state: State) -> chex.Array:
         """[len(verbs)] bool: verbs that some admissible command begins with."""
         return commands.admissible(game, state).verbs
