@@ -89,9 +89,19 @@ class TrainConfig:
     """Least share of an arm under test."""
     discount: Literal["adaptive", "none", "last_step"] = "adaptive"
     """What posteriors forget: as the estimated horizon says, nothing, or all but the last step."""
-    min_trial_steps: int = 5
+    trial_rule: Literal["sequential", "means"] = "sequential"
+    """How a trial is decided: by a sequential test of the differences within groups, or by the
+    posterior means after the fewest steps, as in the paper (docs/decision_rule.md)."""
+    trial_gain: float = 0.08
+    """Smallest rise of the success rate that the sequential test should hardly ever miss."""
+    trial_false_accept: float = 0.1
+    """Bound on the chance that it accepts a version that makes no difference."""
+    trial_false_reject: float = 0.05
+    """Bound on the chance that it rejects one better by trial_gain."""
+    min_trial_steps: int = 2
     min_trial_episodes: int = 50
     max_trial_steps: int = 16
+    """Steps after which a trial is decided by what speaks for either side."""
     auto_accept: bool = False
     """Adopt every proposal without a trial (an ablation)."""
     assertions: bool = True
@@ -102,8 +112,9 @@ class TrainConfig:
     """Steps between the end of a trial and the next proposal."""
     retire_after: int = 12
     """Steps a skill serves before a version without it is put to the test."""
-    retire_margin: float = 0.01
-    """A retirement is accepted if the success rate without the skill is not lower by more."""
+    retire_margin: float = 0.04
+    """A retirement is accepted if the success rate without the skill is not lower by more. The
+    sequential test keeps the skill only when it is shown to add twice that, rather than nothing."""
 
     eval_every: int = 10
     """Steps between evaluations; 0 = only at the start and the end."""
@@ -137,6 +148,9 @@ class TrainConfig:
                 f"groups * group_size = {self.groups * self.group_size} rollouts cannot be split "
                 f"into {self.minibatches} equal minibatches"
             )
+        for field in ("trial_gain", "trial_false_accept", "trial_false_reject"):
+            if not 0 < getattr(self, field) < 0.5:
+                raise ValueError(f"{field} must lie in (0, 0.5), got {getattr(self, field)}")
         if not 0 < self.floor <= 0.5:
             raise ValueError(f"floor must lie in (0, 0.5], got {self.floor}")
         if self.reservoir > RESERVOIR_CAPACITY:
@@ -190,6 +204,8 @@ def paper() -> TrainConfig:
         final_learning_rate=TrainConfig().learning_rate,  # constant
         kl_weight=0.01,
         whiten=True,
+        trial_rule="means",
+        min_trial_steps=5,
         max_trial_steps=6,
         retire_after=10**6,
     )

@@ -13,10 +13,12 @@ import jax.numpy as jnp
 
 from reskill_jax.core.advantages import group_relative_advantages, whiten
 from reskill_jax.core.arms import arm_outcomes, assign_arms, assignment_probabilities
+from reskill_jax.core.contrast import Contrast, within_group_contrast
 from reskill_jax.core.horizon import estimate_horizon
 from reskill_jax.core.posterior import BetaPosterior, init_posterior
 from reskill_jax.core.trial import (
     Trial,
+    decide_sequentially,
     decide_trial,
     finish_trial,
     idle_trial,
@@ -68,8 +70,15 @@ class Evidence(NamedTuple):
     fired: chex.Array  # [N, T, S] bool
 
 
-def decide(state: TrainState, successes, trials, *, config: TrainConfig):
+def decide(
+    state: TrainState, successes, trials, *, config: TrainConfig, contrast: Contrast | None = None
+):
     """Counts of a step -> posterior, decision, bank and horizon.
+
+    Args:
+      state: the state.
+      successes: [A] int. trials: [A] int. config: static.
+      contrast: differences within the step's groups; the sequential rule decides by them.
 
     Returns:
       The state; the trial as it stood when decided; the decision; the horizon used.
@@ -79,10 +88,18 @@ def decide(state: TrainState, successes, trials, *, config: TrainConfig):
         state = state._replace(trial=state.trial._replace(posterior=init_posterior(config.arms)))
     elif config.discount == "adaptive":
         horizon = estimate_horizon(state.history.log_likelihood, state.history.completed)
-    trial = observe_trial(state.trial, successes, trials, horizon=horizon)
-    decision = decide_trial(
-        trial, min_steps=config.min_trial_steps, min_episodes=config.min_trial_episodes
-    )
+    trial = observe_trial(state.trial, successes, trials, horizon=horizon, contrast=contrast)
+    least = {"min_steps": config.min_trial_steps, "min_episodes": config.min_trial_episodes}
+    if config.trial_rule == "means":
+        decision = decide_trial(trial, **least)
+    else:
+        decision = decide_sequentially(
+            trial,
+            gain=config.trial_gain,
+            false_accept=config.trial_false_accept,
+            false_reject=config.trial_false_reject,
+            **least,
+        )
 
     def finished(trial: Trial):
         idle = idle_trial(config.arms, max_steps=config.max_trial_steps)
@@ -168,10 +185,12 @@ def train_step(
     )
 
     # Versions of the skills.
-    successes, trials = arm_outcomes(
-        arms, success, valid.reshape(success.shape), num_arms=config.arms, axis_name=axis_name
+    counted = (arms, success, valid.reshape(success.shape))
+    successes, trials = arm_outcomes(*counted, num_arms=config.arms, axis_name=axis_name)
+    contrast = within_group_contrast(*counted, num_arms=config.arms, axis_name=axis_name)
+    state, trial, decision, horizon = decide(
+        state, successes, trials, config=config, contrast=contrast
     )
-    state, trial, decision, horizon = decide(state, successes, trials, config=config)
     state = state._replace(step=state.step + 1)
 
     def mean(x):

@@ -35,6 +35,10 @@ def test_presets_are_valid_and_named():
         ("policy_from", -1, "policy_from must not be negative"),
         ("policy_until", -1, "policy_until must not be negative"),
         ("skills_until", -2, "skills_until must not be negative, got -2"),
+        ("trial_gain", 0.0, r"trial_gain must lie in \(0, 0.5\), got 0.0"),
+        ("trial_false_accept", 0.5, r"trial_false_accept must lie in \(0, 0.5\)"),
+        ("trial_false_reject", 1.0, r"trial_false_reject must lie in \(0, 0.5\)"),
+        ("trial_rule", "luck", "trial_rule must be one of sequential, means, got 'luck'"),
         ("reservoir", 0, "reservoir must be at least 1"),
         ("reservoir", 201, "it would never propose"),
         ("scheme", "random", "scheme must be one of stratified, independent, got 'random'"),
@@ -53,6 +57,12 @@ def test_a_bad_value_is_named(field, value, says):
 )
 def test_limits_are_valid(field, value):
     assert getattr(dataclasses.replace(TrainConfig(), **{field: value}), field) == value
+
+
+def test_the_paper_keeps_the_rules_of_the_paper():
+    paper = PRESETS["paper"]()
+    assert (paper.trial_rule, paper.min_trial_steps, paper.min_trial_episodes) == ("means", 5, 50)
+    assert (paper.scheme, paper.floor, paper.discount) == ("independent", 0.15, "adaptive")
 
 
 def test_a_config_can_be_static():

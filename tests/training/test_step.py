@@ -131,7 +131,7 @@ def test_counts_are_those_of_the_episodes(lab, run):
 
 def test_trials_decide_as_told_on_the_host(lab, run):
     config = lab.config
-    alpha = beta = played = None
+    alpha = beta = played = evidence = None
     trials = 0
     for step in run:
         metrics = step.metrics
@@ -140,6 +140,7 @@ def test_trials_decide_as_told_on_the_host(lab, run):
             np.testing.assert_array_equal(metrics.assignment, [1, 0])
             np.testing.assert_array_equal(metrics.trial_trials, [0, 0])
             alpha, beta, played, steps = np.ones(2), np.ones(2), np.zeros(2, int), 0
+            evidence = np.zeros(3)
             continue
         if steps == 0:
             np.testing.assert_allclose(metrics.assignment, [0.5, 0.5], atol=1e-5)
@@ -151,9 +152,30 @@ def test_trials_decide_as_told_on_the_host(lab, run):
         np.testing.assert_allclose(metrics.posterior.alpha, alpha, rtol=2e-5)
         np.testing.assert_allclose(metrics.posterior.beta, beta, rtol=2e-5)
         np.testing.assert_array_equal(metrics.trial_trials, played)
-        mean = alpha / (alpha + beta)
+        for group, wins in zip(
+            step.evidence.arms.reshape(config.groups, -1),
+            step.evidence.success.reshape(config.groups, -1),
+            strict=True,
+        ):
+            new, share = group == 1, wins.mean()
+            evidence += np.array(
+                [
+                    (wins[new] - share).sum(),
+                    new.sum() * (~new).mean(),
+                    new.sum() * (~new).mean() * wins.var(ddof=1),
+                ]
+            )
+        score, weight, variance = evidence
+        gain = config.trial_gain
+        odds = gain * (score - gain / 2 * weight) * weight / variance if variance > 0 else 0.0
         enough = steps >= config.min_trial_steps and played.sum() >= config.min_trial_episodes
-        expected = int(mean[1] > mean[0]) if enough or steps == config.max_trial_steps else -1
+        expected = -1
+        if enough and odds >= np.log((1 - config.trial_false_reject) / config.trial_false_accept):
+            expected = 1
+        elif enough and odds <= np.log(config.trial_false_reject / (1 - config.trial_false_accept)):
+            expected = 0
+        elif steps == config.max_trial_steps:
+            expected = int(odds > 0)
         assert metrics.decision == expected
         assert step.trial_open == (expected < 0)
         if expected >= 0:
