@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from reskill_jax.report import ReportError, read_run, write_comparison
+from reskill_jax.report.bank import Entry, describe
 from reskill_jax.report.conditions import group_runs, success_curve
 from reskill_jax.report.overlay import estimate_text, gain_text
 
@@ -152,3 +153,13 @@ def test_texts_of_estimates():
     assert estimate_text(Estimate(0.5, None, None)) == "50\u00a0%" and estimate_text(None) == "–"
     assert gain_text(Estimate(0.061, -0.02, 0.14)) == "+6 (−2 to +14)"
     assert gain_text(Estimate(0.001, None, None)) == "±0"
+
+
+def test_skills_are_told_apart_by_what_they_say_and_when():
+    def entry(name, task):
+        trigger = {"kind": "action_pattern", "pattern": "^take", "task_pattern": task}
+        return Entry(name, {"name": name, "action": "open.", "trigger": trigger}, 3)
+
+    assert describe(entry("a", "hot")) == "a: after an action like ^take, if the task says hot"
+    assert describe(entry("a", None)) == "a: after an action like ^take"
+    assert entry("a", "hot").key == entry("b", "hot").key != entry("a", None).key
