@@ -49,7 +49,7 @@ def test_runs_in_a_fresh_kernel(path, tmp_path):
     notebook = executor().execute(read(path), folder=tmp_path, environment=environment)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    assert plots(cells) == plots(code_cells(path)) > 0
+    assert plots(cells) >= 3
 
 
 def test_stored_outputs_are_those_of_one_run(path):
@@ -59,6 +59,7 @@ def test_stored_outputs_are_those_of_one_run(path):
     assert all(output.output_type != "error" for cell in cells for output in cell.outputs)
     streams = [o for cell in cells for o in cell.outputs if o.output_type == "stream"]
     assert all(stream.name == "stdout" for stream in streams)
+    assert plots(cells) >= 3
     assert path.stat().st_size < LARGEST
 
 
