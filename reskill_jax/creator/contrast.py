@@ -254,7 +254,7 @@ def value_of(
 
 
 def candidates(
-    table: Table, *, support: int = 5, rate: float = 0.5, complexity: float = 0.75
+    table: Table, *, support: int = 5, rate: float = 0.5, complexity: float = 1.25
 ) -> list[Contrast]:
     """All contrasts with enough support whose cue occurs often enough, most valuable first.
 

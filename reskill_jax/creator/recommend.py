@@ -31,6 +31,7 @@ class CreatorSettings:
     refine_gain: float = 1.25  # factor of value and score over the skill that is modified
     rejected_discount: float = 0.4  # on the value, per rejection of the same skill
     related_discount: float = 0.4  # per rejection of the same behaviour at another cue
+    negative_discount: float = 0.5  # on prohibitions, which do not say what to do instead
     new_score: float = 1.3  # factor of the score that counts as new evidence
     new_episodes: int = 2000  # episodes that count as new evidence
     cooldown: int = 2  # steps after a refusal; doubles with every further one
@@ -57,12 +58,17 @@ class Draft:
         return tuple(directive.deed for directive in self.directives)
 
 
-def _deed_rejections(history: Sequence[Record], deed: tuple[str, str | None, bool]) -> int:
-    return sum(r.outcome == "rejected" and deed in r.deeds for r in history)
+def _deed_rejections(history: Sequence[Record], deed: tuple[str, str | None, bool]) -> float:
+    return sum(_blame(r) for r in history if r.outcome == "rejected" and deed in r.deeds)
 
 
-def _key_rejections(history: Sequence[Record], key: str) -> int:
-    return sum(r.outcome == "rejected" and key in r.keys for r in history)
+def _key_rejections(history: Sequence[Record], key: str) -> float:
+    return sum(_blame(r) for r in history if r.outcome == "rejected" and key in r.keys)
+
+
+def _blame(record: Record) -> float:
+    """The share of one operation in the rejection of a bundle."""
+    return 1.0 / max(len(record.keys), 1)
 
 
 def repeats_rejection(
@@ -109,6 +115,7 @@ def recommend(
         fault = faults.get(deed, 0.0) if contrast.fault is None else contrast.fault
         value = contrast.value * (0.5 + fault)
         value *= settings.related_discount ** _deed_rejections(state.history, deed)
+        value *= settings.negative_discount if contrast.directive.negative else 1.0
         weighed.append((value, contrast))
     weighed.sort(key=lambda pair: -pair[0])
     drafts: list[Draft] = []
