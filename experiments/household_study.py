@@ -7,6 +7,8 @@
     python experiments/household_study.py --study map --policies a.safetensors b.safetensors
     python experiments/household_study.py --study main --report # tables and figures alone
 
+On a GPU add `--workers 0`: runs follow each other in one process, which has the device to itself.
+
 Every run is one JSON file in experiments/results/household_study/<study>/; those that exist are not
 made again, so a study can be interrupted and goes on where it was. Runs of one seed play the same
 games in all conditions, and every run is evaluated on the same games. Runs are worked off seed by
@@ -22,6 +24,7 @@ import os
 import platform
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -427,7 +430,8 @@ def _work(core: int | None, waiting, done, folder: Path, results: Path) -> None:
     """A worker process: takes jobs until there are none."""
     if core is not None:
         os.sched_setaffinity(0, {core})  # before XLA starts its threads
-    while (job := waiting.get()) is not None:
+    parent = os.getppid()
+    while (job := waiting.get()) is not None and os.getppid() == parent:
         done.put((job, *_attempt(job, folder, results)))
 
 
@@ -483,12 +487,17 @@ def _finished(jobs: Sequence[Job], workers: int, folder: Path, results: Path) ->
         arguments = (cores[number % len(cores)], waiting, done, folder, results)
         processes.append(context.Process(target=_work, args=arguments, daemon=True))
         waiting.put(None)
-    for process in processes:
-        process.start()
-    for _ in jobs:
-        yield _next(done, processes)
-    for process in processes:
-        process.join()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("household_study: ended"))
+    try:
+        for process in processes:
+            process.start()
+        for _ in jobs:
+            yield _next(done, processes)
+        for process in processes:
+            process.join()
+    finally:  # Ctrl-C or an end from outside: what is left of the runs is begun again
+        for process in processes:
+            process.terminate()
 
 
 def _next(done, processes):
