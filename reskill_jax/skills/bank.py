@@ -3,6 +3,7 @@
 Shapes: A arms, S slots, W symbols of a skill's line, Q automaton states, V symbols of the language.
 """
 
+import zlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ class Bank(NamedTuple):
     accept: chex.Array  # [A, S, Q] bool
     task_table: chex.Array  # [A, S, Q, V] uint8 automaton of the tasks the skill concerns
     task_accept: chex.Array  # [A, S, Q] bool
+    identity: chex.Array  # [A, S] uint32, the same for skills that say the same at the same moments
 
 
 def build_bank(
@@ -70,6 +72,7 @@ def build_bank(
     accept = np.zeros((*shape, states), bool)
     task_table = np.zeros_like(table)
     task_accept = np.ones_like(accept)  # any task
+    identity = np.zeros(shape, np.uint32)
     opening = [] if header is None else [language.index(header)]
     for a, skills in enumerate(arms):
         if len(skills) > slots:
@@ -86,6 +89,7 @@ def build_bank(
                 )
             symbols[a, s, : len(line)] = line
             kind[a, s] = _KINDS[skill.trigger.kind]
+            identity[a, s] = zlib.crc32(repr((skill.trigger, line)).encode())
             for pattern, tables, accepts in (
                 (skill.trigger.pattern, table, accept),
                 (skill.trigger.task_pattern, task_table, task_accept),
@@ -99,7 +103,7 @@ def build_bank(
                     tables[a, s, :count] = dfa.table
                     accepts[a, s] = False
                     accepts[a, s, :count] = dfa.accept
-    return Bank(symbols, kind, table, accept, task_table, task_accept)
+    return Bank(symbols, kind, table, accept, task_table, task_accept, identity)
 
 
 def concerns(bank: Bank, arm: chex.Array, task: chex.Array) -> chex.Array:
@@ -123,6 +127,26 @@ def concerns(bank: Bank, arm: chex.Array, task: chex.Array) -> chex.Array:
 
     state, _ = jax.lax.scan(step, jnp.zeros_like(slot), jnp.asarray(task))
     return accept[slot, state]
+
+
+def differs(bank: Bank, task: chex.Array) -> chex.Array:
+    """Which arms can play a task otherwise than arm 0: other skills of theirs concern it.
+
+    Rollouts of a task that two versions treat alike say nothing about which is better.
+
+    Args:
+      bank: all arms.
+      task: [Lt] int32 symbols of the task, PAD behind.
+
+    Returns:
+      [A] bool; False for arm 0. The order of the slots does not matter.
+    """
+    identity = jnp.asarray(bank.identity)
+    arms = jnp.arange(identity.shape[0])
+    concerned = jax.vmap(concerns, in_axes=(None, 0, None))(bank, arms, task)
+    # A sum modulo 2^32 of checksums, which tells sets of skills apart.
+    total = jnp.sum(jnp.where(concerned, identity, 0), axis=1, dtype=jnp.uint32)
+    return total != total[0]
 
 
 def fires(

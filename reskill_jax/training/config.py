@@ -37,9 +37,9 @@ class TrainConfig:
 
     rooms: RoomSpec = RoomSpec()
     """Sizes of the rooms."""
-    horizon: int = 18
+    horizon: int = 20
     """Turns an episode may take."""
-    capacity: int = 416
+    capacity: int = 448
     """Tokens of context; an episode that has no room for another command ends."""
     train_games: int = 2048
     """Number of different games in the training stream."""
@@ -93,7 +93,8 @@ class TrainConfig:
     """How a trial is decided: by a sequential test of the differences within groups, or by the
     posterior means after the fewest steps, as in the paper (docs/decision_rule.md)."""
     trial_gain: float = 0.08
-    """Smallest rise of the success rate that the sequential test should hardly ever miss."""
+    """Smallest rise of the success rate (in the tasks where the versions differ) that the
+    sequential test should hardly ever miss."""
     trial_false_accept: float = 0.1
     """Bound on the chance that it accepts a version that makes no difference."""
     trial_false_reject: float = 0.05
@@ -110,7 +111,7 @@ class TrainConfig:
     """Episodes of evidence needed before the creator proposes; it keeps 200 at most."""
     cooldown: int = 1
     """Steps between the end of a trial and the next proposal."""
-    retire_after: int = 12
+    retire_after: int = 20
     """Steps a skill serves before a version without it is put to the test."""
     retire_margin: float = 0.04
     """A retirement is accepted if the success rate without the skill is not lower by more. The

@@ -40,6 +40,9 @@ from reskill_jax.worlds.household.world import HouseholdWorld
 MAY_DIFFER = ("name", "root", "steps", "eval_every", "checkpoint_every", "keep")
 
 
+_IN_OWN_WORDS = ("arm_successes", "posterior", "horizon", "contrast")  # see metrics_line
+
+
 class TrainingError(ValueError):
     """A run that cannot go on; the message says why and what to do."""
 
@@ -277,8 +280,7 @@ def _live(
     config = parts.config
     decision = int(metrics.decision)
     if decision >= 0:
-        mean = metrics.posterior.alpha / (metrics.posterior.alpha + metrics.posterior.beta)
-        reason = f"posterior mean {mean[1]:.3f} of the candidate against {mean[0]:.3f}"
+        reason = _reason(metrics, config)
         life, lines = settle(life, decision, step=step, config=config, reason=reason)
         for line in lines:
             folder.write_lifecycle(line | _evidence_of(metrics))
@@ -301,6 +303,19 @@ def _live(
         folder.export_skills(life.skills)
         return adopt(state, life, config), life
     return put_on_trial(state, life, config), life
+
+
+def _reason(metrics: StepMetrics, config: TrainConfig) -> str:
+    """What decided a trial, in words."""
+    if config.trial_rule == "means":
+        mean = metrics.posterior.alpha / (metrics.posterior.alpha + metrics.posterior.beta)
+        return f"posterior mean {mean[1]:.3f} of the candidate against {mean[0]:.3f}"
+    contrast = metrics.contrast
+    error = np.sqrt(contrast.variance[1]) / np.maximum(contrast.weight[1], 1e-9)
+    return (
+        f"success {contrast.difference[1]:+.3f} (standard error {error:.3f}) within groups, in the "
+        "tasks where the versions differ"
+    )
 
 
 def _evaluate(
@@ -357,7 +372,7 @@ def metrics_line(metrics: StepMetrics, step: int, trial: int | None) -> dict[str
     plain = {
         name: value.tolist() if isinstance(value, np.ndarray) else value
         for name, value in metrics._asdict().items()
-        if name not in ("arm_successes", "posterior", "horizon", "trial_successes", "trial_trials")
+        if name not in (*_IN_OWN_WORDS, "trial_successes", "trial_trials")
     }
     tried = np.maximum(metrics.arm_trials, 1)
     return {
@@ -372,6 +387,7 @@ def metrics_line(metrics: StepMetrics, step: int, trial: int | None) -> dict[str
             "alpha": metrics.posterior.alpha.tolist(),
             "beta": metrics.posterior.beta.tolist(),
         },
+        "difference": metrics.contrast.difference.tolist(),
     }
 
 

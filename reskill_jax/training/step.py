@@ -25,7 +25,7 @@ from reskill_jax.core.trial import (
     observe_trial,
 )
 from reskill_jax.policy.decoder import DecoderConfig
-from reskill_jax.skills.bank import swap
+from reskill_jax.skills.bank import differs, swap
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.rollout import Rollout, rollout
 from reskill_jax.training.state import TrainState, games_key
@@ -40,6 +40,7 @@ class StepMetrics(NamedTuple):
     arm_trials: chex.Array  # [A] int32
     assignment: chex.Array  # [A] float, probabilities the arms were drawn with
     posterior: BetaPosterior  # [A], after this step's counts, before a decision resets it
+    contrast: Contrast  # [A], of the trial so far
     trial_successes: chex.Array  # [A] int32, over the trial so far; 0 when there is none
     trial_trials: chex.Array  # [A] int32
     decision: chex.Array  # int32: -1 none, 0 rejected, a > 0 arm a accepted
@@ -155,6 +156,7 @@ def train_step(
 
     # Rollouts.
     made = jax.vmap(lambda g: world.make(jax.random.fold_in(state.games, g), "train"))(games)
+    differ = jax.vmap(differs, in_axes=(None, 0))(state.bank, jax.vmap(world.task)(made))
     made = jax.tree.map(lambda x: jnp.repeat(x, group_size, axis=0), made)
     first_row = device * local_groups * group_size
     rows = first_row + jnp.arange(local_groups * group_size)
@@ -185,9 +187,15 @@ def train_step(
     )
 
     # Versions of the skills.
-    counted = (arms, success, valid.reshape(success.shape))
-    successes, trials = arm_outcomes(*counted, num_arms=config.arms, axis_name=axis_name)
-    contrast = within_group_contrast(*counted, num_arms=config.arms, axis_name=axis_name)
+    counts = valid.reshape(success.shape)
+    successes, trials = arm_outcomes(
+        arms, success, counts, num_arms=config.arms, axis_name=axis_name
+    )
+    # Where two versions read the same, their difference would be noise.
+    compared = counts & ((arms == 0) | jnp.take_along_axis(differ, arms, axis=1))
+    contrast = within_group_contrast(
+        arms, success, compared, num_arms=config.arms, axis_name=axis_name
+    )
     state, trial, decision, horizon = decide(
         state, successes, trials, config=config, contrast=contrast
     )
@@ -207,6 +215,7 @@ def train_step(
         arm_trials=trials,
         assignment=assignment,
         posterior=trial.posterior,
+        contrast=trial.contrast,
         trial_successes=jnp.sum(trial.successes, axis=0),
         trial_trials=jnp.sum(trial.trials, axis=0),
         decision=decision,

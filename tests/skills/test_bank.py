@@ -102,6 +102,24 @@ def test_concerns_agrees_with_the_text_of_the_task():
     np.testing.assert_array_equal(batched[:, 2], [False, True, False])
 
 
+def test_differs_where_other_skills_concern_the_task():
+    clean = Skill("c", "when", "go to sinkbasin.", Trigger("general", None, r"\bclean\b"))
+    renamed = Skill("d", "other", "go to sinkbasin.", Trigger("general", None, r"\bclean\b"))
+    other = Skill("c", "when", "go to fridge.", Trigger("general", None, r"\bclean\b"))
+    bank = build([[OPEN, clean], [renamed, OPEN], [OPEN, other], [OPEN], [clean], [ALWAYS]])
+    cleaning = padded([" put", " a", " clean", " mug", " in", " desk", "."], 9)
+    finding = padded([" find", " two", " mug", "."], 9)
+    for function in variants(banks.differs):
+        got = function(bank, cleaning)
+        chex.assert_type(got, bool)
+        np.testing.assert_array_equal(got, [False, False, True, True, True, True])
+        np.testing.assert_array_equal(
+            function(bank, finding), [False, False, False, False, True, True]
+        )
+    batched = jax.vmap(banks.differs, in_axes=(None, 0))(bank, np.stack([cleaning, finding]))
+    chex.assert_shape(batched, (2, 6))
+
+
 def test_fires_agrees_with_the_text_triggers_over_a_batch():
     rng = np.random.default_rng(0)
     n = 200
