@@ -101,11 +101,13 @@ class Versions:
         self._every, self._games, self._version_games = every, games, version_games
         self._before: tuple[Skill, ...] | None = None  # unknown
         self._measured = -1  # number of the last proposal
+        self._played: dict[tuple, np.ndarray] = {}  # in this step: one bank is compared often
 
     def __call__(self, step: int, state: TrainState, life: Life, parts: Parts) -> None:
         """As `loop.train` calls it."""
         first = self._measured < 0 and step == 0
         self._log.begin(step)
+        self._played.clear()
         history = life.creator.history
         latest = history[-1] if history else None
         if latest is not None and latest.id > self._measured:
@@ -132,12 +134,17 @@ class Versions:
 
     def _compare(self, step, state, parts, one, other, games: int, told: dict[str, Any]) -> None:
         blocks = range(_FIRST_SEED, _FIRST_SEED + -(-games // parts.config.eval_tasks))
-        first, second = (
-            np.concatenate(
-                [_won(state.params, skills, parts, split="seen", seed=b) for b in blocks]
-            )
-            for skills in (one, other)
-        )
+
+        def outcomes(skills: Sequence[Skill]) -> np.ndarray:
+            won = []
+            for block in blocks:
+                key = (step, tuple(skills), block)
+                if key not in self._played:
+                    self._played[key] = _won(state.params, skills, parts, split="seen", seed=block)
+                won.append(self._played[key])
+            return np.concatenate(won)
+
+        first, second = outcomes(one), outcomes(other)
         self._log.write(
             {"step": step}
             | told
