@@ -114,7 +114,9 @@ def run(tmp_path_factory):
         return status, list(trained)
 
     call.root, call.results = root, root / "results" / "quick"
-    return call
+    jax.config.update("jax_disable_most_optimizations", True)  # little to compute, much to compile
+    yield call
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
