@@ -183,6 +183,8 @@ def decide_sequentially(
 ) -> chex.Array:
     """Which arm goes on, by Wald's sequential test of the differences within groups.
 
+    A candidate that was never tried beside arm 0 in a group cannot win.
+
     A new version (margin 0): "it raises the success rate by `gain`" against "it makes no
     difference". With the contrast's score U, weight W and variance V, the logarithm of the odds is
     L = gain (U - gain W / 2) W / V. Accepted once L >= log((1 - false_reject) C / false_accept),
@@ -224,13 +226,14 @@ def decide_sequentially(
     favour = jnp.where(retirement, -odds, odds)
     accept_at = jnp.where(retirement, -lower, upper)
     reject_at = jnp.where(retirement, -upper, lower)
-    best = jnp.argmax(jnp.where(candidate, favour, -jnp.inf)).astype(jnp.int32)
+    favour = jnp.where(candidate, favour, -jnp.inf)
+    best = jnp.argmax(favour).astype(jnp.int32)
     top = favour[best]
     accepted = enough & (top >= accept_at)
     rejected = enough & (top <= reject_at)
     # At the end a tie goes to the simpler bank.
     at_last = jnp.where(retirement, top >= 0, top > 0)
-    accepted = jnp.any(candidate) & jnp.where(full & ~rejected, accepted | at_last, accepted)
+    accepted = jnp.where(full & ~rejected, at_last, accepted) & jnp.any(candidate)
     due = trial.active & (full | accepted | rejected)
     return jnp.where(due, jnp.where(accepted, best, 0), UNDECIDED).astype(jnp.int32)
 
