@@ -130,7 +130,6 @@ def test_games_one_by_one(lab, versions):
         horizon=lab.config.horizon,
         capacity=lab.config.capacity,
         games=lab.config.eval_tasks,
-        seed=4,
     )
     bank = make_bank(lab.config, [one, other])
     first, second = (play_games(lab.params(), bank, arm=arm, **options) for arm in (0, 1))
@@ -139,6 +138,6 @@ def test_games_one_by_one(lab, versions):
     again = play_games(lab.params(), swapped, arm=1, **options)
     np.testing.assert_array_equal(first.won, again.won)
     np.testing.assert_array_equal(first.turns, again.turns)
-    assert first.won.shape == (16,) and (first.won != second.won).any()
+    assert first.won.shape == (16,) and (first.turns != second.turns).any()
     with pytest.raises(ValueError, match="there is no arm 2"):
         play_games(lab.params(), bank, arm=2, **options)
