@@ -19,11 +19,11 @@ class CreatorSettings:
 
     min_episodes: int = 100  # in the reservoir before the first proposal
     groups: int = 100  # task groups contrasted at a time, mixed outcomes first
-    support: int = 5  # episodes with, and without, a behaviour
+    support: int = 8  # episodes with, and without, a behaviour
     trigger_rate: float = 0.5  # share of episodes in which a trigger must fire
     attempts: int = 3  # candidates put to the verification
     min_score: float = 1.0  # standard score of the leading operation
-    exploration: float = 0.25  # chance of a candidate drawn blindly
+    exploration: float = 0.1  # chance of a candidate drawn blindly
     max_operations: int = MAX_OPERATIONS
     second_score: float = 4.0  # standard score of further operations
     second_share: float = 0.6  # their value relative to the first

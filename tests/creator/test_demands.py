@@ -12,7 +12,7 @@ USUAL = ("go to", "look")
 
 
 def episode(number, goal, success, actions, possible=None):
-    observations = ("intro",) + ("Nothing happens.",) * len(actions)
+    observations = ("a desk 1, a fridge 1",) + ("Nothing happens.",) * len(actions)
     possible = possible or (USUAL,) * len(actions)
     return Episode(f"{number}", goal, "f", 0, success, 0, actions, observations, possible)
 
@@ -64,8 +64,8 @@ def test_the_way_is_what_made_the_verb_possible():
     assert VOCABULARY.say(way.directive) == "if the task says cool, go to fridge."
     assert way.trigger == Trigger("action_pattern", r"^take\b")
     assert way.rate == 1.0 and way.fault == 1.0
-    # three tries of three: (3 + 1) / (3 + 2), every failure reaches its moment
-    assert way.value == pytest.approx(0.5 * demand.weight * 0.8)
+    # three tries of three, usually 3 of 20: (3 + 4 * 3 / 20) / (3 + 4); every failure gets there
+    assert way.value == pytest.approx(0.8 * demand.weight * 3.6 / 7)
     assert second.value < way.value
 
 
@@ -90,3 +90,28 @@ def test_nothing_is_known_of_ways_where_the_world_does_not_tell_what_is_possible
         for e in EPISODES
     ]
     assert find_ways(demand, silent, VOCABULARY) == []
+
+
+def searched(number, opens):
+    """The mug is in the drawer: only opening shows it."""
+    actions = ("go to drawer 1", "open drawer 1" if opens else "go to desk 1", "look", "look")
+    goal = "put a mug in desk"
+    intro = f"You see a drawer {number}, and a desk 1. Your task is to: {goal}."
+    seen = "In it, you see a mug 1." if opens else "On the desk 1, you see nothing."
+    observations = (intro, "The drawer 1 is closed.", seen, "Nothing.", "Nothing.")
+    return Episode(f"{number}", goal, "f", 0, opens, 0, actions, observations)
+
+
+def test_what_the_task_names_must_come_to_sight():
+    episodes = [searched(i, True) for i in range(4)] + [searched(10 + i, False) for i in range(8)]
+    (demand,) = [d for d in find_demands(episodes, VOCABULARY) if d.verb is None]
+    assert (demand.word, demand.missing, demand.weight) == (None, 1.0, 8 / 12)
+    way = find_ways(demand, episodes, VOCABULARY)[0]
+    assert VOCABULARY.say(way.directive) == "open drawer." and way.trigger.pattern == r"^go to\b"
+    # four tries of four, usually 4 of 20 after "go to": (4 + 4 * 4 / 20) / (4 + 4)
+    assert way.value == pytest.approx(0.8 * demand.weight * 4.8 / 8)
+    shown = [
+        Episode(e.task, "put a drawer in desk", "f", 0, e.success, 0, e.actions, e.observations)
+        for e in episodes
+    ]
+    assert not any(d.verb is None for d in find_demands(shown, VOCABULARY))
