@@ -60,6 +60,7 @@ def lab(weights_file):
         horizon=6,
         capacity=76,
         learning_rate=3e-4,
+        trial_rule="means",
         min_trial_steps=2,
         min_trial_episodes=20,
         max_trial_steps=4,

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from reskill_jax.core.arms import arm_outcomes
+from reskill_jax.core.contrast import within_group_contrast
 from reskill_jax.creator.propose import Proposal
 from reskill_jax.policy.sampling import masked_log_probs
 from reskill_jax.skills.skill import Bundle, Operation
@@ -131,7 +133,7 @@ def test_counts_are_those_of_the_episodes(lab, run):
 
 def test_trials_decide_as_told_on_the_host(lab, run):
     config = lab.config
-    alpha = beta = played = evidence = None
+    alpha = beta = played = None
     trials = 0
     for step in run:
         metrics = step.metrics
@@ -140,7 +142,6 @@ def test_trials_decide_as_told_on_the_host(lab, run):
             np.testing.assert_array_equal(metrics.assignment, [1, 0])
             np.testing.assert_array_equal(metrics.trial_trials, [0, 0])
             alpha, beta, played, steps = np.ones(2), np.ones(2), np.zeros(2, int), 0
-            evidence = np.zeros(3)
             continue
         if steps == 0:
             np.testing.assert_allclose(metrics.assignment, [0.5, 0.5], atol=1e-5)
@@ -152,30 +153,9 @@ def test_trials_decide_as_told_on_the_host(lab, run):
         np.testing.assert_allclose(metrics.posterior.alpha, alpha, rtol=2e-5)
         np.testing.assert_allclose(metrics.posterior.beta, beta, rtol=2e-5)
         np.testing.assert_array_equal(metrics.trial_trials, played)
-        for group, wins in zip(
-            step.evidence.arms.reshape(config.groups, -1),
-            step.evidence.success.reshape(config.groups, -1),
-            strict=True,
-        ):
-            new, share = group == 1, wins.mean()
-            evidence += np.array(
-                [
-                    (wins[new] - share).sum(),
-                    new.sum() * (~new).mean(),
-                    new.sum() * (~new).mean() * wins.var(ddof=1),
-                ]
-            )
-        score, weight, variance = evidence
-        gain = config.trial_gain
-        odds = gain * (score - gain / 2 * weight) * weight / variance if variance > 0 else 0.0
+        mean = alpha / (alpha + beta)
         enough = steps >= config.min_trial_steps and played.sum() >= config.min_trial_episodes
-        expected = -1
-        if enough and odds >= np.log((1 - config.trial_false_reject) / config.trial_false_accept):
-            expected = 1
-        elif enough and odds <= np.log(config.trial_false_reject / (1 - config.trial_false_accept)):
-            expected = 0
-        elif steps == config.max_trial_steps:
-            expected = int(odds > 0)
+        expected = int(mean[1] > mean[0]) if enough or steps == config.max_trial_steps else -1
         assert metrics.decision == expected
         assert step.trial_open == (expected < 0)
         if expected >= 0:
@@ -366,6 +346,58 @@ def test_the_seed_is_no_part_of_the_program(lab):
     for key, config in zip(keys, (lab.config, other), strict=True):
         assert jax.random.fold_in(key, 7) == game_key(config.seed, jnp.int32(7))
     assert keys[0] != keys[1]
+
+
+def test_the_sequential_rule_decides_by_differences_within_groups(lab):
+    """Trials of groups of known outcomes, told again on the host."""
+    config = dataclasses.replace(lab.config, trial_rule="sequential", max_trial_steps=6)
+    versions = [lab.skill("open", "open.")], [lab.skill("help", "help.")]
+    bank = make_bank(config, versions)
+    trial = loop.start_trial(2, np.ones(2), max_steps=6)
+
+    @jax.jit
+    def step(state, arms, success):
+        counted = (arms, success, jnp.ones_like(success))
+        return decide(
+            state,
+            *arm_outcomes(*counted, num_arms=2),
+            config=config,
+            contrast=within_group_contrast(*counted, num_arms=2),
+        )
+
+    idle = lab.state(config=config)._replace(bank=jax.tree.map(jnp.asarray, bank))
+    rng = np.random.default_rng(0)
+    lengths = {0: [], 1: []}
+    for benefit in (-0.4, -0.1, 0.0, 0.1, 0.4) * 3:
+        state = idle._replace(
+            trial=jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), trial, idle.trial)
+        )
+        evidence = np.zeros(3)
+        for steps in range(1, 7):
+            arms = rng.integers(0, 2, (16, 8)).astype(np.int32)
+            rate = np.clip(rng.uniform(0.2, 0.8, (16, 1)) + benefit * arms, 0, 1)
+            success = rng.random((16, 8)) < rate
+            state, _, decision, _ = step(state, jnp.asarray(arms), jnp.asarray(success))
+            for new, wins in zip(arms == 1, success, strict=True):
+                weight = new.sum() * (~new).sum() / 8
+                score = (wins[new] - wins.mean()).sum()
+                evidence += [score, weight, weight * wins.var(ddof=1)]
+            score, weight, variance = evidence
+            odds = 0.08 * (score - 0.04 * weight) * weight / variance
+            expected = -1
+            if steps >= 2 and odds >= np.log(0.95 / 0.1):
+                expected = 1
+            elif steps >= 2 and odds <= np.log(0.05 / 0.9):
+                expected = 0
+            elif steps == 6:
+                expected = int(odds > 0)
+            assert decision == expected
+            assert bool(state.trial.active) == (expected < 0)
+            if expected >= 0:
+                lengths[expected].append(steps)
+                chex.assert_trees_all_equal(state.bank, make_bank(config, [versions[expected]]))
+                break
+    assert min(lengths[0]) == min(lengths[1]) == 2 and max(lengths[0] + lengths[1]) > 2
 
 
 def test_the_last_step_alone(lab):
