@@ -87,12 +87,12 @@ class Study:
     minibatches: int = TrainConfig().minibatches
     learning_rate: float = TrainConfig().learning_rate
     final_learning_rate: float = TrainConfig().final_learning_rate
-    eval_every: int = 5
+    eval_every: int = 10
     eval_games: int = 128  # per evaluation and split
     final_games: int = 512  # at the end, the above included
     checkpoint_every: int | None = None  # None: only at the end
     changes: tuple[tuple[str, Any], ...] = ()  # further fields of TrainConfig
-    drift_every: int = 5  # steps between measurements of every skill in the bank
+    drift_every: int = 10  # steps between measurements of every skill in the bank
     drift_games: int = 256  # for each of them
     version_games: int = 512  # for each version that is proposed
 
@@ -118,7 +118,7 @@ class Study:
 
 STUDY = Study()
 MAP = dataclasses.replace(STUDY, steps=30)
-FROZEN = STUDY
+FROZEN = dataclasses.replace(STUDY, eval_every=5)
 QUICK = Study(
     world=WORLDS["tiny"],
     worlds=("tiny",),
@@ -498,6 +498,7 @@ def _finished(jobs: Sequence[Job], workers: int, folder: Path, results: Path) ->
     finally:  # Ctrl-C or an end from outside: what is left of the runs is begun again
         for process in processes:
             process.terminate()
+        waiting.cancel_join_thread()  # else jobs that nobody takes would keep this process alive
 
 
 def _next(done, processes):
