@@ -165,8 +165,9 @@ CONDITIONS: dict[str, Callable[[Study], dict[str, Any]]] = {
     "paper_rules": lambda s: paper_rules(),
     "no_assertions": lambda s: {"assertions": False},
     "uniform": lambda s: {"assignment": "uniform"},
-    "no_discount": lambda s: {"discount": "none"},
-    "last_step": lambda s: {"discount": "last_step"},
+    # The discount decides only where posterior means decide.
+    "no_discount": lambda s: paper_rules() | {"discount": "none"},
+    "last_step": lambda s: paper_rules() | {"discount": "last_step"},
 }
 VERSIONS = ("reskill", "auto_accept", "no_assertions")
 

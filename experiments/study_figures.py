@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from study_statistics import Estimate
@@ -66,7 +65,7 @@ def learning_curves(curves: Mapping[str, Mapping[str, Curve]], path: Path) -> st
 
 
 def forest(differences: Mapping[str, Mapping[str, Estimate]], path: Path) -> str:
-    """Condition -> split -> difference to GRPO: points with t intervals."""
+    """Row -> panel -> difference to GRPO: points with t intervals."""
     splits = list(next(iter(differences.values())))
     figure, axes = _axes(len(splits), height=0.9 + 0.3 * len(differences), width=3.6)
     at = -np.arange(len(differences))
@@ -78,8 +77,8 @@ def forest(differences: Mapping[str, Mapping[str, Estimate]], path: Path) -> str
                 axis.plot([100 * one.low, 100 * one.high], [y, y], color=color, lw=1.6)
             axis.plot(100 * one.mean, y, "o", color=color, ms=5)
         axis.axvline(0, color="#404040", lw=0.9)
-        axis.set_title(f"{split} tasks", loc="left")
-        axis.set_xlabel("success at the end less GRPO's, points")
+        axis.set_title(split, loc="left")
+        axis.set_xlabel("success less GRPO's, points")
         axis.grid(axis="y", visible=False)
     axes[0].set_yticks(at, list(differences))
     return _save(figure, path)
@@ -123,29 +122,4 @@ def frozen(curves: Mapping[str, Mapping[str, Curve]], path: Path) -> str:
         axis.set_xlabel("step")
     axes[0].set_ylabel("success, %")
     axes[0].legend(loc="upper left")
-    return _save(figure, path)
-
-
-def heat_map(cells: Mapping[tuple[str, str, str, str], float], path: Path) -> str:
-    """(policy, rooms, early or late, split) -> difference of ReSkill and GRPO."""
-    policies = list(dict.fromkeys(key[0] for key in cells))
-    worlds = list(dict.fromkeys(key[1] for key in cells))
-    panels = [(w, s) for s in ("seen", "unseen") for w in ("early", "late")]
-    most = 100 * max(0.01, max(abs(value) for value in cells.values()))
-    figure, axes = _axes(len(panels), height=1.3 + 0.42 * len(policies), width=2.4)
-    image: Any = None
-    for axis, (when, split) in zip(axes, panels, strict=True):
-        values = [[100 * cells.get((p, w, when, split), np.nan) for w in worlds] for p in policies]
-        image = axis.imshow(values, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
-        for row, line in enumerate(values):
-            for column, value in enumerate(line):
-                if np.isfinite(value):
-                    dark = abs(value) > 0.6 * most
-                    axis.text(column, row, f"{value:+.0f}", ha="center", va="center", fontsize=8,
-                              color="white" if dark else "black")  # fmt: skip
-        axis.set_xticks(range(len(worlds)), worlds)
-        axis.set_title(f"{split}, {when}", loc="left")
-        axis.grid(visible=False)
-    axes[0].set_yticks(range(len(policies)), policies)
-    figure.colorbar(image, ax=axes, label="ReSkill less GRPO, points", shrink=0.9)
     return _save(figure, path)

@@ -30,8 +30,8 @@ NAMES = {
     "paper_rules": "ReSkill, the paper's rules",
     "no_assertions": "without assertions",
     "uniform": "uniform assignment",
-    "no_discount": "no discount",
-    "last_step": "posterior of the last step",
+    "no_discount": "the paper's rules, no discount",
+    "last_step": "the paper's rules, posterior of the last step",
 }
 _ROOMS = ("tiny", "small", "medium", "large")
 Results = dict[str, dict[int, dict[str, Any]]]  # condition -> seed -> result
@@ -222,6 +222,33 @@ def main_tables(results: Results) -> str:
     return f"{text}\n\n{notes}"
 
 
+def by_task_type(results: Results) -> str:
+    """Where the difference to GRPO comes from: unseen success at the end by kind of task."""
+    base, method = results.get(BASELINE, {}), results.get(METHOD, {})
+    seeds = sorted(set(base) & set(method))
+    if not seeds:
+        return ""
+
+    def rates(result: Mapping[str, Any]) -> dict[str, float]:
+        steps = [line["step"] for line in result["evaluations"]]
+        return {
+            kind: won / played
+            for line in result["evaluations"]
+            if (line["step"], line["split"], line["mode"])
+            == (max(steps), "unseen", mode_of(result))
+            for kind, (won, played) in line["by_task_type"].items()
+        }
+
+    ends = {seed: (rates(base[seed]), rates(method[seed])) for seed in seeds}
+    rows = []
+    for kind in ends[seeds[0]][0]:
+        grpo = {seed: ends[seed][0][kind] for seed in seeds}
+        ours = {seed: ends[seed][1][kind] for seed in seeds}
+        told = [percent(estimate(list(one.values()))) for one in (grpo, ours)]
+        rows.append([kind.replace("_", " "), *told, percent(paired(ours, grpo), signed=True)])
+    return table(["kind of task (unseen, at the end)", "GRPO", "ReSkill", "difference"], rows)
+
+
 def forest(results: Results) -> dict[str, dict[str, Estimate]]:
     """Condition -> split -> paired difference to GRPO at the end."""
     base = results.get(BASELINE, {})
@@ -233,7 +260,7 @@ def forest(results: Results) -> dict[str, dict[str, Estimate]]:
                 over_seeds(base, lambda r, s=split: final(r, s)),
             )
             if condition != BASELINE and difference is not None:
-                found.setdefault(NAMES[condition], {})[split] = difference
+                found.setdefault(NAMES[condition], {})[f"{split} tasks, at the end"] = difference
     return found
 
 
@@ -248,7 +275,7 @@ def _main(results: list[dict[str, Any]], folder: Path) -> tuple[str, list[str]]:
     differences = forest(found)
     if differences:
         names.append(figures.forest(differences, folder / "household_study_differences.svg"))
-    return main_tables(found), names
+    return f"{main_tables(found)}\n\n{by_task_type(found)}", names
 
 
 # --- versions -------------------------------------------------------------------------------------
@@ -406,30 +433,35 @@ def _frozen(results: list[dict[str, Any]], folder: Path) -> tuple[str, list[str]
 
 
 def _map(results: list[dict[str, Any]], folder: Path) -> tuple[str, list[str]]:
-    rows, cells = [], {}
-    for (policy, world), runs in _group(results, "policy", "world").items():
-        found = by_condition(runs)
-        base, method = found.get(BASELINE, {}), found.get(METHOD, {})
-        row = [policy, world]
+    rows: list[list[str]] = []
+    found: dict[str, dict[str, Estimate]] = {}
+    by_cell: dict[str, list[dict[str, Any]]] = {}
+    for one in results:
+        by_cell.setdefault(one["variant"]["cell"], []).append(one)
+    for cell in sorted(by_cell, key=lambda name: (name != "default", name)):
+        runs = by_condition(by_cell[cell])
+        base, method = runs.get(BASELINE, {}), runs.get(METHOD, {})
         start = [curve(one, "unseen")[1][0] for one in base.values()]
-        row.append(f"{100 * np.mean(start):.0f}" if start else "–")
-        for when, measure in (("early", early), ("late", final)):
+        end = [final(one, "unseen") for one in base.values()]
+        row = [cell.replace("-", " ", 1)]
+        row += [f"{100 * np.mean(values):.0f}" if values else "–" for values in (start, end)]
+        for when, measure in (("early", early), ("end", final)):
             for split in SPLITS:
                 difference = paired(
                     over_seeds(method, lambda r, m=measure, s=split: m(r, s)),
                     over_seeds(base, lambda r, m=measure, s=split: m(r, s)),
                 )
                 row.append(percent(difference, signed=True))
-                if difference is not None:
-                    cells[policy, world, when, split] = difference.mean
+                if difference is not None and split == "unseen":
+                    found.setdefault(row[0], {})[f"unseen, {when}"] = difference
         rows.append([*row, str(len(set(base) & set(method)))])
-    head = ["policy", "rooms", "start", "seen, early", "unseen, early", "seen, end", "unseen, end"]
-    text = table([*head, "pairs"], rows)
-    text += "\n\nReSkill less GRPO, paired over seeds, in points. *Start*: unseen success of the "
-    text += "policy before training, per cent. *Early*: area under the first third of the curve."
-    if not cells:
+    head = ["what is changed", "start", "GRPO's end", "seen, early", "unseen, early"]
+    text = table([*head, "seen, end", "unseen, end", "pairs"], rows)
+    text += "\n\nReSkill less GRPO, paired over seeds, in points. *Start* and *GRPO's end*: its "
+    text += "unseen success, per cent. *Early*: area under the first third of the curve."
+    if not found:
         return text, []
-    return text, [figures.heat_map(cells, folder / "household_study_map.svg")]
+    return text, [figures.forest(found, folder / "household_study_map.svg")]
 
 
 _STUDIES = {"main": _main, "versions": _versions, "frozen": _frozen, "map": _map}

@@ -36,7 +36,7 @@ class LookingWorld(HouseholdWorld):
 
 
 def test_all_conditions_are_paired_and_comparable():
-    jobs = study.jobs_of("main", study.STUDY, [0, 1], [])
+    jobs = study.jobs_of("main", study.STUDY, [0, 1])
     assert len(jobs) == 22 and len({job.name for job in jobs}) == 22
     assert [job.seed for job in jobs] == [0] * 11 + [1] * 11
     assert [job.condition for job in jobs[:2]] == ["grpo", "reskill"]
@@ -59,17 +59,31 @@ def test_all_conditions_are_paired_and_comparable():
 
 
 def test_other_studies():
-    versions = study.jobs_of("versions", study.STUDY, [0], [])
+    versions = study.jobs_of("versions", study.STUDY, [0])
     assert [job.condition for job in versions] == list(study.VERSIONS)
     assert all(job.versions for job in versions)
-    frozen = study.jobs_of("frozen", study.FROZEN, [0], [])
+    frozen = study.jobs_of("frozen", study.FROZEN, [0])
     assert [job.variant["world"] for job in frozen] == ["small", "medium", "large"]
     assert all(not job.config.policy_steps for job in frozen)
-    maps = study.jobs_of("map", study.MAP, [0], ["a/weak.safetensors", "a/strong.safetensors"])
-    assert len({job.name for job in maps}) == 2 * 3 * 2
-    assert {job.config.policy for job in maps} == {"a/weak.safetensors", "a/strong.safetensors"}
-    with pytest.raises(study.StudyError, match="same name"):
-        study.jobs_of("map", study.MAP, [0], ["a/x.safetensors", "b/x.safetensors"])
+    maps = study.jobs_of("map", study.STUDY, [0])
+    assert len({job.name for job in maps}) == 2 * 7
+    cells = {job.variant["cell"]: job.config for job in maps}
+    default = cells.pop("default")
+    for name, config in cells.items():
+        changed = {
+            field.name
+            for field in dataclasses.fields(config)
+            if getattr(config, field.name) != getattr(default, field.name)
+        } - {"skills"}
+        assert (
+            changed
+            == {
+                "rate": {"learning_rate", "final_learning_rate"},
+                "policy": {"policy"},
+                "rooms": {"rooms", "horizon", "capacity"},
+            }[name.split("-")[0]]
+        )
+    assert all(Path(c.policy).is_file() for n, c in cells.items() if n.startswith("policy"))
 
 
 def test_seeds():
