@@ -192,15 +192,17 @@ def train(
         elif resume:
             folder.truncate_to({})
         start = int(state.step)
-        with TrainingProgress(console, total=config.steps, start=start) as progress:
-            unseen = None
-            if not checkpoint.steps(folder.checkpoints):
-                unseen = _begin(state, life, parts, folder, progress)
-            if observer is not None:
-                observer(start, state, life, parts)
-            progress.status("compiling the training step")
-            state, life = _run(state, life, parts, folder, progress, unseen, observer)
-        checkpoint.wait_for_saves(folder.checkpoints)
+        try:
+            with TrainingProgress(console, total=config.steps, start=start) as progress:
+                unseen = None
+                if not checkpoint.steps(folder.checkpoints):
+                    unseen = _begin(state, life, parts, folder, progress)
+                if observer is not None:
+                    observer(start, state, life, parts)
+                progress.status("compiling the training step")
+                state, life = _run(state, life, parts, folder, progress, unseen, observer)
+        finally:  # interrupted or not: who goes on at once finds the checkpoint complete
+            checkpoint.wait_for_saves(folder.checkpoints)
         return RunSummary(folder.path, int(state.step), life.skills)
 
 

@@ -55,11 +55,9 @@ def lab(weights_file):
     """One configuration, and its compiled step and rollout (state arguments are donated)."""
     config = dataclasses.replace(
         PRESETS["tiny"](),
-        final_learning_rate=PRESETS["tiny"]().learning_rate,  # the same steps in longer runs
         policy=str(weights_file),
         horizon=6,
         capacity=76,
-        learning_rate=3e-4,
         trial_rule="means",
         min_trial_steps=2,
         min_trial_episodes=20,

@@ -68,7 +68,7 @@ def train(lab, tmp_path_factory):
 
     def run(name, *, resume=False, observer=None, **changes):
         config = dataclasses.replace(
-            lab.config, root=str(root), name=name, steps=30, checkpoint_every=4, eval_every=10
+            lab.config, root=str(root), name=name, steps=30, checkpoint_every=2, eval_every=10
         )
         config = dataclasses.replace(config, **changes)
         with pytest.MonkeyPatch.context() as patch:
@@ -134,7 +134,7 @@ def stop(monkeypatch, method, step):
 def trial_step(run):
     """A step inside a trial that a checkpoint was taken in as well."""
     trials = {line["step"]: line["trial"] for line in lines(run.folder / "metrics.jsonl")}
-    for step in range(4, 29, 4):
+    for step in range(2, 29, 2):
         if trials[step] is not None and trials[step] == trials[step + 1]:
             return step + 1
     raise AssertionError("no trial goes on over a checkpoint")
@@ -318,7 +318,7 @@ def test_missing_weights(here):
 def test_checkpoint_of_another_configuration(here, options, commanded):
     metrics = (here / "runs" / "whole" / "metrics.jsonl").read_text()
     error = refused(here, *options, "--name", "whole", "--resume", "--learning-rate", "0.5")
-    assert "belongs to another configuration: learning_rate (checkpoint 0.0003, now 0.5)" in error
+    assert "belongs to another configuration: learning_rate (checkpoint 5e-05, now 0.5)" in error
     assert (here / "runs" / "whole" / "metrics.jsonl").read_text() == metrics
 
 
