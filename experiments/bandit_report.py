@@ -133,7 +133,7 @@ def figures(found: dict[str, Any], folder: Path) -> None:
 
     # What happens at every true difference, by drift.
     drifts = [w for w in _unique(found, "world") if "base 30%" in w and "spread 1.5" in w]
-    figure, axes = plt.subplots(3, len(drifts), figsize=(9, 7.4), sharex=True)
+    figure, axes = plt.subplots(3, len(drifts), figsize=(9, 7.4), sharex=True, squeeze=False)
     for column, world in zip(axes.T, drifts):
         for name, (design, rule) in (("reference", REFERENCE), ("ours", OURS)):
             shown = [cells[world, design, rule, d] for d in differences]

@@ -237,11 +237,14 @@ def by_task_type(results: Results) -> str:
             if (line["step"], line["split"], line["mode"])
             == (max(steps), "unseen", mode_of(result))
             for kind, (won, played) in line["by_task_type"].items()
+            if played
         }
 
     ends = {seed: (rates(base[seed]), rates(method[seed])) for seed in seeds}
     rows = []
     for kind in ends[seeds[0]][0]:
+        if not all(kind in one for pair in ends.values() for one in pair):
+            continue  # too few games to have met it in every run
         grpo = {seed: ends[seed][0][kind] for seed in seeds}
         ours = {seed: ends[seed][1][kind] for seed in seeds}
         told = [percent(estimate(list(one.values()))) for one in (grpo, ours)]
