@@ -11,15 +11,14 @@ files, one at a time, as it does in ALFWorld (its time to load a game is left ou
 import argparse
 import functools
 import json
-import platform
 import random
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from reskill_jax.machine import describe_machine
 from reskill_jax.worlds import alfworld
 from reskill_jax.worlds.household import commands, engine, generator, pddl
 from reskill_jax.worlds.household import symbols as sy
@@ -29,21 +28,6 @@ ROOMS = {
     "small": generator.RoomSpec(receptacles=12, min_receptacles=8, objects=16, min_objects=8),
     "large": generator.LARGE,
 }
-
-
-def machine() -> str:
-    """One line about where this runs."""
-    model = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        names = [x for x in information.read_text().splitlines() if x.startswith("model name")]
-        if names:
-            model = f"{len(names)} x {names[0].split(':', 1)[1].strip()}"
-    device = jax.devices()[0]
-    return (
-        f"{model}; Python {platform.python_version()}, jax {jax.__version__} "
-        f"on {device.device_kind} ({device.platform})"
-    )
 
 
 def draw(salt, mask):
@@ -129,7 +113,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1024, help="games that advance together")
     arguments = parser.parse_args()
     steps, repeats = (20, 3) if arguments.quick else (50, 10)
-    print(machine())
+    print(describe_machine())
     report = {"batch": arguments.batch}
     for name, spec in ROOMS.items():
         row = compiled_speed(spec, batch=arguments.batch, steps=steps, repeats=repeats)

@@ -8,34 +8,18 @@ every horizon in Python. Both in one run on one machine; the ratio is what count
 """
 
 import argparse
-import platform
 import time
 from math import lgamma
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import reskill_jax as rs
+from reskill_jax.machine import describe_machine
 
 NUM_GROUPS, GROUP_SIZE, NUM_ARMS, NUM_STEPS, GRID = 160, 8, 2, 5, 2000
 DRAWS = 20_000
-
-
-def machine() -> str:
-    """One line about where this runs."""
-    model = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        names = [x for x in information.read_text().splitlines() if x.startswith("model name")]
-        if names:
-            model = f"{len(names)} x {names[0].split(':', 1)[1].strip()}"
-    device = jax.devices()[0]
-    return (
-        f"{model}; Python {platform.python_version()}, numpy {np.__version__}, "
-        f"jax {jax.__version__} on {device.device_kind} ({device.platform})"
-    )
 
 
 @jax.jit
@@ -111,7 +95,7 @@ def main() -> None:
     )
     quick = parser.parse_args().quick
     share = 10 if quick else 1
-    print(machine())
+    print(describe_machine())
 
     rng = np.random.default_rng(0)
     success = rng.random((NUM_GROUPS, GROUP_SIZE)) < 0.5

@@ -17,7 +17,6 @@ import argparse
 import dataclasses
 import functools
 import json
-import platform
 import time
 from pathlib import Path
 
@@ -26,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from reskill_jax.core.trial import start_trial
+from reskill_jax.machine import describe_machine
 from reskill_jax.policy import decoder, weights
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.training.config import PRESETS, TrainConfig
@@ -83,21 +83,6 @@ class LastTurnWorld(HouseholdWorld):
         state, (command, length), seen, _ = super().play(game, state, cursor)
         won = (turn == self.horizon) & (jnp.sum(command) % 2 == 1)
         return (turn + 1, state), (command, length), seen, won
-
-
-def machine() -> str:
-    """One line about where this runs."""
-    model = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        names = [x for x in information.read_text().splitlines() if x.startswith("model name")]
-        if names:
-            model = f"{len(names)} x {names[0].split(':', 1)[1].strip()}"
-    device = jax.devices()[0]
-    return (
-        f"{model}; Python {platform.python_version()}, jax {jax.__version__} on "
-        f"{device.device_kind} ({device.platform})"
-    )
 
 
 def compiled(function, *arguments):
@@ -191,7 +176,7 @@ def measure(config: TrainConfig, repeats: int) -> dict:
         }
 
     found = {
-        "machine": machine(),
+        "machine": describe_machine(),
         "policy": origin,
         "rollouts": f"{config.groups} x {config.group_size}",
         "horizon": config.horizon,

@@ -16,7 +16,6 @@ import argparse
 import functools
 import json
 import math
-import platform
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,6 +35,7 @@ from reskill_jax.core.trial import (
     observe_trial,
     start_trial,
 )
+from reskill_jax.machine import describe_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 DIFFERENCES = (-0.2, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05, 0.1, 0.2)
@@ -400,9 +400,16 @@ def study(
 ) -> Iterator[dict[str, Any]]:
     """The results after every row of the plan; rows that are in `kept` are not simulated again."""
     memories: dict[tuple, dict] = {}
-    fresh = {"trials": trials, "seed": seed, "window": WINDOW, "machine": machine(), "seconds": 0}
+    fresh = {
+        "trials": trials,
+        "seed": seed,
+        "window": WINDOW,
+        "machine": describe_machine(),
+        "seconds": 0,
+    }
     found = fresh | {"horizons": {}, "cells": []}
-    if kept is not None and all(kept[name] == found[name] for name in ("trials", "seed", "window")):
+    same = ("trials", "seed", "window")
+    if kept is not None and all(kept[name] == found[name] for name in same):
         found = kept
     done = {(c["world"], c["design"]) for c in found["cells"]}
     started = time.perf_counter() - found["seconds"]
@@ -433,16 +440,6 @@ def study(
         found["seconds"] = round(time.perf_counter() - started)
         say(f"{number + 1}/{len(rows)} rows, {found['seconds']} s: {name}; {design}", flush=True)
         yield found
-
-
-def machine() -> str:
-    """One line about where this runs."""
-    names = [platform.processor() or platform.machine()]
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        lines = [x for x in information.read_text().splitlines() if x.startswith("model name")]
-        names = [f"{len(lines)} x {lines[0].split(':', 1)[1].strip()}"] if lines else names
-    return f"{names[0]}; Python {platform.python_version()}, jax {jax.__version__}"
 
 
 def write(path: Path, found: dict) -> None:

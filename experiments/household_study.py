@@ -21,7 +21,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import platform
 import queue
 import shutil
 import signal
@@ -34,11 +33,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jax
 import study_measures as measures
 import study_report
 from rich.console import Console
 
+from reskill_jax.machine import describe_machine
 from reskill_jax.training import loop
 from reskill_jax.training.checkpoint import steps as checkpoint_steps
 from reskill_jax.training.config import PRESETS, TrainConfig
@@ -339,7 +338,7 @@ def run_job(job: Job, *, folder: Path, results: Path) -> Path:
         "skills": [_short(skill.to_dict()) for skill in summary.skills],
         "seconds": round(time.perf_counter() - began, 1),
         "resumed": resume,
-        "machine": machine(),
+        "machine": describe_machine(),
         "version": version(),
     }
     target = result_path(job, results)
@@ -406,21 +405,6 @@ def _write(path: Path, result: dict[str, Any]) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(result) + "\n", encoding="utf-8")
     partial.replace(path)
-
-
-def machine() -> str:
-    """The processor (or accelerator), and the versions that matter."""
-    model = platform.machine()
-    if Path("/proc/cpuinfo").is_file():
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    device = jax.devices()[0]
-    told = model if device.platform == "cpu" else device.device_kind
-    return (
-        f"{told}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores, jax {jax.__version__}"
-    )
 
 
 def version() -> str:

@@ -11,7 +11,6 @@ whose combination with "go to" was in the pretraining, and for those that were h
 
 import argparse
 import json
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from reskill_jax.machine import describe_machine
 from reskill_jax.policy import weights
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.skills.bank import Bank, build_bank
@@ -144,7 +144,7 @@ def main() -> None:
     else:
         params, policy, _ = weights.load_pretrained(arguments.weights)
     games = 32 if arguments.quick else arguments.games
-    print(f"{platform.machine()}, jax {jax.__version__}")
+    print(describe_machine())
     print(json.dumps(measure(params, policy, games=games, seed=arguments.seed), indent=2))
 
 

@@ -14,8 +14,6 @@ import argparse
 import dataclasses
 import functools
 import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -28,6 +26,7 @@ import optax
 from measure_household import measure
 from safetensors.numpy import load_file, save_file
 
+from reskill_jax.machine import describe_machine
 from reskill_jax.policy import decoder, weights
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.policy.sampling import masked_log_probs
@@ -40,7 +39,7 @@ from reskill_jax.worlds.household.symbols import VOCABULARY_SIZE
 
 @dataclasses.dataclass(frozen=True)
 class Pretraining:
-    """Settings; the defaults are those of the shipped weights."""
+    """Settings. Those of the shipped weights stand in their provenance, household.json."""
 
     width: int = 64
     layers: int = 3
@@ -242,7 +241,7 @@ def ship(learner: Learner, config: Pretraining, path: Path, *, command: str, gam
         "split and the held-out directives never occur",
         "habits": Habits()._asdict(),
         "episodes": config.waves * config.episodes,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, jax {jax.__version__}",
+        "machine": describe_machine(),
         "scores": scores,
     }
     weights.save(path, params, provenance, policy_config(config))
@@ -267,7 +266,7 @@ def main() -> None:
     if quick:
         config = dataclasses.replace(config, waves=2, episodes=64, width=32, layers=1, warmup=2)
         folder = folder / "quick"
-    print(f"{platform.processor() or platform.machine()}, jax {jax.__version__}, {config}")
+    print(f"{describe_machine()}\n{config}")
     learner = pretrain(config, folder, start)
     if path is not None:
         command = " ".join(["python", *sys.argv])

@@ -38,9 +38,11 @@ from reskill_jax.worlds.household.world import HouseholdWorld
 # What a continued run may change: where it lies, how often it looks, and how long it goes on, with
 # which the learning rate of the steps to come changes.
 MAY_DIFFER = ("name", "root", "steps", "eval_every", "checkpoint_every", "keep")
-
-
-_IN_OWN_WORDS = ("arm_successes", "posterior", "horizon", "contrast")  # see metrics_line
+# Fields of StepMetrics that a line of metrics.jsonl tells in another form, or not at all.
+_TOLD_OTHERWISE = (
+    *("arm_successes", "posterior", "horizon", "contrast"),
+    *("trial_successes", "trial_trials"),
+)
 
 
 class TrainingError(ValueError):
@@ -374,7 +376,7 @@ def metrics_line(metrics: StepMetrics, step: int, trial: int | None) -> dict[str
     plain = {
         name: value.tolist() if isinstance(value, np.ndarray) else value
         for name, value in metrics._asdict().items()
-        if name not in (*_IN_OWN_WORDS, "trial_successes", "trial_trials")
+        if name not in _TOLD_OTHERWISE
     }
     tried = np.maximum(metrics.arm_trials, 1)
     return {
