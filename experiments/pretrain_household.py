@@ -6,8 +6,10 @@
 Each wave generates fresh episodes, sorts them by length (so that short ones are not padded to the
 longest) and takes one optimizer step per batch. Interrupted, the same command goes on from the last
 saved wave; every wave's randomness follows from the seed and its number alone. `--start` begins
-with the parameters of another run's learner. `--ship` sharpens the policy (its logits are divided
-by `sharpen`, folded into the last norm), measures it and writes it with its provenance.
+with the parameters of another policy: a name of shipped weights, or a file that `--ship` wrote.
+`--ship` sharpens the policy (its logits are divided by `sharpen`, folded into the last norm),
+measures it and writes it with its provenance. `--pass-by`, `--forget` and so on set the habits of
+the player that is imitated.
 """
 
 import argparse
@@ -48,7 +50,6 @@ class Pretraining:
     mlp: int = 192
     horizon: int = 24
     capacity: int = 512
-    max_symbols: int = 48
     waves: int = 280
     episodes: int = 512  # a wave
     batch: int = 32
@@ -60,6 +61,7 @@ class Pretraining:
     unmasked_share: float = 0.1  # of the loss: without the mask of admissible commands
     sharpen: float = 0.65  # temperature folded into the weights that are shipped
     seed: int = 0
+    habits: Habits = Habits()  # of the player
 
 
 class Learner(NamedTuple):
@@ -127,10 +129,9 @@ def make_programs(config: Pretraining):
         play = functools.partial(
             demonstrate,
             spec=spec,
-            habits=Habits(),
+            habits=config.habits,
             horizon=config.horizon,
             capacity=config.capacity,
-            max_symbols=config.max_symbols,
         )
         key = jax.random.fold_in(jax.random.key(config.seed), wave)
         return jax.vmap(play)(jax.random.split(key, config.episodes))
@@ -173,13 +174,21 @@ def restore(path: Path, learner: Learner) -> tuple[Learner, int]:
     return jax.tree.unflatten(treedef, restored), wave
 
 
-def pretrain(config: Pretraining, folder: Path, start: Path | None) -> Learner:
+def params_of(start: str) -> Any:
+    """Parameters of a finished policy, by shipped name or file, as they were before sharpening."""
+    load = weights.load if start.endswith(".safetensors") else weights.load_pretrained
+    params, _, provenance = load(start)
+    sharpened = provenance["settings"]["sharpen"]
+    return params | {"final_norm": params["final_norm"] * sharpened}
+
+
+def pretrain(config: Pretraining, folder: Path, start: str | None) -> Learner:
     """All waves, from the last saved one on; `start` gives the parameters before the first."""
     folder.mkdir(parents=True, exist_ok=True)
     init, episodes, train = make_programs(config)
     learner, first = init(), 0
     if start is not None:
-        learner = learner._replace(params=restore(start, learner)[0].params)
+        learner = learner._replace(params=jax.tree.map(jnp.asarray, params_of(start)))
     if (folder / "learner.safetensors").exists():
         learner, first = restore(folder / "learner.safetensors", learner)
         print(f"going on from wave {first}", flush=True)
@@ -227,19 +236,30 @@ def pretrain(config: Pretraining, folder: Path, start: Path | None) -> Learner:
     return learner
 
 
-def ship(learner: Learner, config: Pretraining, path: Path, *, command: str, games: int) -> None:
+def ship(
+    learner: Learner,
+    config: Pretraining,
+    path: Path,
+    *,
+    command: str,
+    games: int,
+    start: str | None = None,
+) -> None:
     """Sharpens, measures and writes the weights with their provenance."""
     params = dict(learner.params)
     params["final_norm"] = params["final_norm"] / config.sharpen
     scores = measure(params, policy_config(config), games=games)
     print(json.dumps(scores, indent=2))
+    settings = dataclasses.asdict(config)
+    habits = settings.pop("habits")._asdict()
     provenance = {
         "command": command,
-        "settings": dataclasses.asdict(config),
+        "settings": settings,
         "data": "demonstrations generated on the device from the seed: a habitual player that "
         "obeys directives, in rooms of the train split; object-place combinations of the unseen "
         "split and the held-out directives never occur",
-        "habits": Habits()._asdict(),
+        "habits": habits,
+        "start": start or "random parameters",
         "episodes": config.waves * config.episodes,
         "machine": describe_machine(),
         "scores": scores,
@@ -250,19 +270,19 @@ def ship(learner: Learner, config: Pretraining, path: Path, *, command: str, gam
 def main() -> None:
     """Pretrains, measures and ships, as asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for field in dataclasses.fields(Pretraining):
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default
-        )
+    defaults = dataclasses.asdict(Pretraining())
+    for name, default in (defaults | defaults.pop("habits")._asdict()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     parser.add_argument("--folder", type=Path, default=Path("runs/pretrain"))
-    parser.add_argument("--start", type=Path, help="learner.safetensors of an earlier pretraining")
+    parser.add_argument("--start", help="shipped name or .safetensors file to begin with")
     parser.add_argument("--ship", type=Path, help="the .safetensors file to write at the end")
     parser.add_argument("--games", type=int, default=512, help="of each measurement")
     parser.add_argument("--quick", action="store_true", help="a minute's run, to see it work")
     arguments = vars(parser.parse_args())
     folder, quick = arguments.pop("folder"), arguments.pop("quick")
     path, games, start = arguments.pop("ship"), arguments.pop("games"), arguments.pop("start")
-    config = Pretraining(**arguments)
+    habits = Habits(*(arguments.pop(name) for name in Habits._fields))
+    config = Pretraining(**arguments, habits=habits)
     if quick:
         config = dataclasses.replace(config, waves=2, episodes=64, width=32, layers=1, warmup=2)
         folder = folder / "quick"
@@ -270,7 +290,7 @@ def main() -> None:
     learner = pretrain(config, folder, start)
     if path is not None:
         command = " ".join(["python", *sys.argv])
-        ship(learner, config, path, command=command, games=32 if quick else games)
+        ship(learner, config, path, command=command, games=32 if quick else games, start=start)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,10 @@ from reskill_jax.policy.transcript import Transcript
 from reskill_jax.worlds.household import commands, engine
 from reskill_jax.worlds.household.directives import directive_symbols, draw_directive, obey
 from reskill_jax.worlds.household.expert import Habits, expert, habitual
-from reskill_jax.worlds.household.generator import RoomSpec, generate
+from reskill_jax.worlds.household.generator import RoomSpec
 from reskill_jax.worlds.household.symbols import HELP, PROMPT, VOCABULARY_SIZE
-from reskill_jax.worlds.household.types import TASK_LENGTH, Command, Game, State
-
-DECISIONS_PER_TURN = 5  # verb, word, number, second word, second number
+from reskill_jax.worlds.household.types import Command, Game, State
+from reskill_jax.worlds.household.world import HouseholdWorld
 
 
 class Demonstration(NamedTuple):
@@ -76,7 +75,6 @@ def demonstrate(
     habits: Habits,
     horizon: int,
     capacity: int,
-    max_symbols: int,
     obedience: float = 0.96,
     random_share: float = 0.06,
     obeyed_weight: float = 3.0,
@@ -87,20 +85,19 @@ def demonstrate(
     Args:
       key: random key.
       spec: room sizes. habits: the player's slips. horizon: turns. capacity: tokens of a row.
-      max_symbols: width of an observation.
       obedience: chance that a directive is obeyed.
       random_share: share of random commands, which are not learned from.
       obeyed_weight: weight in the loss of a command that a directive asked for; others weigh 1.
     """
     keys = jax.random.split(key, 3)
-    game = generate(keys[0], spec=spec, split=split)
+    world = HouseholdWorld(spec=spec)
+    game = world.make(keys[0], split)
     # How often this player is spoken to: never, sometimes, at every turn.
     rate = jnp.asarray([0.0, 0.3, 0.7, 1.0])[jax.random.choice(keys[1], 4)]
     row = transcripts.empty(
-        capacity=capacity, decisions=horizon * DECISIONS_PER_TURN, vocabulary=VOCABULARY_SIZE
+        capacity=capacity, decisions=horizon * world.decisions_per_turn, vocabulary=VOCABULARY_SIZE
     )
-    longest = engine.intro_capacity(spec.receptacles, TASK_LENGTH)
-    opening, length = engine.intro(game, max_symbols=longest)
+    state, opening, length = world.reset(game)
     row = transcripts.append(row, opening, length)
 
     def turn(carry, key):
@@ -128,13 +125,13 @@ def demonstrate(
         row = transcripts.append(row, jnp.asarray([PROMPT]), active.astype(jnp.int32))
         weight = jnp.where(strange, 0.0, jnp.where(followed, obeyed_weight, 1.0))
         row = write_command(game, state, row, command, weight=weight, active=active)
-        moved, seen, n = engine.step(game, state, command, max_symbols=max_symbols)
+        moved, seen, n = engine.step(game, state, command, max_symbols=world.max_symbols)
         row = transcripts.append(row, seen, jnp.where(active, n, 0))
         state = jax.tree.map(lambda a, b: jnp.where(active, a, b), moved, state)
         won |= active & engine.won(game, state)
         return (state, row, won, turns + active, admissible), None
 
-    start = (game.start, row, jnp.bool_(False), jnp.int32(0), jnp.bool_(True))
+    start = (state, row, jnp.bool_(False), jnp.int32(0), jnp.bool_(True))
     (_, row, won, turns, admissible), _ = jax.lax.scan(
         turn, start, jax.random.split(keys[2], horizon)
     )

@@ -21,7 +21,7 @@ KEYS = jax.random.split(jax.random.key(11), EPISODES)
 @jax.jit
 @jax.vmap
 def _episodes(key):
-    settings = {"spec": SMALL, "habits": BEGINNER, "horizon": TURNS, "max_symbols": 48}
+    settings = {"spec": SMALL, "habits": BEGINNER, "horizon": TURNS}
     return demonstrate(key, capacity=CAPACITY, **settings)
 
 

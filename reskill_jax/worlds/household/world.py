@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from . import commands, engine
 from .generator import SMALL, RoomSpec, generate
 from .symbols import PROMPT, SYMBOLS, VERBS, VOCABULARY_SIZE
-from .types import TASK_LENGTH, Game, State
+from .types import MAX_SHARED, TASK_LENGTH, Game, State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +22,9 @@ class HouseholdWorld:
 
     Attributes:
       spec: room sizes.
-      max_symbols: width of an observation; longer ones are cut (48 suffices for small rooms).
     """
 
     spec: RoomSpec = SMALL
-    max_symbols: int = 48
 
     language = SYMBOLS
     vocabulary = VOCABULARY_SIZE
@@ -39,6 +37,12 @@ class HouseholdWorld:
     def intro_symbols(self) -> int:
         """Width of the introduction."""
         return engine.intro_capacity(self.spec.receptacles, TASK_LENGTH)
+
+    @property
+    def max_symbols(self) -> int:
+        """Width of an observation: that of the longest that rooms of these sizes can show."""
+        shared = MAX_SHARED if self.spec.share_place > 0 else 1
+        return engine.observation_capacity(self.spec.receptacles, self.spec.objects, shared=shared)
 
     def make(self, key: chex.PRNGKey, split: str) -> Game:
         """Makes one game of a split."""

@@ -8,6 +8,7 @@ from reskill_jax.worlds.household import commands, engine
 from reskill_jax.worlds.household import symbols as sy
 from reskill_jax.worlds.household.expert import BEGINNER
 from reskill_jax.worlds.household.generator import RoomSpec
+from reskill_jax.worlds.household.types import Command
 from reskill_jax.worlds.household.world import HouseholdWorld
 
 WORLD = HouseholdWorld()
@@ -62,3 +63,34 @@ def test_worlds_are_equal_by_their_settings():
     assert HouseholdWorld(spec=small) != WORLD
     assert WORLD.vocabulary == len(WORLD.language) == 259
     assert WORLD.language[WORLD.prompt] == "\n>"
+
+
+def test_no_answer_is_cut():
+    """Many things in few places give the longest answers to arriving there and to looking."""
+    spec = RoomSpec(receptacles=4, min_receptacles=4, objects=40, min_objects=40, share_place=0.9)
+    world = HouseholdWorld(spec=spec)
+
+    @jax.jit
+    @jax.vmap
+    def lengths(key):
+        game = world.make(key, "train")
+        elsewhere = game.start._replace(place=jnp.int32(-1), opened=jnp.full_like(game.openable, 1))
+
+        def answers(index, width):
+            go = Command(jnp.int32(sy.GO_TO), index, jnp.int32(-1))
+            look = Command(jnp.int32(sy.LOOK), jnp.int32(-1), jnp.int32(-1))
+            there, _, arriving = engine.step(game, elsewhere, go, max_symbols=width)
+            return arriving, engine.step(game, there, look, max_symbols=width)[2]
+
+        places = jnp.arange(spec.receptacles, dtype=jnp.int32)
+        at = jax.vmap(answers, in_axes=(0, None))
+        return at(places, world.max_symbols), at(places, 1000)
+
+    fitting, whole = lengths(jax.random.split(jax.random.key(2), 64))
+    jax.tree.map(np.testing.assert_array_equal, fitting, whole)
+    assert 48 < whole[0].max() <= world.max_symbols
+
+
+def test_rooms_without_shared_places_need_less():
+    apart = HouseholdWorld(spec=RoomSpec(share_place=0.0))
+    assert apart.max_symbols < WORLD.max_symbols
