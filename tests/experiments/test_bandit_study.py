@@ -1,44 +1,32 @@
 """The simulator of trials, against counts by hand and the library's own functions."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
+import bandit_study
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bandit import outcomes, rules, simulation
+from bandit.report import figures, tables_text
 
 from reskill_jax import assign_arms, probability_best, update_posterior
 from reskill_jax.core.posterior import BetaPosterior, init_posterior
 
-FOLDER = Path(__file__).resolve().parents[2] / "experiments"
-
 
 @pytest.fixture(scope="module")
-def bandit():
-    sys.path.insert(0, str(FOLDER))
-    spec = importlib.util.spec_from_file_location("bandit_study", FOLDER / "bandit_study.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(FOLDER))
-
-
-@pytest.fixture(scope="module")
-def small(bandit):
+def small():
     """One cell: 300 trials of 16 steps, with the rules of the small table."""
-    world, design = bandit.World(groups=4), bandit.Design(discount="none")
-    made = bandit.run_trials(world, 0.2, design, 300, 16, bandit.MAIN, seed=1)
+    world, design = outcomes.World(groups=4), simulation.Design(discount="none")
+    made = simulation.run_trials(world, 0.2, design, 300, 16, rules.MAIN, seed=1)
     return world, [np.asarray(x) for x in made[:2]], made[2]
 
 
-def test_outcomes_of_a_group_by_hand(bandit):
+def test_outcomes_of_a_group_by_hand():
     """Two rollouts, one of each arm, rates 0.5 and 0.2, all groups alike."""
-    world = bandit.World(spread=0.0, group_size=2)
-    wins, exists, statistics = bandit._counts(2)
-    chance = bandit.outcome_probabilities(world, 0.5, 0.2)
+    world = outcomes.World(spread=0.0, group_size=2)
+    wins, exists, statistics = outcomes.group_outcomes(2)
+    chance = outcomes.outcome_probabilities(world, 0.5, 0.2)
     told = {tuple(wins[1, i]): chance[1, i] for i in range(4) if exists[1, i]}
     for (new, old), expected in {(0, 0): 0.4, (0, 1): 0.4, (1, 0): 0.1, (1, 1): 0.1}.items():
         assert told[new, old] == pytest.approx(expected, abs=1e-4)
@@ -48,26 +36,26 @@ def test_outcomes_of_a_group_by_hand(bandit):
 
 
 @pytest.mark.parametrize("unequal", [0.0, 0.1])
-def test_mean_rates_are_kept_whatever_the_spread(bandit, unequal):
+def test_mean_rates_are_kept_whatever_the_spread(unequal):
     for spread in (0.0, 3.0):
-        world = bandit.World(spread=spread, unequal=unequal)
-        wins, _, _ = bandit._counts(8)
-        chance = bandit.outcome_probabilities(world, 0.3, 0.4)
+        world = outcomes.World(spread=spread, unequal=unequal)
+        wins, _, _ = outcomes.group_outcomes(8)
+        chance = outcomes.outcome_probabilities(world, 0.3, 0.4)
         np.testing.assert_allclose(chance.sum(1), 1, rtol=1e-6)
         mean = np.einsum("nm,nmk->nk", chance, wins)
         new = np.arange(9)
         np.testing.assert_allclose(mean, np.stack([0.4 * new, 0.3 * (8 - new)], 1), atol=2e-3)
 
 
-def test_the_alias_method_keeps_probabilities(bandit):
+def test_the_alias_method_keeps_probabilities():
     wanted = np.array([0.5, 0.1, 0.0, 0.4])
-    chance, alias = bandit.alias_table(wanted)
+    chance, alias = outcomes.alias_table(wanted)
     found = chance / 4
     np.add.at(found, alias, (1 - chance) / 4)
     np.testing.assert_allclose(found, wanted, atol=1e-12)
 
 
-def test_the_approximate_probability_is_near_the_exact_one(bandit):
+def test_the_approximate_probability_is_near_the_exact_one():
     rng = np.random.default_rng(0)
     count = rng.integers(20, 600, (200, 2))
     rate = np.clip(rng.uniform(0.1, 0.9, (200, 1)) + rng.normal(0, 0.05, (200, 2)), 0.05, 0.95)
@@ -75,7 +63,7 @@ def test_the_approximate_probability_is_near_the_exact_one(bandit):
         *(jnp.asarray(x, jnp.float32) for x in (count * rate, count * (1 - rate)))
     )
     exact = jax.jit(jax.vmap(lambda p: probability_best(p, jnp.ones(2, bool))[1]))(posterior)
-    error = np.abs(bandit.superiority(posterior) - exact)
+    error = np.abs(rules.superiority(posterior) - exact)
     assert np.max(error) < 0.04 and np.mean(error) < 0.005
 
 
@@ -103,44 +91,44 @@ def test_trials_are_the_librarys(small):
     np.testing.assert_allclose(rate, [0.3, 0.5], atol=0.02)
 
 
-def test_results_by_hand(bandit):
+def test_results_by_hand():
     """Two steps of 10 rollouts, a candidate 20 points better; one rule accepts, one rejects."""
-    of_step = np.tile([0.3, 0.5], (bandit.WINDOW, 1))
+    of_step = np.tile([0.3, 0.5], (outcomes.WINDOW, 1))
     tried = np.array([[[5, 5]], [[2, 8]]])  # [steps, trials, arms]
     said = np.array([[[-1], [0]], [[1], [0]]])  # [steps, rules, trials]
-    found = bandit.results(tried, said, of_step)
+    found = simulation.results(tried, said, of_step)
     np.testing.assert_array_equal(found["accepted"], [[1], [0]])
     np.testing.assert_array_equal(found["steps"], [[2], [1]])
     # 0.2 for each rollout of the worse arm; after a wrong decision for all of 39 steps
     np.testing.assert_allclose(found["regret"], [[0.2 * 7], [0.2 * 5 + 39 * 10 * 0.2]])
 
 
-def test_drifts(bandit):
-    rising = bandit.rates(bandit.World(drift="rising"), 0.1)
+def test_drifts():
+    rising = outcomes.rates(outcomes.World(drift="rising"), 0.1)
     np.testing.assert_allclose(
         rising[[0, 8, 16, 39]].T, [[0.3, 0.45, 0.6, 0.6], [0.4, 0.55, 0.7, 0.7]]
     )
-    crossing = bandit.rates(bandit.World(drift="crossing"), 0.1)
+    crossing = outcomes.rates(outcomes.World(drift="crossing"), 0.1)
     np.testing.assert_allclose(crossing[[0, 8, 16, 39], 1], [0.2, 0.3, 0.4, 0.4])
 
 
-def test_quick_study_and_its_tables(bandit, monkeypatch, tmp_path):
-    from bandit_report import figures, tables_text
-
+def test_quick_study_and_its_tables(monkeypatch, tmp_path):
     monkeypatch.setattr(
-        bandit,
+        bandit_study,
         "plan",
         lambda quick: [
-            ("base 30%, drift none, spread 1.5", bandit.World(groups=4), name, bandit.MAIN)
+            ("base 30%, drift none, spread 1.5", outcomes.World(groups=4), name, rules.MAIN)
             for name in ("reference", "ours")
         ],
     )
-    *_, found = bandit.study(trials=300, quick=True, say=lambda *_, **__: None)
-    assert len(found["cells"]) == 2 * 4 * len(bandit.DIFFERENCES)
-    bandit.write(tmp_path / "kept.json", found)
+    *_, found = bandit_study.study(trials=300, quick=True, say=lambda *_, **__: None)
+    assert len(found["cells"]) == 2 * 4 * len(simulation.DIFFERENCES)
+    bandit_study.write(tmp_path / "kept.json", found)
     kept = json.loads((tmp_path / "kept.json").read_text())
-    assert list(bandit.study(trials=300, quick=True, kept=kept)) == []  # nothing is left to do
-    best = [c for c in found["cells"] if c["difference"] == 0.2 and c["rule"] == bandit.CHOSEN]
+    assert (
+        list(bandit_study.study(trials=300, quick=True, kept=kept)) == []
+    )  # nothing is left to do
+    best = [c for c in found["cells"] if c["difference"] == 0.2 and c["rule"] == rules.CHOSEN]
     assert all(c["accepted"][0] > 0.9 for c in best)
     text = tables_text(found)
     assert "side by side" in text and text.count("\n|") > 10

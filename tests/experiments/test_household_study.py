@@ -2,71 +2,57 @@
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
+import household_study
 import jax
 import pytest
+from study import jobs, results, runs
+from study.report_versions import proposals
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
-
-import household_study as study  # noqa: E402
-import study_report  # noqa: E402
-
-from reskill_jax.policy import decoder, weights  # noqa: E402
-from reskill_jax.policy.decoder import DecoderConfig  # noqa: E402
-from reskill_jax.training import loop  # noqa: E402
-from reskill_jax.training.config import TrainConfig  # noqa: E402
-from reskill_jax.worlds.household import symbols  # noqa: E402
-from reskill_jax.worlds.household.world import HouseholdWorld  # noqa: E402
+from reskill_jax.policy import decoder, weights
+from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.training import loop
+from reskill_jax.training.config import TrainConfig
+from reskill_jax.worlds.household import symbols
 
 POLICY = DecoderConfig(
     vocabulary=symbols.VOCABULARY_SIZE, width=16, layers=1, heads=2, kv_heads=1, mlp=16
 )
-LOOK = symbols.symbol(" look")
-
-
-@dataclasses.dataclass(frozen=True)
-class LookingWorld(HouseholdWorld):
-    """A household in which looking around wins: an untrained policy has both outcomes at once."""
-
-    def play(self, game, state, cursor):
-        state, (command, length), seen, _ = super().play(game, state, cursor)
-        return state, (command, length), seen, command[0] == LOOK
 
 
 def test_all_conditions_are_paired_and_comparable():
-    jobs = study.jobs_of("main", study.STUDY, [0, 1])
-    assert len(jobs) == 22 and len({job.name for job in jobs}) == 22
-    assert [job.seed for job in jobs] == [0] * 11 + [1] * 11
-    assert [job.condition for job in jobs[:2]] == ["grpo", "reskill"]
+    planned = jobs.jobs_of("main", jobs.STUDY, [0, 1])
+    assert len(planned) == 22 and len({job.name for job in planned}) == 22
+    assert [job.seed for job in planned] == [0] * 11 + [1] * 11
+    assert [job.condition for job in planned[:2]] == ["grpo", "reskill"]
     common = ("rooms", "horizon", "capacity", "steps", "groups", "group_size", "minibatches")
     common += ("learning_rate", "final_learning_rate", "kl_weight", "whiten", "train_games")
     common += ("eval_every", "eval_tasks", "temperature", "clip_low", "scale_by_std")
     for name in common:
-        assert len({getattr(job.config, name) for job in jobs}) == 1, name
-    configs = {job.condition: job.config for job in jobs if job.seed == 1}
+        assert len({getattr(job.config, name) for job in planned}) == 1, name
+    configs = {job.condition: job.config for job in planned if job.seed == 1}
     assert all(config.seed == 1 for config in configs.values())
     assert not configs["grpo"].skills and all(c.skills for n, c in configs.items() if n != "grpo")
     assert configs["paper_rules"].scheme == "independent"
     assert len(set(configs.values())) == 11
-    half = study.STUDY.steps // 2
-    assert configs["skills_first"].policy_steps == range(half, study.STUDY.steps)
+    half = jobs.STUDY.steps // 2
+    assert configs["skills_first"].policy_steps == range(half, jobs.STUDY.steps)
     assert configs["policy_first"].policy_steps == range(half)
     for name, steps in (("skills_first", [0, half - 1]), ("policy_first", [half, 2 * half - 1])):
-        proposing = [s for s in range(study.STUDY.steps) if configs[name].proposes(s)]
+        proposing = [s for s in range(jobs.STUDY.steps) if configs[name].proposes(s)]
         assert [proposing[0], proposing[-1]] == steps
 
 
 def test_other_studies():
-    versions = study.jobs_of("versions", study.STUDY, [0])
-    assert [job.condition for job in versions] == list(study.VERSIONS)
+    versions = jobs.jobs_of("versions", jobs.STUDY, [0])
+    assert [job.condition for job in versions] == list(jobs.VERSIONS)
     assert all(job.versions for job in versions)
-    frozen = study.jobs_of("frozen", study.FROZEN, [0])
+    frozen = jobs.jobs_of("frozen", jobs.FROZEN, [0])
     assert [job.variant["world"] for job in frozen] == ["small", "medium", "large"]
     assert all(not job.config.policy_steps for job in frozen)
-    maps = study.jobs_of("map", study.STUDY, [0])
-    assert len({job.name for job in maps}) == 2 * 7
+    maps = jobs.jobs_of("map", jobs.STUDY, [0])
+    assert len({job.name for job in maps}) == 2 * 9
     cells = {job.variant["cell"]: job.config for job in maps}
     default = cells.pop("default")
     for name, config in cells.items():
@@ -87,19 +73,19 @@ def test_other_studies():
 
 
 def test_seeds():
-    assert study.parse_seeds("0-2,7") == [0, 1, 2, 7]
-    assert study.parse_seeds("4") == [4]
+    assert household_study.parse_seeds("0-2,7") == [0, 1, 2, 7]
+    assert household_study.parse_seeds("4") == [4]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, looking_world):
     """Calls the script with tiny runs in this process; what it trained is counted."""
     root = tmp_path_factory.mktemp("study")
     policy = root / "tiny.safetensors"
     weights.save(policy, decoder.init(jax.random.key(3), POLICY), {"made by": "tests"}, POLICY)
     trained = []
     quick = dataclasses.replace(
-        study.QUICK,
+        jobs.QUICK,
         steps=12,
         eval_every=6,
         drift_every=6,
@@ -119,12 +105,12 @@ def run(tmp_path_factory):
     def call(*arguments):
         trained.clear()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "HouseholdWorld", LookingWorld)
+            patch.setattr(loop, "HouseholdWorld", looking_world)
             patch.setattr(loop, "train", counted)
-            patch.setattr(study, "QUICK", quick)
+            patch.setattr(household_study, "QUICK", quick)
             options = ["--quick", "--workers", "0", "--seeds", "0", "--policy", str(policy)]
             options += ["--folder", str(root / "runs"), "--results", str(root / "results")]
-            status = study.main([*options, *arguments])
+            status = household_study.main([*options, *arguments])
         return status, list(trained)
 
     call.root, call.results = root, root / "results" / "quick"
@@ -157,10 +143,10 @@ def test_a_result(finished):
     for result in (plain, full):
         assert result["metrics"]["step"] == list(range(1, 13))
         assert result["identity"]["config"]["steps"] == 12
-        assert 0 <= study_report.final(result, "unseen") <= 1
-        assert study_report.step_seconds(result) > 0
-        assert study_report.context_tokens(result) > 10
-    assert study_report.curve(plain, "seen")[0] == study_report.curve(full, "seen")[0] == [0, 6, 12]
+        assert 0 <= results.final(result, "unseen") <= 1
+        assert results.step_seconds(result) > 0
+        assert results.context_tokens(result) > 10
+    assert results.curve(plain, "seen")[0] == results.curve(full, "seen")[0] == [0, 6, 12]
     # The same games before the first step, and 8 + 8 of each split at the end.
     assert [line["success"] for line in plain["evaluations"][:2]] == [
         line["success"] for line in full["evaluations"][:2]
@@ -183,10 +169,13 @@ def test_versions_are_measured(finished):
             won, other = line["won"]
             assert won - other == line["gained"] - line["lost"]
             assert line["games"] == (16 if line["kind"] == "proposal" else 8)
-        told = study_report.proposals(result)
+        told = proposals(result)
         assert len(told) == len(measured)
         if name == "auto_accept":
             assert all(one["accepted"] for one in told)
+        else:  # trials in the compiled step, decided by the sequential test
+            ended = [e for e in result["lifecycle"] if e["event"] in ("accepted", "rejected")]
+            assert ended and all("within groups" in e["reason"] for e in ended)
     skills = [line for line in result["measurements"] if line["kind"] == "skill"]
     assert {line["step"] for line in skills} <= {6, 12} and skills
 
@@ -214,7 +203,27 @@ def test_results_of_other_settings_are_not_mixed_in(finished, capsys):
 
 def test_an_unknown_condition(finished, capsys):
     assert finished("--only", "grpo,rskill") == (1, [])
-    assert "no such condition: rskill" in capsys.readouterr().err
+    assert "this study has no rskill; it has auto_accept," in capsys.readouterr().err
+
+
+def test_runs_are_chosen_by_condition_and_by_cell():
+    planned = jobs.jobs_of("map", jobs.STUDY, [0])
+    names = [job.name for job in household_study.chosen(planned, ["rooms-large", "default"])]
+    assert names == [
+        *("default-grpo-0", "default-reskill-0", "rooms-large-grpo-0", "rooms-large-reskill-0")
+    ]
+    assert len(household_study.chosen(planned, ["reskill"])) == len(planned) / 2
+
+
+def test_a_run_that_another_study_made_is_not_made_again(finished):
+    assert finished("--study", "map", "--only", "default") == (0, [])
+    borrowed, made = load(finished, "map/default-grpo-0"), load(finished, "main/grpo-0")
+    assert borrowed["variant"] == {"cell": "default"} and borrowed["study"] == "map"
+    assert borrowed["evaluations"] == made["evaluations"]
+    other = dataclasses.replace(jobs.QUICK, steps=3)
+    assert not runs.borrow(jobs.jobs_of("map", other, [0])[0], finished.results)
+    for path in (finished.results / "map").iterdir():  # other tests count what is made
+        path.unlink()
 
 
 def test_a_run_that_fails_is_told_and_not_kept(finished, capsys):
@@ -222,7 +231,7 @@ def test_a_run_that_fails_is_told_and_not_kept(finished, capsys):
     before = path.read_text()
     path.unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "_read_run", lambda path: 1 / 0)
+        patch.setattr(runs, "_read_run", lambda path: 1 / 0)
         assert finished("--only", "grpo") == (1, ["grpo-0"])
     assert "FAILED" in capsys.readouterr().out and not path.exists()
     # Its run was complete: what is left of it is read without training a step again.

@@ -1,15 +1,9 @@
 """Statistics of repeated runs, against figures worked out by hand."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
-
-import results_page  # noqa: E402
-import study_statistics as st  # noqa: E402
+import results_page
+from study import statistics as st
 
 
 def test_t_interval():

@@ -18,21 +18,10 @@ from reskill_jax.training.rollout import rollout
 from reskill_jax.training.state import init_state
 from reskill_jax.training.step import train_step
 from reskill_jax.worlds.household import symbols
-from reskill_jax.worlds.household.world import HouseholdWorld
 
 POLICY = DecoderConfig(
     vocabulary=symbols.VOCABULARY_SIZE, width=32, layers=1, heads=2, kv_heads=1, mlp=64
 )
-LOOK = symbols.symbol(" look")
-
-
-@dataclasses.dataclass(frozen=True)
-class LookingWorld(HouseholdWorld):
-    """A household in which looking around wins: an untrained policy has both outcomes at once."""
-
-    def play(self, game, state, cursor):
-        state, (command, length), seen, _ = super().play(game, state, cursor)
-        return state, (command, length), seen, command[0] == LOOK
 
 
 def program(config, world, *, axis_name=None):
@@ -51,7 +40,7 @@ def weights_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def lab(weights_file):
+def lab(weights_file, looking_world):
     """One configuration, and its compiled step and rollout (state arguments are donated)."""
     config = dataclasses.replace(
         PRESETS["tiny"](),
@@ -65,9 +54,9 @@ def lab(weights_file):
         reservoir=8,
         eval_tasks=16,
     )
-    world = LookingWorld(spec=config.rooms)
+    world = looking_world(spec=config.rooms)
     with pytest.MonkeyPatch.context() as patch:  # the loop's own program, compiled once for both
-        patch.setattr(loop, "HouseholdWorld", LookingWorld)
+        patch.setattr(loop, "HouseholdWorld", looking_world)
         step = loop.make_parts(config, POLICY).step
     saved = jax.tree.map(jnp.asarray, weights.load(weights_file)[0])
 
@@ -102,7 +91,7 @@ def lab(weights_file):
         config=config,
         policy=POLICY,
         world=world,
-        world_type=LookingWorld,
+        world_type=looking_world,
         params=params,
         state=state,
         step=step,

@@ -1,8 +1,10 @@
-"""Tables and figures of the simulation of decision rules (`bandit_study.py` runs it)."""
+"""Tables and figures of the simulation of decision rules."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from results_page import table
 
 REFERENCE = ("reference", "means, 5 steps")
 OURS = ("ours", "sequential, at most 16")
@@ -17,11 +19,6 @@ def index(found: dict[str, Any]) -> dict[tuple, dict]:
 
 def _unique(found: dict, field: str) -> list:
     return list(dict.fromkeys(cell[field] for cell in found["cells"]))
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    lines = [heads, ["---"] + ["---:"] * (len(heads) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _mean_regret(cells: list[dict]) -> float:
@@ -73,7 +70,7 @@ def tables_text(found: dict[str, Any]) -> str:
             rows.append([world, who, *line(world, design, rule)])
         if (world, "ours", "sequential, gain 3", 0.0) in cells and world != USUAL:
             rows.append([world, "ours, gain 3", *line(world, "ours", "sequential, gain 3")])
-    parts.append(_table(["world", "rule", *HEADS], rows))
+    parts.append(table(["world", "rule", *HEADS], rows))
 
     parts.append(f"### Rules, on the same trials ({USUAL})\n")
     rows = [
@@ -82,7 +79,7 @@ def tables_text(found: dict[str, Any]) -> str:
         for rule in _unique(found, "rule")
         if (USUAL, design, rule, 0.0) in cells and not rule.startswith("retire")
     ]
-    parts.append(_table(["rule (assignment)", *HEADS], rows))
+    parts.append(table(["rule (assignment)", *HEADS], rows))
 
     parts.append("### Assignment and discount\n")
     rows = []
@@ -91,7 +88,7 @@ def tables_text(found: dict[str, Any]) -> str:
             for rule in (REFERENCE[1], OURS[1]):
                 if (world, design, rule, 0.0) in cells:
                     rows.append([world, f"{design}; {rule}", *line(world, design, rule)])
-    parts.append(_table(["world", "design; rule", *HEADS], rows))
+    parts.append(table(["world", "design; rule", *HEADS], rows))
 
     retire = [r for r in _unique(found, "rule") if r.startswith("retire")]
     if retire and (USUAL, "ours", retire[0], 0.0) in cells:
@@ -103,14 +100,14 @@ def tables_text(found: dict[str, Any]) -> str:
             for rule in retire
         ]
         heads = [f"skill adds {-100 * d:+.0f}" if d else "adds 0" for d in named]
-        parts.append(_table(["rule", *heads, "steps at 0"], rows))
+        parts.append(table(["rule", *heads, "steps at 0"], rows))
 
     parts.append("### Horizons estimated after six trials, in episodes\n")
     rows = [
         [kind, *(f"{x:.0f}" for x in m["adaptive"]), str(m["exact"])]
         for kind, m in found["horizons"].items()
     ]
-    parts.append(_table(["drift", "10 %", "median", "90 %", "from 160 trials"], rows))
+    parts.append(table(["drift", "10 %", "median", "90 %", "from 160 trials"], rows))
     return "\n\n".join(parts)
 
 

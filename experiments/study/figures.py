@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from study_statistics import Estimate
+
+from .statistics import Estimate
 
 _COLORS = ("#7a7a7a", "#c2410c", "#1d4ed8", "#15803d")
 _STYLE = {

@@ -1,0 +1,1 @@
+"""The simulation of decision rules: rules, worlds, trials, and the report."""

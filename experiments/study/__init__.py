@@ -1,0 +1,1 @@
+"""The household study: its runs, what they measure, and its tables and figures."""

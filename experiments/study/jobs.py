@@ -1,0 +1,225 @@
+"""What the household study runs: worlds, conditions, and the jobs of each study."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from reskill_jax.training.config import PRESETS, TrainConfig
+from reskill_jax.worlds.household.generator import RoomSpec
+
+POLICIES = Path(__file__).resolve().parents[1] / "policies"
+
+
+class StudyError(ValueError):
+    """A study that cannot go on; the message is one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """Rooms, and what an episode in them may take."""
+
+    rooms: RoomSpec
+    horizon: int
+    capacity: int
+
+
+def _rooms(receptacles: int, fewest: int, objects: int, least: int) -> RoomSpec:
+    return RoomSpec(receptacles, fewest, objects, least)
+
+
+_TINY = PRESETS["tiny"]()
+WORLDS = {
+    "tiny": World(_TINY.rooms, _TINY.horizon, _TINY.capacity),  # to try things out
+    "small": World(RoomSpec(), TrainConfig().horizon, TrainConfig().capacity),
+    "medium": World(_rooms(16, 12, 20, 12), 26, 640),
+    "large": World(_rooms(26, 20, 34, 22), 36, 960),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What all conditions share: change the difficulty here, for all alike."""
+
+    world: World = WORLDS["small"]
+    worlds: tuple[str, ...] = ("small", "medium", "large")  # of the studies frozen and map
+    # Of the map: files in experiments/policies.
+    policies: tuple[str, ...] = ("early", "habitual", "shared_mistakes", "particular_mistakes")
+    rates: tuple[float, ...] = (1e-4, 3e-4)  # of the map: learning rates
+    policy: str = "household"
+    steps: int = 40
+    groups: int = TrainConfig().groups
+    group_size: int = TrainConfig().group_size
+    minibatches: int = TrainConfig().minibatches
+    learning_rate: float = TrainConfig().learning_rate
+    final_learning_rate: float = TrainConfig().final_learning_rate
+    eval_every: int = 10
+    eval_games: int = 128  # per evaluation and split
+    final_games: int = 512  # at the end, the above included
+    checkpoint_every: int | None = None  # None: only at the end
+    changes: tuple[tuple[str, Any], ...] = ()  # further fields of TrainConfig
+    drift_every: int = 10  # steps between measurements of every skill in the bank
+    drift_games: int = 256  # for each of them
+    version_games: int = 512  # for each version that is proposed
+
+    def config(self, **changes: Any) -> TrainConfig:
+        """The configuration of a run."""
+        shared = dict(
+            rooms=self.world.rooms,
+            horizon=self.world.horizon,
+            capacity=self.world.capacity,
+            policy=self.policy,
+            steps=self.steps,
+            groups=self.groups,
+            group_size=self.group_size,
+            minibatches=self.minibatches,
+            learning_rate=self.learning_rate,
+            final_learning_rate=self.final_learning_rate,
+            eval_every=self.eval_every,
+            eval_tasks=self.eval_games,
+            checkpoint_every=self.checkpoint_every or self.steps,
+        )
+        return dataclasses.replace(TrainConfig(), **shared | dict(self.changes) | changes)
+
+
+STUDY = Study()
+FROZEN = dataclasses.replace(STUDY, eval_every=5)
+QUICK = Study(
+    world=WORLDS["tiny"],
+    worlds=("tiny",),
+    policies=(),
+    rates=(1e-4,),
+    steps=_TINY.steps,
+    groups=_TINY.groups,
+    group_size=_TINY.group_size,
+    minibatches=_TINY.minibatches,
+    eval_every=2,
+    eval_games=8,
+    final_games=16,
+    changes=tuple(
+        (name, getattr(_TINY, name))
+        for name in ("reservoir", "min_trial_steps", "min_trial_episodes", "max_trial_steps")
+    ),
+    drift_every=2,
+    drift_games=8,
+    version_games=16,
+)
+
+
+def paper_rules() -> dict[str, Any]:
+    """The rules about skills of the preset `paper`; the optimizer's settings stay those of all."""
+    of_the_optimizer = ("name", "learning_rate", "final_learning_rate", "kl_weight", "whiten")
+    paper, default = PRESETS["paper"](), TrainConfig()
+    return {
+        field.name: getattr(paper, field.name)
+        for field in dataclasses.fields(paper)
+        if field.name not in of_the_optimizer
+        and getattr(paper, field.name) != getattr(default, field.name)
+    }
+
+
+# In the order of the queue. Each: the study's settings -> fields of TrainConfig.
+CONDITIONS: dict[str, Callable[[Study], dict[str, Any]]] = {
+    "grpo": lambda s: {"skills": False},
+    "reskill": lambda s: {},
+    "auto_accept": lambda s: {"auto_accept": True},
+    "fixed_bank": lambda s: {"bank": "good", "skills_until": 0},
+    "skills_first": lambda s: {"policy_from": s.steps // 2, "skills_until": s.steps // 2},
+    "policy_first": lambda s: {"policy_until": s.steps // 2, "skills_from": s.steps // 2},
+    "paper_rules": lambda s: paper_rules(),
+    "no_assertions": lambda s: {"assertions": False},
+    "uniform": lambda s: {"assignment": "uniform"},
+    # The discount decides only where posterior means decide.
+    "no_discount": lambda s: paper_rules() | {"discount": "none"},
+    "last_step": lambda s: paper_rules() | {"discount": "last_step"},
+}
+VERSIONS = ("reskill", "auto_accept", "no_assertions")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run."""
+
+    study: str
+    condition: str
+    seed: int
+    settings: Study
+    config: TrainConfig  # without name and root
+    variant: dict[str, str] = dataclasses.field(default_factory=dict)  # e.g. world, policy
+    versions: bool = False  # measure single versions as well
+
+    @property
+    def name(self) -> str:
+        """Of the run folder and the result."""
+        return "-".join([*self.variant.values(), self.condition, str(self.seed)])
+
+
+def cells_of(settings: Study) -> dict[str, Study]:
+    """The map: one thing at a time is changed."""
+    cells = {"default": settings}
+    for rate in settings.rates:
+        changed = dataclasses.replace(settings, learning_rate=rate, final_learning_rate=rate)
+        cells[f"rate {rate:g}"] = changed
+    for name in settings.policies:
+        path = str(POLICIES / f"{name}.safetensors")
+        cells[f"policy {name}"] = dataclasses.replace(settings, policy=path)
+    for name in settings.worlds:
+        if WORLDS[name] != settings.world:
+            cells[f"rooms {name}"] = dataclasses.replace(settings, world=WORLDS[name])
+    return cells
+
+
+def jobs_of(study: str, settings: Study, seeds: Sequence[int]) -> list:
+    """All runs of a study, in the order in which they are worked off."""
+
+    def job(condition, seed, settings=settings, variant=None, versions=False, **changes):
+        changes = CONDITIONS[condition](settings) | changes
+        config = settings.config(seed=seed, **changes)
+        return Job(study, condition, seed, settings, config, variant or {}, versions)
+
+    def in_world(name: str) -> Study:
+        return dataclasses.replace(settings, world=WORLDS[name])
+
+    if study == "main":
+        return [job(condition, seed) for seed in seeds for condition in CONDITIONS]
+    if study == "versions":
+        return [job(name, seed, versions=True) for seed in seeds for name in VERSIONS]
+    if study == "frozen":
+        return [
+            job("reskill", seed, in_world(name), {"world": name}, policy_until=0)
+            for seed in seeds
+            for name in settings.worlds
+        ]
+    if study == "map":
+        return [
+            job(condition, seed, cell, {"cell": name.replace(" ", "-")})
+            for seed in seeds
+            for name, cell in cells_of(settings).items()
+            for condition in ("grpo", "reskill")
+        ]
+    raise StudyError(f"there is no study {study}")
+
+
+def weights_digest(policy: str) -> str:
+    """SHA-256 of a policy's weights file: results of other weights are not mixed in."""
+    if policy.endswith(".safetensors"):
+        data = Path(policy).read_bytes()
+    else:
+        data = resources.files("reskill_jax.policy").joinpath(policy + ".safetensors").read_bytes()
+    return hashlib.sha256(data).hexdigest()
+
+
+def identity(job: Job) -> dict[str, Any]:
+    """What a result must have been made with to stand for a job."""
+    config = dataclasses.asdict(job.config)
+    for name in ("name", "root", "policy"):
+        del config[name]
+    told = {"config": config, "weights": weights_digest(job.config.policy)}
+    told |= {"final_games": job.settings.final_games}
+    if job.versions:
+        names = ("drift_every", "drift_games", "version_games")
+        told["measures"] = {name: getattr(job.settings, name) for name in names}
+    return json.loads(json.dumps(told))

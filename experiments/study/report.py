@@ -1,0 +1,68 @@
+"""Writes what the household study found, from its JSON results alone, into docs/results.md."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from results_page import write_section
+
+from .report_cells import write_frozen, write_map
+from .report_main import write_main
+from .report_versions import write_versions
+from .results import processor, read
+
+
+def provenance(results: Sequence[Mapping[str, Any]]) -> str:
+    """What the results were made with, in a line."""
+    seeds = sorted({one["seed"] for one in results})
+    hours = sum(one["seconds"] for one in results) / 3600
+    config = results[0]["identity"]["config"]
+    made_on = Counter(processor(one) for one in results)
+    versions = {one["version"] for one in results}
+    edited = sum(one["version"].endswith("-dirty") for one in results)
+    told = [
+        f"{len(results)} runs",
+        f"seeds {', '.join(map(str, seeds))}",
+        f"{config['steps']} steps of {config['groups']} x {config['group_size']} rollouts",
+        f"{results[0]['identity']['final_games']} games per split at the end",
+        f"{hours:.1f} hours of single workers",
+        " and ".join(f"{count} on {name}" for name, count in made_on.most_common()),
+    ]
+    told.append(
+        f"version {versions.pop()}"
+        if len(versions) == 1
+        else f"{len(versions)} versions of the code (each result names its own)"
+    )
+    if edited:
+        told.append(f"{edited} of the runs with uncommitted edits in the tree")
+    return ", ".join(told) + "."
+
+
+# Results and the folder of figures -> tables, names of figures.
+_STUDIES: dict[str, Callable[[Sequence[dict[str, Any]], Path], tuple[str, list[str]]]] = {
+    "main": write_main,
+    "versions": write_versions,
+    "frozen": write_frozen,
+    "map": write_map,
+}
+
+
+def write(study: str, results: Path, docs: Path) -> str:
+    """Writes the figures and the section of docs/results.md; returns the tables.
+
+    Args:
+      study: its name.
+      results: folder of all studies.
+      docs: gets figures/ and results.md.
+    """
+    found = read(results / study)
+    if not found:
+        return f"no results in {results / study}"
+    folder = docs / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    text, pictures = _STUDIES[study](found, folder)
+    made = f"`python experiments/household_study.py --study {study}`: {provenance(found)}"
+    shown = "\n\n".join(f"![{study}](figures/{name})" for name in pictures)
+    write_section(docs / "results.md", f"household_study:{study}", f"{made}\n\n{text}\n\n{shown}")
+    return f"{made}\n\n{text}"
