@@ -58,15 +58,16 @@ def train(arguments: Sequence[str]) -> int:
     from rich.console import Console
 
     from reskill_jax.training import loop
+    from reskill_jax.training.preemption import Preempted
 
     console = Console()
 
     try:
         loop.train(config, resume=resume, console=console)
-    except KeyboardInterrupt:
-        run = _shell_words(config)
-        console.print(f"\ninterrupted; go on with: reskill train {run} --resume", highlight=False)
-        return 130
+    except (KeyboardInterrupt, Preempted) as end:
+        run, told = _shell_words(config), str(end) or "interrupted"
+        console.print(f"\n{told}; go on with: reskill train {run} --resume", highlight=False)
+        return end.status if isinstance(end, Preempted) else 130
 
     from reskill_jax.report import read_run, summary_lines, write_report
 

@@ -14,6 +14,7 @@ from reskill_jax.cli_arguments import one_line
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.skills.skillmd import export_skill, import_skills
 from reskill_jax.training.config import PRESETS
+from reskill_jax.training.preemption import Preempted
 from reskill_jax.training.run_folder import RunFolder, RunFolderError
 
 OPEN = Skill("open-first", "When it is closed.", "open.", Trigger("action_pattern", "^go to"))
@@ -101,6 +102,16 @@ def test_interrupted_training_says_how_to_go_on(training, capsys, monkeypatch):
     assert "go on with: reskill train --name mine --root 'my runs' --resume" in (
         capsys.readouterr().out
     )
+
+
+def test_preempted_training_says_how_to_go_on(training, capsys, monkeypatch):
+    def preempted(config, **_):
+        raise Preempted(7)
+
+    monkeypatch.setattr(training, "train", preempted)
+    assert cli.main(["train", "--name", "mine"]) == 143
+    told = capsys.readouterr().out
+    assert "ended by SIGTERM after step 7, everything is saved; go on with: reskill train" in told
 
 
 @pytest.mark.parametrize(

@@ -91,11 +91,7 @@ def load_games(records: Sequence[GameRecord]) -> Loaded:
         task = np.where(game.task >= sy.VOCABULARY_SIZE, sy.UNKNOWN, game.task)
         games.append(game._replace(task=np.pad(task, (0, width - task.shape[0]))))
     spec = RoomSpec(receptacles=receptacles, objects=objects)
-    world = RecordedWorld(
-        spec=spec,
-        max_symbols=engine.observation_capacity(receptacles, objects),
-        task_width=width,
-    )
+    world = RecordedWorld(spec=spec, task_width=width)
     stacked = jax.tree.map(lambda *x: np.stack(x), *games)
     return Loaded(stacked, world, kept, [p.extra for p in parsed], errors)
 

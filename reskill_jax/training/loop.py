@@ -28,6 +28,7 @@ from reskill_jax.training.lifecycle import (
     settle,
     suggest,
 )
+from reskill_jax.training.preemption import Preempted, StopSignal
 from reskill_jax.training.progress import TrainingProgress
 from reskill_jax.training.run_folder import RunFolder
 from reskill_jax.training.state import TrainState, init_state
@@ -168,6 +169,7 @@ def train(
 
     Raises:
       RunFolderError, CheckpointError, WeightsError, TrainingError: with one clear line.
+      Preempted: SIGTERM came; the checkpoint of the last step is complete.
     """
     console = console or Console()
     params, policy = load_policy(config.policy)
@@ -195,14 +197,17 @@ def train(
             folder.truncate_to({})
         start = int(state.step)
         try:
-            with TrainingProgress(console, total=config.steps, start=start) as progress:
+            with (
+                StopSignal() as stop,
+                TrainingProgress(console, total=config.steps, start=start) as progress,
+            ):
                 unseen = None
                 if not checkpoint.steps(folder.checkpoints):
                     unseen = _begin(state, life, parts, folder, progress)
                 if observer is not None:
                     observer(start, state, life, parts)
                 progress.status("compiling the training step")
-                state, life = _run(state, life, parts, folder, progress, unseen, observer)
+                state, life = _run(state, life, parts, folder, progress, stop, unseen, observer)
         finally:  # interrupted or not: who goes on at once finds the checkpoint complete
             checkpoint.wait_for_saves(folder.checkpoints)
         return RunSummary(folder.path, int(state.step), life.skills)
@@ -230,6 +235,7 @@ def _run(
     parts: Parts,
     folder: RunFolder,
     progress: TrainingProgress,
+    stop: StopSignal,
     unseen: float | None,
     observer: Observer | None = None,
 ) -> tuple[TrainState, Life]:
@@ -261,13 +267,16 @@ def _run(
             unseen = _evaluate(state, parts, folder, done, modes_at_end)[1].success
         elif config.eval_every and done % config.eval_every == 0:
             unseen = _evaluate(state, parts, folder, done, (mode,))[1].success
-        if done % config.checkpoint_every == 0 or done == config.steps:
+        stopping = stop.received and done < config.steps
+        if stopping or done % config.checkpoint_every == 0 or done == config.steps:
             _save(state, life, config, folder)
         if observer is not None:
             observer(done, state, life, parts)
         progress.update(
             done, success=float(metrics.success), unseen=unseen, trial=_trial_words(metrics, life)
         )
+        if stopping:
+            raise Preempted(done)
     return state, life
 
 

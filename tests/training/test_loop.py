@@ -154,6 +154,27 @@ def test_going_on_in_the_middle_of_a_trial(lab, train, whole, monkeypatch):
     same_runs(lab, whole.folder, folder)
 
 
+def test_a_run_that_is_asked_to_end_saves_its_step(train, lab, whole):
+    """SIGTERM in the middle of step 7, where no checkpoint is due."""
+    before = signal.getsignal(signal.SIGTERM)
+    told = []
+
+    def observer(step, *_):
+        told.append(step)
+        if step == 6:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as ended:
+        train("preempted", observer=observer)
+    assert ended.value.code == 143
+    assert str(ended.value) == "ended by SIGTERM after step 7, everything is saved"
+    assert signal.getsignal(signal.SIGTERM) is before and told == list(range(8))
+    folder = whole.folder.parent / "preempted"
+    assert checkpoint.steps(folder / "checkpoints")[-1] == 7
+    train("preempted", resume=True)
+    same_runs(lab, whole.folder, folder)
+
+
 @pytest.mark.parametrize("method", ["write_eval", "write_metrics"])
 def test_going_on_at_the_very_beginning(lab, train, whole, monkeypatch, method):
     """Before the first checkpoint; and after it, but before any other."""
