@@ -92,6 +92,7 @@ def conflict(
 ) -> str:
     """What a skill is worth the longer it is in use, per condition; every measurement a dot."""
     figure, axes = _axes(len(curves), width=3.4)
+    longest = max(max(curve[0]) for curve in curves.values())
     for axis, (name, curve) in zip(axes, curves.items(), strict=True):
         verdicts = {"helpful": _COLORS[3], "neutral": "#b5b5b5", "harmful": _COLORS[1]}
         for verdict, color in verdicts.items():
@@ -107,6 +108,8 @@ def conflict(
         axis.set_title(f"{name}\n{100 * harmful:.0f} % harmful, {100 * below:.0f} % below 0",
                        loc="left", fontsize=9)  # fmt: skip
         axis.set_xlabel("steps in use")
+        axis.set_xlim(-1, longest + 1)
+        axis.locator_params(axis="x", integer=True)
     axes[0].set_ylabel("success with the skill less without it, points")
     axes[0].legend(loc="lower left", fontsize=7.5, ncols=2)
     return _save(figure, path)
