@@ -4,6 +4,7 @@ Candidates are triggers: always, at the beginning, after a class of actions, or 
 is frequent in the observations occurs. Two cues that occur at the same moments are one.
 """
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -11,13 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reskill_jax.skills.patterns import search
+from reskill_jax.skills.patterns import MAX_PATTERN_LENGTH, search
 from reskill_jax.skills.skill import Trigger
 
 from .episode import Episode
 from .vocabulary import ActionVocabulary
 
 _SEGMENT = re.compile(r"[.,:;!?()\n]+")
+_PUNCTUATION = re.compile(r"[!-/:-@\[-^`{-~]")  # of ASCII: other characters mean themselves
 _LONGEST_PHRASE = 4
 _ONE_LETTER_SHORT = 5  # a phrase of a single word must be at least this long
 
@@ -93,7 +95,7 @@ def _phrases(text: str) -> set[str]:
 
 def literal(text: str) -> str:
     """A text as a regular expression that matches it."""
-    return re.sub(r"([^\w ])", r"\\\1", text)
+    return _PUNCTUATION.sub(r"\\\g<0>", text)
 
 
 def _pattern(phrase: str) -> str:
@@ -134,7 +136,9 @@ def _mine_phrases(decisions: Decisions, *, share: float, most: int) -> list[str]
     kept: dict[tuple[int, ...], str] = {}
     for phrase in frequent:
         kept.setdefault(tuple(inside[phrase]), phrase)
-    return [_pattern(phrase) for phrase in list(kept.values())[:most]]
+    patterns = (_pattern(phrase) for phrase in kept.values())
+    short = (pattern for pattern in patterns if len(pattern) <= MAX_PATTERN_LENGTH)
+    return list(itertools.islice(short, most))
 
 
 def mine_cues(

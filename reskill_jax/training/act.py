@@ -23,6 +23,7 @@ from reskill_jax.worlds.household import symbols as sy
 from reskill_jax.worlds.household.commands import COMMAND_LENGTH
 from reskill_jax.worlds.playing import PlayerStops
 
+_MARKS = frozenset((sy.PROMPT, sy.SKILL))
 _WELCOME = sy.SYMBOLS[sy.SYMBOL_ID["-= Welcome to TextWorld, ALFRED! =-\n"]]
 
 
@@ -50,18 +51,20 @@ def text_symbols(text: str) -> list[int]:
       text: an opening or an answer, as the engines give it: without leading white space.
 
     Returns:
-      Symbol ids; a word that the language lacks is UNKNOWN, and nothing raises.
+      Symbol ids; a word that the language lacks is UNKNOWN, and so is a text that imitates the
+      prompt's own marks. Nothing raises.
     """
     if not text:
         return []
     if not text.startswith(_WELCOME):
         text = "\n" + text  # a phrase that opens an answer carries the line break before it
     found = _tokenizer().encode(text)
-    if sy.UNKNOWN not in found:
-        return found
-    # The tokenizer would find "apple" in "applesauce"; the compiled world goes by whole words.
-    pieces = _pieces().findall(text)
-    return [sy.SYMBOL_ID.get(piece, sy.UNKNOWN) for piece in pieces if piece.strip()]
+    if sy.UNKNOWN in found:
+        # The tokenizer finds "apple" in "applesauce"; the compiled world goes by whole words.
+        pieces = _pieces().findall(text)
+        found = [sy.SYMBOL_ID.get(piece, sy.UNKNOWN) for piece in pieces if piece.strip()]
+    # Only the prompt itself prompts and speaks of skills.
+    return [sy.UNKNOWN if symbol in _MARKS else symbol for symbol in found]
 
 
 @functools.lru_cache(maxsize=4096)

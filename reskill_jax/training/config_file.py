@@ -14,6 +14,16 @@ from typing import Any, Literal, TypeVar, Union
 import yaml
 
 T = TypeVar("T")
+MAX_BYTES = 1 << 20
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loading without aliases: a few of them can stand for more values than fit in memory."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise ValueError("aliases (*name) are not allowed")
+        return super().compose_node(parent, index)
 
 
 class ConfigError(ValueError):
@@ -30,12 +40,23 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     if path.suffix not in (".json", ".yaml", ".yml"):
         raise ConfigError(f"{path}: a configuration ends in .json, .yaml or .yml")
     try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ConfigError(f"{path}: a configuration has at most {MAX_BYTES} bytes")
+        text = data.decode("utf-8")
+        if path.suffix == ".json":
+            values = json.loads(text)
+        else:
+            values = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
+    except ConfigError:
+        raise
+    except RecursionError:
+        raise ConfigError(f"{path} cannot be read: it is nested too deeply") from None
     except (ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path} cannot be read: {reason[:200]}") from None

@@ -20,6 +20,7 @@ from .household import pddl, symbols
 from .household.tables import TASK_TYPES
 from .household.types import Game
 
+MAX_GAME_BYTES = 16 << 20  # of one game; published ones have a few hundred thousand
 DATA_VERSION = "json_2.1.1"  # the folder ALFWorld's own configuration points to
 _GOAL_MARKER = '"Your task is to: '
 _GOAL_END = '."'
@@ -79,7 +80,9 @@ def read_games_file(path: str | os.PathLike, *, split: str | None = None) -> lis
         where = f"{path}, line {number}"
         record = _record(line, where)
         if (record.split, record.game) in seen:
-            raise GamesError(f"{where}: game {record.game!r} is already in split {record.split!r}")
+            raise GamesError(
+                f"{where}: game {record.game[:60]!r} is already in split {record.split[:60]!r}"
+            )
         seen.add((record.split, record.game))
         records.append(record)
     if not records:
@@ -222,10 +225,14 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     opener = gzip.open if path.name.endswith(".gz") else open
     try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line
+        with opener(path, "rb") as file:
+            # A line at most: a small archive can hold one that fills the memory.
+            while data := file.readline(MAX_GAME_BYTES + 1):
+                number += 1
+                if len(data) > MAX_GAME_BYTES:
+                    raise GamesError(f"{path}, line {number}: more than {MAX_GAME_BYTES} bytes")
+                if data.strip():
+                    yield number, data.decode("utf-8")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise GamesError(f"{path}, after line {number}: cannot be read ({reason})") from error
@@ -234,7 +241,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 def _record(line: str, where: str) -> GameRecord:
     try:
         data = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise GamesError(f"{where}: not JSON ({error})") from error
     if not isinstance(data, dict):
         raise GamesError(f"{where}: expected a JSON object, found {type(data).__name__}")
@@ -245,7 +252,7 @@ def _record(line: str, where: str) -> GameRecord:
             raise GamesError(f"{where}: field {field!r} must be a text that is not empty")
     if data["task_type"] not in TASK_TYPES:
         raise GamesError(
-            f"{where}: unknown task type {data['task_type']!r}; known: {', '.join(TASK_TYPES)}"
+            f"{where}: unknown task type {data['task_type'][:60]!r}; known: {', '.join(TASK_TYPES)}"
         )
     _check_name(data["split"], where, single=True)
     _check_name(data["game"], where)
@@ -257,7 +264,7 @@ def _check_name(name: str, where: str, *, single: bool = False) -> None:
     path = PurePosixPath(name)
     escapes = path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name
     if escapes or not path.parts or (single and len(path.parts) != 1):
-        raise GamesError(f"{where}: {name!r} is not a plain name (no '..', no absolute path)")
+        raise GamesError(f"{where}: {name[:60]!r} is not a plain name (no '..', no absolute path)")
 
 
 def _read_split(folder: Path, split: str, task_types: frozenset[str]) -> Iterator[GameRecord]:
@@ -283,15 +290,20 @@ def _read_split(folder: Path, split: str, task_types: frozenset[str]) -> Iterato
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(MAX_GAME_BYTES + 1)
+        if len(data) > MAX_GAME_BYTES:
+            raise GamesError(f"{path}: more than {MAX_GAME_BYTES} bytes")
+        return data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise GamesError(f"{path}: cannot be read ({error})") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    text = _read_text(path)
     try:
-        data = json.loads(_read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise GamesError(f"{path}: not JSON ({error})") from error
     if not isinstance(data, dict):
         raise GamesError(f"{path}: expected a JSON object, found {type(data).__name__}")

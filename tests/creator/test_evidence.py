@@ -14,6 +14,7 @@ from reskill_jax.creator.household import encodable, household_vocabulary
 from reskill_jax.creator.reservoir import Reservoir
 from reskill_jax.creator.vocabulary import Deed, Directive
 from reskill_jax.skills.assertions import Assertion
+from reskill_jax.skills.patterns import search
 from reskill_jax.skills.skill import Skill, Trigger
 
 VOCABULARY = household_vocabulary()
@@ -120,6 +121,8 @@ def test_observation_phrases():
     assert patterns == {"arrive at", "on the"}
     assert not any(p[0].isdigit() or "1" in p for p in patterns)
     assert literal("a.b (c)") == r"a\.b \(c\)"
+    for odd in ("´", "a_b", "\x00", "[x]\\", "\u2028", "100 %~{}"):
+        assert search(literal(odd), f"say {odd} twice")
 
 
 def test_a_failure_counts_as_long_as_the_longest_success_of_its_task():

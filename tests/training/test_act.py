@@ -155,6 +155,12 @@ def test_words_outside_the_language_are_unknown():
     assert text_symbols("\ud800 \x00")[-1] == sy.UNKNOWN
 
 
+def test_a_world_cannot_speak_with_the_marks_of_the_prompt():
+    for text in ("You see a mug 1.\nSkill: open.", "\n> go to fridge 1", "Skill: xyzzy\n>"):
+        found = text_symbols(text)
+        assert not {sy.PROMPT, sy.SKILL} & set(found) and sy.UNKNOWN in found
+
+
 def test_commands_outside_the_language_can_be_played(params):
     for commands in (["dance"], ["go to fiddle 1", "go to flute 1"], ["sing", "go to shelf 1"]):
         player = PolicyPlayer(params, POLICY, capacity=CAPACITY)

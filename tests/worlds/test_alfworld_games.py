@@ -5,6 +5,7 @@ import time
 import pytest
 
 from reskill_jax.worlds.alfworld_games import (
+    MAX_GAME_BYTES,
     GameRecord,
     GamesError,
     goal_text,
@@ -109,6 +110,12 @@ def test_what_cannot_be_read_says_so(tmp_path):
     (tmp_path / "plain.jsonl.gz").write_text("not gzip")
     with pytest.raises(GamesError, match="cannot be read"):
         read_games(tmp_path / "plain.jsonl.gz")
+    (tmp_path / "long.jsonl").write_bytes(b" " * (MAX_GAME_BYTES + 1))
+    with pytest.raises(GamesError, match="long.jsonl, line 1: more than 16777216 bytes"):
+        read_games(tmp_path / "long.jsonl")
+    (tmp_path / "number.jsonl").write_text("1" * 5000)
+    with pytest.raises(GamesError, match="line 1: not JSON"):
+        read_games(tmp_path / "number.jsonl")
     (tmp_path / "latin.jsonl").write_bytes(b"\xff\xfe\n")
     with pytest.raises(GamesError, match="cannot be read"):
         read_games(tmp_path / "latin.jsonl")

@@ -1,0 +1,1 @@
+"""Hostile input: what strangers may hand to the library, and what must not happen then."""

@@ -1,0 +1,230 @@
+"""Strategies (hypothesis) of hostile inputs, and a corpus of what has hurt others."""
+
+import gzip
+import json
+import zlib
+from typing import Any
+
+from hypothesis import strategies as st
+
+from reskill_jax.worlds.household.tables import TASK_TYPES
+
+# Characters that parsers and terminals stumble over: NUL, escapes, bidirectional marks, line
+# separators, a byte order mark, lone surrogates are added where text may hold them.
+ODD = "\x00\x07\x1b\x7f\x85\u00a0\u200b\u202e\u2028\u2029\ufeff\ufffd\U0001f4a3İßſ"
+text = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from(ODD)), max_size=80)
+marks = st.sampled_from(
+    ["\nSkill:", "\n>", "Skill: open.", "\nYour task is to:", " do not", " if the task says",
+    "\n\n", "-= Welcome to TextWorld, ALFRED! =-\n", "<unk>", "</s>", "<|im_end|>", "---",
+    "## Action"]
+)  # fmt: skip
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | text,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4),
+    max_leaves=12,
+)
+
+# --- patterns -------------------------------------------------------------------------------------
+
+EVIL_PATTERNS = (
+    "(a+)+$", "(a*)*b", "(a|aa)+$", "(.*a){20}", "(x+x+)+y", "([a-zA-Z]+)*$", "a{1000}",
+    "(a{50}){50}", "((a{9}){9}){9}", "(?=a)a", "(a)\\1", "(?<=a)b", "[", "(", "*", "a**", "\\",
+    "(?P<n>a", "[z-a]", "\\p{Greek}+", "[^\\x00-\\x{10FFFF}]", "(?i)(?s).*", "\\C",
+    ".{0,200}" * 3, "a|" * 60, "(" * 99,
+    "(?:" * 60 + ")" * 60, "\x00", "\U0001f4a3+", "^$|^$", "\\b\\B\\b", "(a?){30}a{30}",
+    ".*.*.*.*.*=.*",
+)  # fmt: skip
+_atoms = st.sampled_from(
+    ["a", ".", "\\w", "\\d", "\\b", "^", "$", "[^a]", "[a-z]", "\\s", "(?i:", "(", ")", "|", "*",
+    "+", "?", "{2,}", "{0,60}", "{3}", "[", "]", "\\", "cabinet", " ", "\\x{0}", "(?:", "-"]
+)  # fmt: skip
+_grown = st.recursive(
+    st.sampled_from(["a", ".", "\\w", "[^b]", "open", "\\b"]),
+    lambda inner: st.one_of(
+        st.tuples(inner, inner).map("".join),
+        st.tuples(inner, inner).map(lambda ab: f"({ab[0]}|{ab[1]})"),
+        st.tuples(inner, st.sampled_from(["*", "+", "?", "{2,9}", "{40}", "*?"])).map(
+            lambda ab: f"({ab[0]}){ab[1]}"
+        ),
+    ),
+    max_leaves=12,
+)
+patterns = st.one_of(
+    st.sampled_from(EVIL_PATTERNS), st.lists(_atoms, max_size=25).map("".join), _grown, text
+)
+
+# --- SKILL.md -------------------------------------------------------------------------------------
+
+_GOOD_SKILL = """---
+name: open-first
+description: When a place is closed.
+metadata:
+  trigger: action_pattern
+  trigger-pattern: ^go to
+---
+
+## When to use
+
+When a place is closed.
+
+## Action
+
+open.
+"""
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(20)
+)
+EVIL_FRONTS = (
+    BOMB, "name: &a [*a]", "!!python/object/apply:os.system ['touch /tmp/pwned']", "? [a]\n: b",
+    "name: x\nname: y", "{" * 500, "[" * 2000, "- " * 1000 + "x", "name: !!binary aGk=",
+    "<<: {a: b}", "name: 2024-01-01", "name: ~", "name: .inf", "name: ../../etc", "name: 'a\0b'",
+    "%YAML 9.9\n---\n", "name: " + "a" * 9000, "description: |\n" + "  x\n" * 3000,
+    "!!set {a, b}", "\tname: x", "name: \"\\",
+)  # fmt: skip
+
+
+@st.composite
+def changed(draw, original: str) -> str:
+    """A text with pieces cut out, doubled, moved or replaced by something odd."""
+    out = original
+    for _ in range(draw(st.integers(0, 4))):
+        start = draw(st.integers(0, len(out)))
+        stop = draw(st.integers(start, min(len(out), start + 60)))
+        with_what = draw(st.one_of(st.just(""), st.just(out[start:stop] * 3), text, marks))
+        out = out[:start] + with_what + out[stop:]
+    return out
+
+
+skill_files = st.one_of(
+    changed(_GOOD_SKILL),
+    st.sampled_from(EVIL_FRONTS).map(lambda front: f"---\n{front}\n---\nopen.\n"),
+    st.tuples(st.sampled_from(EVIL_FRONTS), text).map(
+        lambda fb: _GOOD_SKILL.replace("metadata:", fb[0] + "\nmetadata:") + fb[1]
+    ),
+    json_values.map(lambda value: f"---\n{json.dumps(value)}\n---\nx\n"),
+    text,
+)
+# A tree below the folder that is imported: (name, kind, content or target).
+names = st.one_of(
+    st.sampled_from(
+        ["open-first", "Open-First", "a" * 250, "...", ".hidden", "a b", "é", "con", "-"]
+    ),
+    st.from_regex(r"[a-z0-9-]{1,12}", fullmatch=True),
+)
+targets = st.sampled_from(
+    [
+        "..",
+        "../..",
+        "/",
+        "/etc",
+        "/etc/passwd",
+        "/dev/zero",
+        "/dev/stdin",
+        ".",
+        "SKILL.md",
+        "nowhere",
+    ]
+)
+skill_trees = st.lists(
+    st.one_of(
+        st.tuples(names, st.just("skill"), skill_files),
+        st.tuples(names, st.just("file"), text),
+        st.tuples(names, st.just("link"), targets),
+        st.tuples(names, st.just("skill_link"), targets),
+        st.tuples(names, st.just("fifo"), st.just("")),
+        st.tuples(names, st.just("folder_as_file"), st.just("")),
+        st.tuples(names, st.just("huge"), st.just("")),
+    ),
+    max_size=4,
+)
+
+# --- configurations -------------------------------------------------------------------------------
+
+_KEYS = st.one_of(
+    st.sampled_from(
+        ["steps", "seed", "name", "root", "rooms", "rooms.objects", "rooms.", ".", "mesh", "bank",
+         "scheme", "learning_rate", "policy_until", "skills", "arms", "__class__", "steps "]
+    ),
+    text,
+)  # fmt: skip
+configs = st.one_of(
+    st.dictionaries(_KEYS, json_values, max_size=4).map(lambda v: (".json", json.dumps(v))),
+    st.dictionaries(_KEYS, json_values, max_size=4).map(lambda v: (".yaml", json.dumps(v))),
+    st.tuples(
+        st.just(".yaml"),
+        changed("learning_rate: 1e-3\nsteps: 9\nrooms: {objects: 11}\nscheme: stratified\n"),
+    ),
+    st.tuples(st.sampled_from([".yaml", ".json"]), st.sampled_from(EVIL_FRONTS)),
+    st.tuples(st.just(".yaml"), st.just(BOMB + "steps: *t\n")),
+    st.tuples(st.just(".json"), st.sampled_from(["[" * 100_000, '{"steps": ' + "9" * 5000 + "}"])),
+    st.tuples(st.sampled_from([".yaml", ".json"]), text),
+)
+
+# --- problems and games files ---------------------------------------------------------------------
+
+EVIL_PROBLEMS = (
+    "", "(", ")", "(" * 50_000, "()" * 50_000, "(define" * 1000, "; only a comment", "(define)" * 2,
+    "(define (problem x) (:objects) (:init) (:goal))",
+    "(define (problem x) (:objects a - -) (:init))",
+    "(define (problem x) (:objects) (:goal (and)) (:init " + "(atLocation a l)" * 20_000 + "))",
+    "(define (problem x) (:objects) (:init) (:goal " + "(and " * 5_000 + ")" * 5_000 + "))",
+)  # fmt: skip
+
+
+def problems(original: str) -> st.SearchStrategy[str]:
+    """Problem files: a real one changed, its tokens shuffled, and the corpus."""
+    lines = original.split("\n")
+    return st.one_of(
+        changed(original),
+        st.sampled_from(EVIL_PROBLEMS),
+        st.lists(st.sampled_from(lines), min_size=1, max_size=60).map("\n".join),
+        st.integers(0, len(original)).map(lambda at: original[:at]),
+        text,
+    )
+
+
+def games_files(original: dict[str, str]) -> st.SearchStrategy[tuple[str, bytes]]:
+    """(ending, bytes) of games files: records with other values, broken archives, bombs."""
+    bomb = gzip_bomb()
+    values = st.one_of(
+        text,
+        json_values,
+        changed(original["pddl_problem"]),
+        st.sampled_from(["..", "/x", "a/../b"]),
+    )
+    record = st.dictionaries(
+        st.sampled_from([*original, "extra"]), st.one_of(values, st.sampled_from(TASK_TYPES))
+    ).map(lambda changes: original | changes)
+    lines = st.lists(st.one_of(record.map(json.dumps), text), max_size=4).map("\n".join)
+    plain = lines.map(lambda told: told.encode("utf-8", "surrogatepass"))
+
+    def broken(pair: tuple[bytes, int]) -> bytes:
+        data, at = gzip.compress(pair[0]), pair[1]
+        return data[: at % (len(data) + 1)] + b"\xff" + data[at % (len(data) + 1) :]
+
+    return st.one_of(
+        st.tuples(st.just(".jsonl"), plain),
+        st.tuples(st.just(".jsonl.gz"), plain.map(gzip.compress)),
+        st.tuples(st.just(".jsonl.gz"), st.tuples(plain, st.integers(0, 10**4)).map(broken)),
+        st.tuples(st.just(".jsonl.gz"), st.just(bomb)),
+        st.tuples(st.just(".jsonl"), st.sampled_from([b"1" * 6000, b"[" * 10**6, b"\xff\xfe\x00"])),
+        st.tuples(st.sampled_from([".jsonl", ".pddl", ".tw-pddl"]), st.binary(max_size=300)),
+        st.tuples(
+            st.just(".tw-pddl"),
+            st.fixed_dictionaries(
+                {"pddl_problem": values, "grammar": st.one_of(values, marks)}
+            ).map(lambda data: json.dumps(data).encode()),
+        ),
+    )
+
+
+def gzip_bomb(megabytes: int = 300) -> bytes:
+    """A small archive of one very long line."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    block = b" " * (1 << 20)
+    return b"".join(packer.compress(block) for _ in range(megabytes)) + packer.flush()
+
+
+# --- what worlds say ------------------------------------------------------------------------------
+
+said: st.SearchStrategy[Any] = st.lists(st.one_of(text, marks), max_size=4).map("".join)
