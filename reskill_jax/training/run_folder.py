@@ -20,7 +20,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,7 +62,7 @@ class RunFolder:
             written.
         """
         path = _run_path(root, name)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(_contents(path))):
             raise RunFolderError(
                 f"{path} exists already: continue it with --resume or choose another --name"
             )
@@ -196,6 +196,11 @@ def _run_path(root: str | os.PathLike[str], name: str) -> Path:
             "starting with a letter or digit"
         )
     return Path(root) / name
+
+
+def _contents(path: Path) -> Iterator[Path]:
+    """What is in a folder, but for the trace of a process that died while making it."""
+    return (entry for entry in path.iterdir() if entry.name != "config.json.partial")
 
 
 class _explained:

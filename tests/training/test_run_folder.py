@@ -101,6 +101,10 @@ def test_an_existing_run_is_not_overwritten(run, tmp_path):
         RunFolder.create(tmp_path / "runs", "first", Config())
     (tmp_path / "runs" / "empty").mkdir()
     RunFolder.create(tmp_path / "runs", "empty", {"a": 1}).close()
+    # Of a process that died before it had written its configuration there is nothing to resume.
+    (tmp_path / "runs" / "died").mkdir()
+    (tmp_path / "runs" / "died" / "config.json.partial").write_text('{"a"')
+    RunFolder.create(tmp_path / "runs", "died", {"a": 1}).close()
 
 
 def test_nothing_to_resume(tmp_path):
