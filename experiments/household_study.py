@@ -59,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--study", choices=("main", "versions", "frozen", "map"), default="main")
     parser.add_argument("--quick", action="store_true", help="tiny runs, results apart")
     parser.add_argument("--only", help="conditions, worlds or cells, separated by commas")
-    parser.add_argument("--seeds", help="e.g. 10-17 (main), 10-13 (versions, frozen), 10-12 (map)")
+    parser.add_argument(
+        "--seeds", help="default: 10-17 (main), 10-13 (versions), 10-12 (the others)"
+    )
     parser.add_argument("--policy", help="shipped name or .safetensors file")
     parser.add_argument(
         "--workers", type=int, default=2, help="processes of one core each; 0: none"
@@ -80,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.policy:
         settings = dataclasses.replace(settings, policy=options.policy)
     # Seeds below 10 were spent on choosing the settings.
-    seeds = {"main": "10-17", "map": "10-12"}.get(options.study, "10-13")
+    seeds = {"main": "10-17", "versions": "10-13"}.get(options.study, "10-12")
     seeds = parse_seeds(options.seeds or ("0-1" if options.quick else seeds))
     only = options.only or ("grpo,reskill" if options.quick and options.study == "main" else None)
     try:
