@@ -69,7 +69,7 @@ def write_map(results: Sequence[dict[str, Any]], folder: Path) -> tuple[str, lis
         base, method = runs.get(BASELINE, {}), runs.get(METHOD, {})
         start = [curve(one, "unseen")[1][0] for one in base.values()]
         end = [final(one, "unseen") for one in base.values()]
-        row = [cell.replace("-", " ", 1)]
+        row = [cell.replace("-", " ", 1).replace("_", " ")]
         row += [f"{100 * np.mean(values):.0f}" if values else "–" for values in (start, end)]
         for when, measure in (("early", early), ("end", final)):
             for split in SPLITS:
