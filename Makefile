@@ -1,6 +1,6 @@
 # Needs Python >= 3.11 and make, nothing else: the environment in .venv is created on first use.
 #   make train [ARGS="--help"]   train the small policy and its skills in the household world
-#   make test  [ARGS="-k core"]  run the tests
+#   make test  [ARGS="-k core"]  run the tests, in two processes (WORKERS=0: in one, to debug)
 #   make check                   lint, format, types
 #   make notebooks               run the notebooks and keep what they show (minutes)
 #   make env                     only create the environment, with the development tools
@@ -10,6 +10,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+WORKERS ?= 2
 export PYTHON
 # Compiled programs are kept, so that a second run starts at once. Large arrays on huge pages (glibc;
 # ignored elsewhere): XLA on CPU otherwise spends much of its time on page faults.
@@ -26,7 +27,7 @@ train: $(VENV)/.installed
 	$(BIN)/reskill train $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(CODE)
