@@ -26,7 +26,7 @@ from reskill_jax.machine import describe_machine
 
 
 def real_game() -> dict[str, str]:
-    """A game of the generator as a record of a games file."""
+    """A small game in the real engine's format, as a record of a games file."""
     path = Path(__file__).resolve().parent / "hostile" / "game.json"
     return json.loads(path.read_text(encoding="utf-8"))
 
