@@ -90,7 +90,7 @@ def apply_config(default: T, values: Mapping[str, Any], *, where: str, under: st
             known = ", ".join(f"{under}.{field}" if under else field for field in fields)
             near = nearest(str(key), fields)
             hint = f"did you mean '{f'{under}.' if under else ''}{near}'?" if near else f"({known})"
-            raise ConfigError(f"{where}: unknown key '{name}'; {hint}")
+            raise ConfigError(f"{where}: unknown key {name[:60]!r}; {hint}")
         old = getattr(default, key)
         if dataclasses.is_dataclass(old) and isinstance(value, Mapping):
             changes[key] = apply_config(old, value, where=where, under=name)
@@ -121,7 +121,7 @@ def _nested(values: Mapping[Any, Any], where: str) -> dict[Any, Any]:
         if isinstance(out.get(head), Mapping) and isinstance(value, Mapping):
             value = {**out[head], **value}
         elif head in out:
-            raise ConfigError(f"{where}: '{head}' is given twice")
+            raise ConfigError(f"{where}: {head[:60]!r} is given twice")
         out[head] = value
     return out
 

@@ -129,6 +129,12 @@ def test_files(tmp_path):
         assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_odd_characters_of_a_key_are_shown_escaped():
+    with pytest.raises(ConfigError) as error:
+        apply_config(Config(), {"\x1e": 1}, where="c.json")
+    assert r"unknown key '\x1e'" in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
 def test_nearest():
     assert nearest("learning-rate", ["learning_rate", "steps"]) == "learning_rate"
     assert nearest("zzz", ["steps"]) is None
