@@ -70,7 +70,10 @@ def train(arguments: Sequence[str]) -> int:
         return end.status if isinstance(end, Preempted) else 130
 
     from reskill_jax.report import read_run, summary_lines, write_report
+    from reskill_jax.training.processes import is_first
 
+    if not is_first():  # of several processes: the first one tells
+        return 0
     folder = Path(config.root) / config.name
     page, problems = write_report(folder)
     for problem in problems:

@@ -28,8 +28,8 @@ class EvalArguments:
     """Play the policy of a run, with and without its skills."""
 
     run: RunName
-    step: int | None = None
-    """Checkpoint to load; the newest good one if not given."""
+    step: int | Literal["best"] | None = None
+    """Checkpoint to load: a number, or the best on unseen tasks; else the newest good one."""
     world: Literal["household", "alfworld"] = "household"
     """The compiled world, or the real ALFWorld engine (extra `alfworld`)."""
     splits: tuple[Literal["seen", "unseen"], ...] = ("seen", "unseen")
@@ -111,6 +111,11 @@ def parse_train(arguments: Sequence[str]) -> tuple[Any, bool]:
     if "--resume" in arguments:
         root = peek(arguments, "--root") or values.get("root", config.root)
         name = peek(arguments, "--name") or values.get("name", config.name)
+        mirror = peek(arguments, "--mirror") or values.get("mirror")
+        if mirror:
+            from reskill_jax.training.mirror import bring_back
+
+            bring_back(mirror, root, name)
         stored = Path(root) / name / "config.json"
         if not stored.is_file():
             raise ConfigError(f"nothing to resume: there is no run in {stored.parent}")

@@ -215,7 +215,8 @@ def weights_digest(policy: str) -> str:
 def identity(job: Job) -> dict[str, Any]:
     """What a result must have been made with to stand for a job."""
     config = dataclasses.asdict(job.config)
-    for name in ("name", "root", "policy"):
+    # Where a run lies, on which devices and what it keeps makes no difference.
+    for name in ("name", "root", "policy", "mesh", "mirror", "keep_best"):
         del config[name]
     told = {"config": config, "weights": weights_digest(job.config.policy)}
     told |= {"final_games": job.settings.final_games}

@@ -11,6 +11,9 @@ A step lives in ``<folder>/step_<number>/``::
 Everything is first written under another name and renamed when the manifest is on disk, so a
 folder that carries a step's name is complete unless something damaged it later, and that the
 manifest finds out. A valid step is never overwritten; a damaged one is set aside, not deleted.
+
+Several processes (`jax.distributed`) write one checkpoint into one folder that all see: every one
+its shards of the arrays that are spread over them, the first one everything else.
 """
 
 import dataclasses
@@ -26,10 +29,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from orbax.checkpoint import v1
 
-from reskill_jax.training import checkpoint_leaves
+from reskill_jax.training import checkpoint_leaves, processes
 from reskill_jax.training.checkpoint_files import (
     PARTIAL,
     CheckpointError,
+    best_step,
     damage,
     delete_old_steps,
     set_aside,
@@ -44,6 +48,7 @@ __all__ = [
     "CheckpointError",
     "PendingSave",
     "Restored",
+    "best_step",
     "damage",
     "latest_step",
     "restore",
@@ -118,6 +123,7 @@ def save(
     keep: int = 3,
     best_by: str | None = None,
     block: bool = False,
+    after: Callable[[Path], None] | None = None,
 ) -> PendingSave:
     """Writes one checkpoint and lets the caller go on.
 
@@ -134,6 +140,8 @@ def save(
       keep: how many of the newest steps stay; the others are deleted once this one is complete.
       best_by: name of a metric; the step where it is highest stays as well.
       block: wait until the checkpoint is on disk.
+      after: called in the background, in the first process, with the folder of the checkpoint once
+        it is complete; its errors are those of the save.
 
     Returns:
       A handle whose `wait()` blocks until the checkpoint is complete and raises what went wrong.
@@ -148,13 +156,7 @@ def save(
         raise CheckpointError(f"step must be >= 0 and keep >= 1, got step={step}, keep={keep}")
     wait_for_saves(folder)
     final = folder / step_name(step)
-    if final.exists():
-        if (reason := damage(final)) is None:
-            raise CheckpointError(
-                f"checkpoint of step {step} exists already: {final} (it is never overwritten)"
-            )
-        set_aside(final, reason)
-
+    partial = folder / (final.name + PARTIAL)
     leaves, values = checkpoint_leaves.flatten(arrays)
     texts = {
         "host.json": _to_json(host, "host"),
@@ -163,18 +165,29 @@ def save(
     }
     metrics = {name: float(value) for name, value in (metrics or {}).items()}
 
-    partial = folder / (final.name + PARTIAL)
-    if partial.exists():
-        shutil.rmtree(partial)  # left by a process that died while writing
-    partial.mkdir(parents=True)
-    for name, text in texts.items():
-        (partial / name).write_text(text, encoding="utf-8")
+    def prepare() -> int:
+        if final.exists():
+            if (reason := damage(final)) is None:
+                raise CheckpointError(
+                    f"checkpoint of step {step} exists already: {final} (it is never overwritten)"
+                )
+            set_aside(final, reason)
+        if partial.exists():
+            shutil.rmtree(partial)  # left by a process that died while writing
+        partial.mkdir(parents=True)
+        for name, text in texts.items():
+            (partial / name).write_text(text, encoding="utf-8")
+        return 0
+
+    processes.from_first(prepare)
     writing = v1.save_async(partial / "arrays", values) if values else None
 
     def finish() -> None:
         try:
             if writing is not None:
                 writing.result()
+            if not processes.is_first():
+                return
             write_manifest(partial, step=step, metrics=metrics)
             os.rename(partial, final)
             sync(folder)
@@ -182,6 +195,8 @@ def save(
             shutil.rmtree(partial, ignore_errors=True)
             raise
         delete_old_steps(folder, written=step, keep=keep, best_by=best_by)
+        if after is not None:
+            after(final)
 
     pending = PendingSave(step, final)
     _in_flight[folder] = pending
@@ -244,22 +259,8 @@ def restore(
       CheckpointError: no usable checkpoint, another configuration, or another structure.
     """
     folder = Path(folder).absolute()
-    if step is None:
-        if not steps(folder):
-            wait_for_saves(folder)
-        if not steps(folder):
-            raise CheckpointError(f"no checkpoint in {folder}")
-        found = latest_step(folder, notify=notify)
-        if found is None:
-            raise CheckpointError(
-                f"none of the {len(steps(folder))} checkpoints in {folder} is usable: "
-                "all are damaged"
-            )
-        step = found
-    else:
-        wait_for_saves(folder)
-        if (reason := damage(folder / step_name(step))) is not None:
-            raise CheckpointError(f"checkpoint of step {step} in {folder} is unusable: {reason}")
+    wait_for_saves(folder)
+    step = processes.from_first(lambda: _usable_step(folder, step, notify))
     path = folder / step_name(step)
 
     stored = json.loads((path / "config.json").read_text(encoding="utf-8"))
@@ -281,6 +282,22 @@ def restore(
     arrays = checkpoint_leaves.unflatten(path, leaves, like)
     host = json.loads((path / "host.json").read_text(encoding="utf-8"))
     return Restored(step, arrays, host)
+
+
+def _usable_step(folder: Path, step: int | None, notify: Callable[[str], None]) -> int:
+    """The step asked for, or the newest good one."""
+    if step is not None:
+        if (reason := damage(folder / step_name(step))) is not None:
+            raise CheckpointError(f"checkpoint of step {step} in {folder} is unusable: {reason}")
+        return step
+    if not steps(folder):
+        raise CheckpointError(f"no checkpoint in {folder}")
+    found = latest_step(folder, notify=notify)
+    if found is None:
+        raise CheckpointError(
+            f"none of the {len(steps(folder))} checkpoints in {folder} is usable: all are damaged"
+        )
+    return found
 
 
 def _plain_config(config: Any) -> Any:

@@ -116,24 +116,39 @@ def delete_old_steps(folder: Path, *, written: int, keep: int, best_by: str | No
     """
     for left in folder.glob(f"step_*{PARTIAL}"):
         shutil.rmtree(left)  # of an interrupted save or deletion
-    metrics: dict[int, dict[str, float]] = {}
-    for step in steps(folder):
-        try:
-            text = (folder / step_name(step) / MANIFEST).read_text(encoding="utf-8")
-            metrics[step] = json.loads(text)["body"]["metrics"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+    metrics = _metrics(folder)
     own = sorted(step for step in metrics if step <= written)
     stay = set(own[-keep:])
-    scores = {step: metrics[step][best_by] for step in own if best_by in metrics[step]}
-    scores = {step: score for step, score in scores.items() if math.isfinite(score)}
-    if scores:
-        stay.add(max(scores, key=lambda step: (scores[step], step)))
+    if best_by is not None and (best := _best({s: metrics[s] for s in own}, best_by)) is not None:
+        stay.add(best)
     for step in set(own) - stay:
         # Renamed first, so that an interrupted deletion leaves no half step behind.
         doomed = folder / (step_name(step) + PARTIAL)
         os.rename(folder / step_name(step), doomed)
         shutil.rmtree(doomed)
+
+
+def best_step(folder: str | os.PathLike[str], by: str) -> int | None:
+    """The (latest) step with the highest finite metric `by`; None when no step has one."""
+    return _best(_metrics(Path(folder)), by)
+
+
+def _best(metrics: dict[int, dict[str, float]], by: str) -> int | None:
+    scores = {step: told[by] for step, told in metrics.items() if by in told}
+    finite = [step for step, score in scores.items() if math.isfinite(score)]
+    return max(finite, key=lambda step: (scores[step], step), default=None)
+
+
+def _metrics(folder: Path) -> dict[int, dict[str, float]]:
+    """Of every step with a readable manifest."""
+    found = {}
+    for step in steps(folder):
+        try:
+            text = (folder / step_name(step) / MANIFEST).read_text(encoding="utf-8")
+            found[step] = json.loads(text)["body"]["metrics"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
 
 
 def shorten(lines: list[str], limit: int = 5) -> str:

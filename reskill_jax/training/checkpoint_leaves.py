@@ -11,6 +11,7 @@ import numpy as np
 from orbax.checkpoint import v1
 
 from reskill_jax.training.checkpoint_files import CheckpointError, shorten
+from reskill_jax.training.sharding import place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,8 @@ def flatten(tree: Any) -> tuple[list[Leaf], dict[str, Any]]:
         if leaf.kind == "key":
             value = jax.random.key_data(value)
         if isinstance(value, jax.Array) and not value.is_fully_addressable:
-            values[leaf.name] = value  # spread over processes: Orbax writes every shard in place
+            # Orbax writes what lies in each process. A copy on the device where one is needed.
+            values[leaf.name] = jnp.copy(value) if jax.default_backend() == "cpu" else value
         else:
             # A copy, because a view of a CPU buffer would change when the step donates it.
             values[leaf.name] = np.array(value, copy=True)
@@ -96,18 +98,15 @@ def unflatten(path: Path, leaves: list[Leaf], like: Any) -> Any:
         for name, target in zip(names, targets, strict=True)
         if getattr(target, "sharding", None) is not None
         and not target.sharding.is_fully_addressable
+        and not target.sharding.is_fully_replicated
     }
-    stored = [name for name in names if math.prod(kinds[name].shape)]
-    if not stored:
-        values = {}
-    elif spread:
-        abstract = {
-            name: spread.get(name, np.empty(kinds[name].shape, kinds[name].dtype))
-            for name in stored
-        }
-        values = v1.load(path / "arrays", abstract)
-    else:
-        values = v1.load(path / "arrays")
+    # Arrays are asked for as they shall lie here, not as they lay in the processes that wrote them.
+    abstract = {
+        name: spread.get(name, _stored_as(kinds[name]))
+        for name in names
+        if math.prod(kinds[name].shape)
+    }
+    values = v1.load(path / "arrays", abstract) if abstract else {}
     out = []
     for name, target in zip(names, targets, strict=True):
         leaf = kinds[name]
@@ -118,6 +117,14 @@ def unflatten(path: Path, leaves: list[Leaf], like: Any) -> Any:
         else:
             out.append(_place(leaf, values.get(name), target))
     return jax.tree.unflatten(structure, out)
+
+
+def _stored_as(leaf: Leaf) -> np.ndarray:
+    """An array like the stored one, on the host."""
+    if leaf.kind == "key":
+        data = jax.random.key_data(jax.random.key(0, impl=leaf.implementation))
+        return np.empty((*leaf.shape, *data.shape), data.dtype)
+    return np.empty(leaf.shape, leaf.dtype)
 
 
 def _place(leaf: Leaf, value: Any, target: Any) -> Any:
@@ -134,4 +141,4 @@ def _place(leaf: Leaf, value: Any, target: Any) -> Any:
     # An uncommitted array stays so, else the compiled step would be traced a second time.
     if sharding is None or not getattr(target, "committed", True):
         return array
-    return jax.device_put(array, sharding)
+    return place(array, sharding)

@@ -21,6 +21,33 @@ _POSITIVE = ("learning_rate", "final_learning_rate", "max_grad_norm", "clip_low"
 
 
 @dataclasses.dataclass(frozen=True)
+class MeshShape:
+    """Devices of a run as a grid; its product is their number (`training.sharding`)."""
+
+    data: int = 1
+    """Parts the rollouts are split into."""
+    fsdp: int = 1
+    """Parts the parameters are split into, and the rollouts as well."""
+    tensor: int = 1
+    """Parts that heads, MLP and vocabulary are split into."""
+
+    def __post_init__(self):
+        for field in ("data", "fsdp", "tensor"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"mesh.{field} must be at least 1, got {getattr(self, field)}")
+
+    @property
+    def rows(self) -> int:
+        """Parts that rollouts are split into."""
+        return self.data * self.fsdp
+
+    @property
+    def devices(self) -> int:
+        """Number of devices."""
+        return self.rows * self.tensor
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """One training run in the household world."""
 
@@ -125,6 +152,14 @@ class TrainConfig:
     checkpoint_every: int = 10
     keep: int = 3
     """Checkpoints to keep."""
+    keep_best: bool = False
+    """Save after every evaluation, and also keep the checkpoint that was best on unseen tasks."""
+    mirror: str | None = None
+    """A second place for the run, to which every checkpoint is copied and from which --resume
+    brings back a run that is not here: gs://, s3://, ..., whatever fsspec knows, or a folder."""
+
+    mesh: MeshShape = MeshShape()
+    """Devices to train on."""
 
     def __post_init__(self):
         for field in _AT_LEAST_ONE:
@@ -139,6 +174,8 @@ class TrainConfig:
         for field in ("policy_until", "skills_until"):
             if (getattr(self, field) or 0) < 0:
                 raise ValueError(f"{field} must not be negative, got {getattr(self, field)}")
+        if "://" in self.root:
+            raise ValueError(f"root must be a folder, got {self.root}; --mirror takes such places")
         for field, hint in typing.get_type_hints(TrainConfig).items():
             if typing.get_origin(hint) is Literal and getattr(self, field) not in hint.__args__:
                 known = ", ".join(hint.__args__)
@@ -150,6 +187,17 @@ class TrainConfig:
                 f"groups * group_size = {self.groups * self.group_size} rollouts cannot be split "
                 f"into {self.minibatches} equal minibatches"
             )
+        minibatch = self.groups * self.group_size // self.minibatches
+        for count, things in (
+            (self.groups, "groups"),
+            (minibatch, "rollouts of a minibatch"),
+            (self.eval_tasks, "games of an evaluation"),
+        ):
+            if count % self.mesh.rows:
+                raise ValueError(
+                    f"{count} {things} cannot be split over mesh.data * mesh.fsdp = "
+                    f"{self.mesh.rows} devices"
+                )
         for field in ("trial_gain", "trial_false_accept", "trial_false_reject"):
             if not 0 < getattr(self, field) < 0.5:
                 raise ValueError(f"{field} must lie in (0, 0.5), got {getattr(self, field)}")
@@ -183,7 +231,8 @@ class TrainConfig:
 _OF_THE_HOST = (
     *("name", "root", "seed", "policy", "bank", "train_games", "skills_from", "skills_until"),
     *("auto_accept", "assertions", "reservoir", "cooldown", "retire_after", "retire_margin"),
-    *("eval_every", "eval_tasks", "checkpoint_every", "keep"),
+    *("eval_every", "eval_tasks", "checkpoint_every", "keep", "keep_best"),
+    "mirror",
 )
 
 

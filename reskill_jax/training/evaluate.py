@@ -15,6 +15,7 @@ import numpy as np
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.skills.bank import Bank
 from reskill_jax.training.rollout import Rollout, rollout
+from reskill_jax.training.sharding import fetch, place
 
 Mode = Literal["bank", "none", "candidate"]
 MODES: dict[str, int] = {"none": -1, "bank": 0, "candidate": 1}
@@ -114,6 +115,7 @@ def play_games(
     games: int,
     seed: int = 0,
     temperature: float = 1.0,
+    rows: jax.sharding.Sharding | None = None,
 ) -> Played:
     """Plays `games` games of a split once each with the skills of one arm.
 
@@ -126,6 +128,7 @@ def play_games(
       world, policy, split, horizon, capacity, games: static; the same values compile once.
       seed: of the games and the noise.
       temperature: of sampling; 0 is greedy.
+      rows: over which devices the games are split (evenly), if there are several.
 
     Raises:
       ValueError: no such arm, or no games.
@@ -135,19 +138,21 @@ def play_games(
     if games < 1:
         raise ValueError(f"games must be at least 1, got {games}")
     made, keys = _make(seed, world=world, split=split, games=games)
+    if rows is not None:
+        made, keys = place((made, keys), rows)
     played = _play(
         keys,
         params,
         made,
         bank,
         arm,
-        jnp.float32(temperature),
+        np.float32(temperature),
         world=world,
         policy=policy,
         horizon=horizon,
         capacity=capacity,
     )
-    return Played(np.asarray(played.success), np.asarray(played.turns), np.asarray(made.task_type))
+    return Played(*fetch((played.success, played.turns, made.task_type)))
 
 
 def evaluate(
@@ -164,6 +169,7 @@ def evaluate(
     seed: int = 0,
     temperature: float = 1.0,
     task_types: tuple[str, ...] = (),
+    rows: jax.sharding.Sharding | None = None,
 ) -> Evaluation:
     """Plays `games` games of a split once each.
 
@@ -174,6 +180,7 @@ def evaluate(
       seed: of the games and the noise; one seed, one test set.
       temperature: of sampling; 0 is greedy.
       task_types: names, for the breakdown.
+      rows: over which devices the games are split, if there are several.
 
     Raises:
       ValueError: unknown mode, a candidate that the bank has no arm for, or no games.
@@ -194,6 +201,7 @@ def evaluate(
         games=games,
         seed=seed,
         temperature=temperature,
+        rows=rows,
     )
     return Evaluation(
         split=split,

@@ -10,14 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
 from reskill_jax.core.trial import start_trial
-from reskill_jax.policy import weights
+from reskill_jax.policy import decoder, weights
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill
-from reskill_jax.training import checkpoint
-from reskill_jax.training.config import TrainConfig, program_of
+from reskill_jax.training.config import MeshShape, TrainConfig, program_of
 from reskill_jax.training.evaluate import Evaluation, evaluate
 from reskill_jax.training.lifecycle import (
     Life,
@@ -29,16 +29,16 @@ from reskill_jax.training.lifecycle import (
     suggest,
 )
 from reskill_jax.training.preemption import Preempted, StopSignal
+from reskill_jax.training.processes import any_process, is_first
 from reskill_jax.training.progress import TrainingProgress
 from reskill_jax.training.run_folder import RunFolder
+from reskill_jax.training.sharding import make_mesh, place, row_sharding, state_shardings
 from reskill_jax.training.state import TrainState, init_state
 from reskill_jax.training.step import StepMetrics, train_step
+from reskill_jax.training.storage import Storage, open_storage
 from reskill_jax.worlds.household.tables import TASK_TYPES
 from reskill_jax.worlds.household.world import HouseholdWorld
 
-# What a continued run may change: where it lies, how often it looks, and how long it goes on, with
-# which the learning rate of the steps to come changes.
-MAY_DIFFER = ("name", "root", "steps", "eval_every", "checkpoint_every", "keep")
 # Fields of StepMetrics that a line of metrics.jsonl tells in another form, or not at all.
 _TOLD_OTHERWISE = (
     *("arm_successes", "posterior", "horizon", "contrast"),
@@ -67,14 +67,36 @@ class Parts:
     world: HouseholdWorld
     policy: DecoderConfig
     step: Callable[..., Any]  # compiled train_step
+    shardings: TrainState | None = None  # of the state; None on a single device
+    rows: NamedSharding | None = None  # of games and rollouts
+
+    def placed(self, state: TrainState) -> TrainState:
+        """The state, every array on the devices where it belongs."""
+        return state if self.shardings is None else place(state, self.shardings)
+
+    def games(self, numbers: np.ndarray) -> jax.Array:
+        """[B] int32: numbers of games, each where its group is played."""
+        return jnp.asarray(numbers) if self.rows is None else place(numbers, self.rows)
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled_step(world: HouseholdWorld, policy: DecoderConfig, config: TrainConfig):
-    return jax.jit(
-        functools.partial(train_step, world=world, policy=policy, config=config),
+def _compiled(world: HouseholdWorld, policy: DecoderConfig, config: TrainConfig):
+    """The compiled step, the shardings of the state, that of rows."""
+    program = functools.partial(train_step, world=world, policy=policy, config=config)
+    if config.mesh == MeshShape() and jax.process_count() == 1:
+        return jax.jit(program, donate_argnums=0), None, None
+    mesh = make_mesh(config.mesh)
+    bank = make_bank(config, [()])
+    like = jax.eval_shape(lambda: init_state(config, decoder.init(jax.random.key(0), policy), bank))
+    shardings, rows = state_shardings(like, mesh, policy, config), row_sharding(mesh)
+    whole = NamedSharding(mesh, PartitionSpec())
+    step = jax.jit(
+        program,
         donate_argnums=0,
+        in_shardings=(shardings, rows),
+        out_shardings=(shardings, whole, whole),
     )
+    return step, shardings, rows
 
 
 def make_parts(config: TrainConfig, policy: DecoderConfig) -> Parts:
@@ -97,7 +119,7 @@ def make_parts(config: TrainConfig, policy: DecoderConfig) -> Parts:
             f"a context of {config.capacity} tokens has no room for the introduction and a "
             f"command; --capacity must be at least {least}"
         )
-    return Parts(config, world, policy, _compiled_step(world, policy, program_of(config)))
+    return Parts(config, world, policy, *_compiled(world, policy, program_of(config)))
 
 
 def load_policy(name: str) -> tuple[Any, DecoderConfig]:
@@ -171,30 +193,19 @@ def train(
       RunFolderError, CheckpointError, WeightsError, TrainingError: with one clear line.
       Preempted: SIGTERM came; the checkpoint of the last step is complete.
     """
-    console = console or Console()
+    console = (console or Console()) if is_first() else Console(quiet=True)
     params, policy = load_policy(config.policy)
     parts = make_parts(config, policy)
     life = begin_life(config)
-    state = init_state(config, params, make_bank(config, [life.skills]))
-    if resume:
-        folder = RunFolder.reopen(config.root, config.name)
-    else:
-        folder = RunFolder.create(config.root, config.name, config)
-    with folder:
-        if resume and checkpoint.steps(folder.checkpoints):
-            restored = checkpoint.restore(
-                folder.checkpoints,
-                state,
-                config,
-                may_differ=MAY_DIFFER,
-                notify=lambda line: console.print(line, highlight=False),
-            )
-            state, life = restored.arrays, Life.from_dict(restored.host["life"])
-            folder.truncate_to(restored.host["sizes"])
-            folder.export_skills(life.skills)  # those of later steps may lie there
-            console.print(f"going on after step {restored.step}", highlight=False)
-        elif resume:
-            folder.truncate_to({})
+    state = parts.placed(init_state(config, params, make_bank(config, [life.skills])))
+    storage = open_storage(
+        config, resume=resume, notify=lambda line: console.print(line, highlight=False)
+    )
+    if (idle := jax.device_count() - config.mesh.devices) > 0:
+        storage.notify(f"{idle} of {jax.device_count()} devices are idle; --mesh.data uses more")
+    with storage.folder:
+        found = storage.restore(state, config) if resume else None
+        state, life = found or (state, life)
         start = int(state.step)
         try:
             with (
@@ -202,25 +213,26 @@ def train(
                 TrainingProgress(console, total=config.steps, start=start) as progress,
             ):
                 unseen = None
-                if not checkpoint.steps(folder.checkpoints):
-                    unseen = _begin(state, life, parts, folder, progress)
+                if found is None:
+                    unseen = _begin(state, life, parts, storage, progress)
                 if observer is not None:
                     observer(start, state, life, parts)
                 progress.status("compiling the training step")
-                state, life = _run(state, life, parts, folder, progress, stop, unseen, observer)
+                state, life = _run(state, life, parts, storage, progress, stop, unseen, observer)
         finally:  # interrupted or not: who goes on at once finds the checkpoint complete
-            checkpoint.wait_for_saves(folder.checkpoints)
-        return RunSummary(folder.path, int(state.step), life.skills)
+            storage.wait()
+        storage.check_mirror()
+        return RunSummary(storage.folder.path, int(state.step), life.skills)
 
 
 def _begin(
-    state: TrainState, life: Life, parts: Parts, folder: RunFolder, progress: TrainingProgress
+    state: TrainState, life: Life, parts: Parts, storage: Storage, progress: TrainingProgress
 ) -> float:
     """What precedes the first step: how well the policy starts (unseen games), a checkpoint."""
     progress.status("evaluating the starting policy (compiling first)")
-    unseen = _evaluate(state, parts, folder, 0, (_mode(parts.config),))[1].success
-    folder.export_skills(life.skills)
-    _save(state, life, parts.config, folder)
+    unseen = _evaluate(state, parts, storage.folder, 0, (_mode(parts.config),))[1].success
+    storage.folder.export_skills(life.skills)
+    storage.save(state, life, parts.config, unseen=unseen)
     return unseen
 
 
@@ -233,13 +245,13 @@ def _run(
     state: TrainState,
     life: Life,
     parts: Parts,
-    folder: RunFolder,
+    storage: Storage,
     progress: TrainingProgress,
     stop: StopSignal,
     unseen: float | None,
     observer: Observer | None = None,
 ) -> tuple[TrainState, Life]:
-    config = parts.config
+    config, folder = parts.config, storage.folder
     mode = _mode(config)
     modes_at_end = ("bank", "none") if config.skills else ("none",)
     skipped = int(state.skipped)
@@ -250,7 +262,7 @@ def _run(
         if life.proposal is not None:
             names = [names[0], [s.name for s in life.proposal.version], *names[2:]]
         trial = None if life.proposal is None else life.proposal.id
-        state, metrics, evidence = parts.step(state, jnp.asarray(games))
+        state, metrics, evidence = parts.step(state, parts.games(games))
         metrics = jax.device_get(metrics)
         done = step + 1
         _check_finite(metrics, done, skipped, config.minibatches)
@@ -262,14 +274,16 @@ def _run(
             metrics_line(metrics, done, trial) | {"seconds": time.perf_counter() - began}
         )
         skipped = int(metrics.skipped)
+        evaluated = done == config.steps or _is_due(config.eval_every, done)
         if done == config.steps:
             progress.status("evaluating the trained policy")
             unseen = _evaluate(state, parts, folder, done, modes_at_end)[1].success
-        elif config.eval_every and done % config.eval_every == 0:
+        elif evaluated:
             unseen = _evaluate(state, parts, folder, done, (mode,))[1].success
-        stopping = stop.received and done < config.steps
-        if stopping or done % config.checkpoint_every == 0 or done == config.steps:
-            _save(state, life, config, folder)
+        stopping = any_process(stop.received) and done < config.steps
+        due = _is_due(config.checkpoint_every, done) or (config.keep_best and evaluated)
+        if stopping or due or done == config.steps:
+            storage.save(state, life, config, unseen=unseen if evaluated else None)
         if observer is not None:
             observer(done, state, life, parts)
         progress.update(
@@ -314,8 +328,8 @@ def _live(
         for line in lines:
             folder.write_lifecycle(line)
         folder.export_skills(life.skills)
-        return adopt(state, life, config), life
-    return put_on_trial(state, life, config), life
+        return parts.placed(adopt(state, life, config)), life
+    return parts.placed(put_on_trial(state, life, config)), life
 
 
 def _reason(metrics: StepMetrics, config: TrainConfig) -> str:
@@ -355,21 +369,15 @@ def _evaluate(
                     games=config.eval_tasks,
                     temperature=config.temperature,
                     task_types=TASK_TYPES,
+                    rows=parts.rows,
                 )
             )
             folder.write_eval({"step": step} | found[-1].to_json())
     return found
 
 
-def _save(state: TrainState, life: Life, config: TrainConfig, folder: RunFolder) -> None:
-    checkpoint.save(
-        folder.checkpoints,
-        int(state.step),
-        state,
-        {"life": life.to_dict(), "sizes": folder.sizes()},
-        config,
-        keep=config.keep,
-    )
+def _is_due(every: int, step: int) -> bool:
+    return every > 0 and step % every == 0
 
 
 def _check_finite(metrics: StepMetrics, step: int, skipped_before: int, updates: int) -> None:

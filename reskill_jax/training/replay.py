@@ -6,7 +6,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -22,8 +22,9 @@ from reskill_jax.training.compiled_play import ReplayError
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.config_file import apply_config, read_config
 from reskill_jax.training.lifecycle import Life, make_bank
-from reskill_jax.training.loop import MAY_DIFFER, load_policy
+from reskill_jax.training.loop import load_policy
 from reskill_jax.training.state import init_state
+from reskill_jax.training.storage import MAY_DIFFER
 from reskill_jax.worlds.alfworld_games import GameRecord, game_record, read_games
 from reskill_jax.worlds.household.generator import generate
 from reskill_jax.worlds.household.tables import TASK_TYPES
@@ -62,25 +63,35 @@ class LoadedRun(NamedTuple):
         return self.skills if mode == "bank" else ()
 
 
+Step = int | Literal["best"] | None
+
+
 def load_run(
-    folder: str | Path, *, step: int | None = None, notify: Callable[[str], None] = print
+    folder: str | Path, *, step: Step = None, notify: Callable[[str], None] = print
 ) -> LoadedRun:
     """Reads a run from its folder.
 
     Args:
       folder: <root>/<name>.
-      step: a certain checkpoint; None = the newest good one.
+      step: a certain checkpoint; None = the newest good one; "best" = of those that were evaluated
+        the one with the highest success on unseen tasks.
       notify: called with one line per damaged checkpoint that was passed over.
 
     Raises:
+      ReplayError: no checkpoint is the best.
       ConfigError, CheckpointError, WeightsError: with one clear line.
     """
     folder = Path(folder)
     stored = folder / "config.json"
     config = apply_config(TrainConfig(), read_config(stored), where=str(stored))
     start, policy = load_policy(config.policy)
+    checkpoints = folder / "checkpoints"
+    if step == "best":
+        step = checkpoint.best_step(checkpoints, "unseen")
+        if step is None:
+            raise ReplayError(f"no checkpoint in {checkpoints} was evaluated")
     restored = checkpoint.restore(
-        folder / "checkpoints",
+        checkpoints,
         init_state(config, start, make_bank(config, [()])),
         config,
         step,
@@ -102,7 +113,7 @@ def load_run(
 def evaluate_run(
     folder: str | Path,
     *,
-    step: int | None = None,
+    step: Step = None,
     world: str = "household",
     splits: Sequence[str] = ("seen", "unseen"),
     modes: Sequence[str] = ("bank", "none"),

@@ -189,6 +189,31 @@ class RunFolder:
             return log.read(1)
 
 
+class FollowedRunFolder(RunFolder):
+    """The folder of a run of several processes, in those that do not write: all but the first."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens nothing."""
+        self.path = path
+        self._logs = {}
+
+    @classmethod
+    def of(cls, root: str | os.PathLike[str], name: str) -> "FollowedRunFolder":
+        """The folder <root>/<name>, which the first process has opened."""
+        return cls(_run_path(root, name))
+
+    def truncate_to(self, sizes: Mapping[str, int]) -> None:
+        """Nothing."""
+
+    def export_skills(
+        self, skills: Iterable[Any], write: Callable[[Any, Path], Any] = export_skill
+    ) -> None:
+        """Nothing."""
+
+    def _append(self, name: str, line: Mapping[str, Any]) -> None:
+        pass
+
+
 def _run_path(root: str | os.PathLike[str], name: str) -> Path:
     if not _NAME.fullmatch(name):
         raise RunFolderError(

@@ -79,6 +79,7 @@ def policy_gradient(
     policy: DecoderConfig,
     config: TrainConfig,
     axis_name: str | None = None,
+    parts: int = 1,
     rows_at_once: int = 4,
 ):
     """Gradient of the GRPO loss of a minibatch, a few rows at a time.
@@ -93,7 +94,8 @@ def policy_gradient(
       batch: N rows of this device.
       policy, config: static.
       axis_name: mapped axis (data parallel).
-      rows_at_once: at most; the largest number that divides N is taken.
+      parts: devices that rows are split over by sharding; each works on a few of its own at once.
+      rows_at_once: at most, per device; the largest number that divides its rows is taken.
 
     Returns:
       (gradient, (loss, kl, clipped)): over all devices, the same on every one. `clipped` is the
@@ -110,13 +112,18 @@ def policy_gradient(
     needed = jnp.where(learned, jnp.minimum(batch.transcript.length, capacity), 0)
     batch = batch._replace(valid=batch.valid & learned)
 
-    rows = decisions.shape[0]
+    rows = decisions.shape[0] // parts
     size = max(k for k in range(1, rows_at_once + 1) if rows % k == 0)
-    order = jnp.argsort(-needed)
-    few = jax.tree.map(
-        lambda x: x[order].reshape(rows // size, size, *x.shape[1:]),
-        (batch, needed, decisions * learned),
-    )
+    order = jnp.argsort(-needed.reshape(parts, rows), axis=1)
+
+    def in_turns(x):
+        """[N, ...] -> [turns, parts * size, ...]: in every turn some rows of every device."""
+        x = x.reshape(parts, rows, *x.shape[1:])
+        x = jax.vmap(lambda x, order: x[order])(x, order)
+        x = jnp.swapaxes(x.reshape(parts, rows // size, size, *x.shape[2:]), 0, 1)
+        return x.reshape(rows // size, parts * size, *x.shape[3:])
+
+    few = jax.tree.map(in_turns, (batch, needed, decisions * learned))
     lengths = sorted({-(-capacity * eighths // 8) for eighths in _EIGHTHS})
     zeros = (jax.tree.map(jnp.zeros_like, params), (jnp.float32(0),) * 3)
 
@@ -216,7 +223,13 @@ def update_policy(
     def minibatch(carry, part):
         params, opt_state, skipped = carry
         grads, aux = policy_gradient(
-            params, state.reference, part, policy=policy, config=config, axis_name=axis_name
+            params,
+            state.reference,
+            part,
+            policy=policy,
+            config=config,
+            axis_name=axis_name,
+            parts=1 if axis_name else config.mesh.rows,
         )
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(norm) & jnp.isfinite(aux[0])

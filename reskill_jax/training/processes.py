@@ -1,0 +1,52 @@
+"""A run in several processes (`jax.distributed`): the first one writes, all do the same.
+
+With one process, the usual case, nothing here communicates.
+"""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+class OtherProcessError(RuntimeError):
+    """The first process cannot go on; its own message says why."""
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+def from_first(work: Callable[[], int]) -> int:
+    """What `work` returns in the first process, in all of them; the others wait for it.
+
+    Args:
+      work: called in the first process alone; returns an int32.
+
+    Raises:
+      OtherProcessError: `work` raised in the first process, where its own error goes on.
+    """
+    if jax.process_count() == 1:
+        return work()
+    result, error = 0, None
+    if is_first():
+        try:
+            result = work()
+        except Exception as raised:  # raised again below, when the others know
+            error = raised
+    told = np.asarray([result, error is not None], np.int32)
+    result, failed = (int(x) for x in multihost_utils.broadcast_one_to_all(told))
+    if error is not None:
+        raise error
+    if failed:
+        raise OtherProcessError("the first process cannot go on; its message says why")
+    return result
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set in some process."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.asarray(flag)).any())

@@ -1,0 +1,134 @@
+"""Where a run keeps itself: its folder, its checkpoints, and the mirror of both."""
+
+import dataclasses
+from collections.abc import Callable
+
+from reskill_jax.training import checkpoint
+from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.lifecycle import Life
+from reskill_jax.training.mirror import Mirror, MirrorError, bring_back, texts_of
+from reskill_jax.training.processes import from_first, is_first
+from reskill_jax.training.run_folder import FollowedRunFolder, RunFolder, RunFolderError
+from reskill_jax.training.state import TrainState
+
+# What a continued run may change: where it lies, on which devices, how often it looks, and how long
+# it goes on, with which the learning rate of the steps to come changes.
+MAY_DIFFER = (
+    *("name", "root", "steps", "eval_every", "checkpoint_every", "keep", "keep_best"),
+    *("mirror", "mesh"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+    """An open run; make it with `open_storage`."""
+
+    folder: RunFolder
+    mirror: Mirror | None  # of the first process
+    notify: Callable[[str], None]  # called with lines for the person who watches
+
+    def restore(self, state: TrainState, config: TrainConfig) -> tuple[TrainState, Life] | None:
+        """The last good checkpoint, and the folder as it was then; None if there is none.
+
+        Args:
+          state: of the shapes and places expected.
+          config: of the run.
+        """
+        if not self.has_checkpoint():
+            self.folder.truncate_to({})
+            return None
+        restored = checkpoint.restore(
+            self.folder.checkpoints, state, config, may_differ=MAY_DIFFER, notify=self.notify
+        )
+        life = Life.from_dict(restored.host["life"])
+        self.folder.truncate_to(restored.host["sizes"])
+        self.folder.export_skills(life.skills)  # those of later steps may lie there
+        self.notify(f"going on after step {restored.step}")
+        return restored.arrays, life
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is one, good or not."""
+        return bool(from_first(lambda: len(checkpoint.steps(self.folder.checkpoints))))
+
+    def save(
+        self, state: TrainState, life: Life, config: TrainConfig, *, unseen: float | None = None
+    ) -> None:
+        """A checkpoint, written while training goes on, and then its copy.
+
+        Args:
+          state, life, config: of the run.
+          unseen: success on unseen tasks, if it was evaluated after this step.
+        """
+        mirror, texts = self.mirror, {}
+        if mirror is not None:
+            texts = texts_of(self.folder)
+
+        def copy(_: object) -> None:
+            if mirror is not None:
+                mirror.push(self.folder.path, texts, notify=self.notify)
+
+        checkpoint.save(
+            self.folder.checkpoints,
+            int(state.step),
+            state,
+            {"life": life.to_dict(), "sizes": self.folder.sizes()},
+            config,
+            keep=config.keep,
+            metrics={} if unseen is None else {"unseen": unseen},
+            best_by="unseen" if config.keep_best else None,
+            after=copy,
+        )
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is written.
+
+        Raises:
+          CheckpointError: it could not be written.
+        """
+        checkpoint.wait_for_saves(self.folder.checkpoints)
+
+    def check_mirror(self) -> None:
+        """After `wait`.
+
+        Raises:
+          MirrorError: the mirror did not get everything.
+        """
+        if self.mirror is not None and self.mirror.behind is not None:
+            raise MirrorError(
+                f"the run is whole in {self.folder.path}, but {self.mirror.url} did not get the "
+                f"last of it: {self.mirror.behind}"
+            )
+
+
+def open_storage(config: TrainConfig, *, resume: bool, notify: Callable[[str], None]) -> Storage:
+    """Makes the folder of a run, or opens it to go on; several processes see the same one.
+
+    Raises:
+      RunFolderError: it exists already, or does not, or cannot be written.
+      MirrorError: the mirror cannot be used, or holds what would be lost.
+      OtherProcessError: one of these happened in the first process.
+    """
+    opened: list[Storage] = []
+
+    def work() -> int:
+        mirror = None if config.mirror is None else Mirror(config.mirror, config.name)
+        if resume:
+            folder = RunFolder.reopen(config.root, config.name)
+            if mirror is not None:
+                mirror.check(folder.path)
+        else:
+            if mirror is not None and mirror.holds_run():
+                raise RunFolderError(
+                    f"{mirror.url} exists already: continue it with --resume or choose another "
+                    "--name"
+                )
+            folder = RunFolder.create(config.root, config.name, config)
+        opened.append(Storage(folder, mirror, notify))
+        return 0
+
+    if resume and config.mirror is not None:
+        bring_back(config.mirror, config.root, config.name)
+    from_first(work)
+    if not is_first():
+        opened.append(Storage(FollowedRunFolder.of(config.root, config.name), None, notify))
+    return opened[0]

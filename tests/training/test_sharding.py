@@ -1,0 +1,123 @@
+"""A mesh of devices: what lies where, and that it does what one device does."""
+
+import dataclasses
+import io
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+from rich.console import Console
+
+from reskill_jax.policy import decoder
+from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.training import loop
+from reskill_jax.training.config import MeshShape, TrainConfig
+from reskill_jax.training.sharding import MeshError, make_mesh, param_specs, place, row_sharding
+
+POLICY = DecoderConfig(vocabulary=259, width=64, layers=1, heads=4, kv_heads=2, mlp=192)
+MESH = MeshShape(data=2, fsdp=2, tensor=2)
+
+
+def test_parameters_are_split_by_the_names_of_their_axes():
+    shapes = jax.eval_shape(lambda: decoder.init(jax.random.key(0), POLICY))
+    specs = param_specs(POLICY, shapes, make_mesh(MESH))
+    block = specs["layer_0"]
+    assert specs["embedding"] == P(None, "fsdp")  # 259 words do not split in two
+    assert block["attention"]["qkv"] == P("fsdp", "tensor", None, None)
+    assert block["attention"]["out"] == P("tensor", None, None, "fsdp")
+    assert block["mlp"]["gate_up"] == P("fsdp", None, "tensor")
+    assert block["mlp"]["down"] == P("tensor", "fsdp")
+    assert specs["final_norm"] == P("fsdp")
+    wide = param_specs(POLICY, shapes, make_mesh(MeshShape(tensor=4)))["layer_0"]
+    assert wide["attention"]["qkv"] == P("fsdp", None, None, None)  # two heads, four devices
+    assert wide["mlp"]["down"] == P("tensor", "fsdp")
+
+
+def test_arrays_come_to_their_place_and_stay_there():
+    mesh = make_mesh(MeshShape(data=4))
+    rows = row_sharding(mesh)
+    values = {"x": np.arange(8.0), "key": jax.random.split(jax.random.key(3), 8)}
+    placed = place(values, rows)
+    assert all(leaf.sharding.is_equivalent_to(rows, 1) for leaf in placed.values())
+    np.testing.assert_array_equal(placed["x"], values["x"])
+    assert (placed["key"] == values["key"]).all()
+    assert [s.data.shape for s in placed["x"].addressable_shards] == [(2,)] * 4
+    assert place(placed, rows)["x"] is placed["x"]
+
+
+def test_meshes_that_do_not_fit():
+    with pytest.raises(MeshError, match="3 x 1 x 3 needs 9 devices, there are 8"):
+        make_mesh(MeshShape(data=3, tensor=3))
+    with pytest.raises(ValueError, match=r"mesh.fsdp must be at least 1, got 0"):
+        MeshShape(fsdp=0)
+    with pytest.raises(ValueError, match="16 groups cannot be split over .* = 3 devices"):
+        TrainConfig(mesh=MeshShape(data=3))
+    with pytest.raises(ValueError, match="12 rollouts of a minibatch cannot be split"):
+        TrainConfig(groups=16, group_size=3, mesh=MeshShape(data=8))
+
+
+@pytest.fixture(scope="module")
+def config(lab):
+    return dataclasses.replace(lab.config, groups=4)
+
+
+def test_a_mesh_does_what_one_device_does(lab, config, monkeypatch):
+    monkeypatch.setattr(loop, "HouseholdWorld", lab.world_type)
+    traces, program = [], loop.train_step
+    monkeypatch.setattr(loop, "train_step", lambda *a, **k: traces.append(1) or program(*a, **k))
+    whole = loop.make_parts(config, lab.policy)
+    parts = loop.make_parts(dataclasses.replace(config, mesh=MESH), lab.policy)
+    bank = loop.make_bank(config, [[lab.skill("look", "look.")], [lab.skill("help", "help.")]])
+    one = lab.state(config=config)
+    trial = loop.start_trial(2, np.ones(2), max_steps=config.max_trial_steps)
+    trial = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), trial, one.trial)
+    one = one._replace(bank=jax.tree.map(jnp.asarray, bank), trial=trial)
+    many = parts.placed(jax.tree.map(jnp.copy, one))
+    decided = []
+    for step in range(4):
+        games = np.arange(4, dtype=np.int32) + 4 * step
+        one, metrics, evidence = jax.device_get(whole.step(one, whole.games(games)))
+        many, metrics2, evidence2 = parts.step(many, parts.games(games))
+        chex.assert_trees_all_equal(evidence, jax.device_get(evidence2))
+        for name in ("arm_successes", "arm_trials", "trial_trials", "decision", "skipped"):
+            np.testing.assert_array_equal(getattr(metrics, name), getattr(metrics2, name), name)
+        # Sums over rows and over the width are taken in another order.
+        chex.assert_trees_all_close(metrics, jax.device_get(metrics2), atol=1e-5, rtol=1e-4)
+        chex.assert_trees_all_close(one.params, jax.device_get(many.params), atol=1e-5)
+        chex.assert_trees_all_equal(one.bank, jax.device_get(many.bank))
+        decided.append(int(metrics.decision))
+    assert max(decided) >= 0
+    assert all(
+        leaf.sharding == place
+        for leaf, place in zip(
+            jax.tree.leaves(many.params), jax.tree.leaves(parts.shardings.params), strict=True
+        )
+    )
+    assert len(traces) == 2  # one for each program
+
+
+def test_a_run_goes_on_on_other_devices(lab, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "HouseholdWorld", lab.world_type)
+
+    def train(name, *, resume=False, observer=None, **changes):
+        settings = dataclasses.replace(
+            config, root=str(tmp_path), name=name, steps=8, checkpoint_every=4, eval_every=0
+        )
+        settings = dataclasses.replace(settings, **changes)
+        console = Console(file=io.StringIO())
+        return loop.train(settings, resume=resume, console=console, observer=observer)
+
+    def interrupt(step, *_):
+        if step == 5:
+            raise KeyboardInterrupt
+
+    alone = train("alone")
+    with pytest.raises(KeyboardInterrupt):
+        train("moved", mesh=MESH, observer=interrupt)
+    moved = train("moved", resume=True)
+    assert alone.skills == moved.skills
+    for log in ("lifecycle.jsonl", "eval.jsonl"):
+        assert (alone.folder / log).read_text() == (moved.folder / log).read_text()
