@@ -45,6 +45,7 @@ def child(root: str, name: str, resume: bool) -> None:
 
     from reskill_jax.training import loop
     from reskill_jax.training.config import PRESETS
+    from reskill_jax.training.storage import Storage
 
     told = os.open(Path(root) / f"{name}.phase", os.O_RDWR | os.O_CREAT)
 
@@ -73,13 +74,13 @@ def child(root: str, name: str, resume: bool) -> None:
     loop.suggest = during("in the creator", loop.suggest)
     loop.learn = during("in the creator", loop.learn)
     loop._evaluate = during("in an evaluation", loop._evaluate)
-    save_now = loop._save
+    save_now = Storage.save
 
-    def save_and_wait(state: Any, life: Any, config: Any, folder: Any) -> None:
-        save_now(state, life, config, folder)
-        loop.checkpoint.wait_for_saves(folder.checkpoints)  # else it is over before it is hit
+    def save_and_wait(self: Storage, *arguments: Any, **options: Any) -> None:
+        save_now(self, *arguments, **options)
+        self.wait()  # else it is over before it is hit
 
-    loop._save = during("in a save", save_and_wait)
+    Storage.save = during("in a save", save_and_wait)
     config = dataclasses.replace(
         PRESETS["tiny"](),
         root=root, name=name, steps=STEPS, horizon=6, capacity=160, groups=4,

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .cache import Cache, attend, attend_causal, block_sizes, write, write_slots
+from .placement import keep_rows
 
 Params = Mapping[str, Any]
 
@@ -42,6 +43,8 @@ class DecoderConfig:
       qk_norm: RMSNorm of each query and key head before the rotation (Qwen3).
       dtype: of activations and cache, "float32" or "bfloat16"; parameters, softmax, norms and
         logits are float32 always.
+      remat: compute the activations of a block a second time for the gradient instead of keeping
+        them: a third more work, and memory of one block instead of all.
     """
 
     vocabulary: int
@@ -57,6 +60,7 @@ class DecoderConfig:
     qkv_bias: bool = False
     qk_norm: bool = False
     dtype: str = "float32"
+    remat: bool = False
 
     def __post_init__(self) -> None:
         """Checks the shape; raises ValueError."""
@@ -141,7 +145,7 @@ def init_cache(
 
     def buffers() -> tuple[tuple[chex.Array, ...], ...]:
         return tuple(
-            tuple(jnp.zeros((*shape, size), config.dtype) for size in sizes)
+            tuple(keep_rows(jnp.zeros((*shape, size), config.dtype)) for size in sizes)
             for _ in range(config.layers)
         )
 
@@ -318,7 +322,10 @@ class _Block(nn.Module):
 
     def finish(self, x: chex.Array, mixed: chex.Array) -> chex.Array:
         x = x + self.attention.output(mixed)
-        return x + self.mlp(_rms_norm(x, self.mlp_norm, self.config.norm_eps))
+        return keep_rows(x + self.mlp(_rms_norm(x, self.mlp_norm, self.config.norm_eps)))
+
+    def forward(self, x: chex.Array, rotation: tuple[chex.Array, chex.Array]) -> chex.Array:
+        return self.finish(x, attend_causal(*self.project(x, rotation)))
 
 
 class _Decoder(nn.Module):
@@ -328,7 +335,8 @@ class _Decoder(nn.Module):
         c = self.config
         spread = nn.initializers.normal(c.width**-0.5)
         self.embedding = self.param("embedding", spread, (c.vocabulary, c.width))
-        self.blocks = [_Block(c, name=f"layer_{i}") for i in range(c.layers)]
+        block = nn.remat(_Block, methods=("forward",)) if c.remat else _Block
+        self.blocks = [block(c, name=f"layer_{i}") for i in range(c.layers)]
         self.final_norm = self.param("final_norm", nn.initializers.ones, (c.width,))
         if not c.tie_embeddings:
             self.unembedding = self.param("unembedding", spread, (c.width, c.vocabulary))
@@ -338,14 +346,13 @@ class _Decoder(nn.Module):
 
     def embed(self, tokens: chex.Array) -> chex.Array:
         tokens = jnp.clip(tokens, 0, self.config.vocabulary - 1)
-        return self.embedding[tokens].astype(self.config.dtype)
+        return keep_rows(self.embedding[tokens].astype(self.config.dtype))
 
     def forward(self, tokens: chex.Array) -> chex.Array:
         x = self.embed(tokens)
         rotation = _rotation(jnp.arange(tokens.shape[1], dtype=jnp.int32), self.config)
         for block in self.blocks:
-            query, key, value = block.project(x, rotation)
-            x = block.finish(x, attend_causal(query, key, value))
+            x = block.forward(x, rotation)
         return _rms_norm(x, self.final_norm, self.config.norm_eps)
 
     def unembed(self, hidden: chex.Array) -> chex.Array:

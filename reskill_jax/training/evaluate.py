@@ -15,7 +15,7 @@ import numpy as np
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.skills.bank import Bank
 from reskill_jax.training.rollout import Rollout, rollout
-from reskill_jax.training.sharding import fetch, place
+from reskill_jax.training.sharding import fetch, on_mesh, place
 
 Mode = Literal["bank", "none", "candidate"]
 MODES: dict[str, int] = {"none": -1, "bank": 0, "candidate": 1}
@@ -76,11 +76,12 @@ def _make(seed, *, world, split, games):
     return jax.vmap(lambda key: world.make(key, split))(keys), keys
 
 
-@functools.partial(jax.jit, static_argnames=("world", "policy", "horizon", "capacity"))
+@functools.partial(jax.jit, static_argnames=("world", "policy", "horizon", "capacity", "mesh"))
 def _play(
-    keys, params, made, bank: Bank, arm, temperature, *, world, policy, horizon, capacity
+    keys, params, made, bank: Bank, arm, temperature, *, world, policy, horizon, capacity, mesh
 ) -> Rollout:
-    return rollout(
+    play = rollout if mesh is None else on_mesh(rollout, mesh)
+    return play(
         jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys),
         params,
         made,
@@ -115,7 +116,7 @@ def play_games(
     games: int,
     seed: int = 0,
     temperature: float = 1.0,
-    rows: jax.sharding.Sharding | None = None,
+    rows: jax.sharding.NamedSharding | None = None,
 ) -> Played:
     """Plays `games` games of a split once each with the skills of one arm.
 
@@ -151,6 +152,7 @@ def play_games(
         policy=policy,
         horizon=horizon,
         capacity=capacity,
+        mesh=None if rows is None else rows.mesh,
     )
     return Played(*fetch((played.success, played.turns, made.task_type)))
 
@@ -169,7 +171,7 @@ def evaluate(
     seed: int = 0,
     temperature: float = 1.0,
     task_types: tuple[str, ...] = (),
-    rows: jax.sharding.Sharding | None = None,
+    rows: jax.sharding.NamedSharding | None = None,
 ) -> Evaluation:
     """Plays `games` games of a split once each.
 

@@ -32,7 +32,13 @@ from reskill_jax.training.preemption import Preempted, StopSignal
 from reskill_jax.training.processes import any_process, is_first
 from reskill_jax.training.progress import TrainingProgress
 from reskill_jax.training.run_folder import RunFolder
-from reskill_jax.training.sharding import make_mesh, place, row_sharding, state_shardings
+from reskill_jax.training.sharding import (
+    make_mesh,
+    on_mesh,
+    place,
+    row_sharding,
+    state_shardings,
+)
 from reskill_jax.training.state import TrainState, init_state
 from reskill_jax.training.step import StepMetrics, train_step
 from reskill_jax.training.storage import Storage, open_storage
@@ -91,7 +97,7 @@ def _compiled(world: HouseholdWorld, policy: DecoderConfig, config: TrainConfig)
     shardings, rows = state_shardings(like, mesh, policy, config), row_sharding(mesh)
     whole = NamedSharding(mesh, PartitionSpec())
     step = jax.jit(
-        program,
+        on_mesh(program, mesh),
         donate_argnums=0,
         in_shardings=(shardings, rows),
         out_shardings=(shardings, whole, whole),

@@ -14,6 +14,7 @@ from reskill_jax.policy import decoder
 from reskill_jax.policy import transcript as transcripts
 from reskill_jax.policy.cache import Cache
 from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.policy.placement import keep_rows
 from reskill_jax.policy.sampling import sample
 from reskill_jax.policy.transcript import Transcript
 from reskill_jax.skills.bank import Bank, concerns, fires, skill_symbols
@@ -102,6 +103,7 @@ def rollout(
     """
     rows = arms.shape[0]
     chex.assert_rank(arms, 1)
+    games, arms = keep_rows((games, arms))
     slots = bank.kind.shape[1]
     with_skills = arms >= 0
     arm = jnp.maximum(arms, 0)
@@ -232,6 +234,9 @@ def rollout(
         hidden=jnp.zeros((rows, config.width), config.dtype),
         active=active,
         record=record,
+    )
+    start = start._replace(
+        state=keep_rows(start.state), hidden=keep_rows(start.hidden), record=keep_rows(record)
     )
     end = jax.lax.while_loop(lambda c: (c.turn < horizon) & jnp.any(c.active), turn_body, start)
     return end.record

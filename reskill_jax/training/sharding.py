@@ -7,15 +7,18 @@ partitioner of XLA puts in what has to cross between devices; counts are integer
 takes the same decisions.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from reskill_jax.policy import placement
 from reskill_jax.policy.decoder import DecoderConfig, logical_axes
 from reskill_jax.training.config import MeshShape, TrainConfig
 from reskill_jax.training.state import TrainState, make_optimizer
@@ -105,6 +108,20 @@ def state_shardings(state: TrainState, mesh: Mesh, policy: DecoderConfig, config
             transform_non_params=lambda _: whole,
         ),
     )
+
+
+def on_mesh(program: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """`program`, traced so that rows stay on the devices of this mesh (`placement.keep_rows`)."""
+
+    @functools.wraps(program)
+    def placed(*arguments: Any, **options: Any) -> Any:
+        with (
+            jax.sharding.use_abstract_mesh(mesh.abstract_mesh),
+            nn.logical_axis_rules(((placement.ROWS, ROWS[0]),)),
+        ):
+            return program(*arguments, **options)
+
+    return placed
 
 
 def row_sharding(mesh: Mesh) -> NamedSharding:

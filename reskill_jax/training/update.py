@@ -13,6 +13,7 @@ import optax
 from reskill_jax.core.losses import grpo_loss
 from reskill_jax.policy import decoder
 from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.policy.placement import keep_rows
 from reskill_jax.policy.sampling import masked_log_probs
 from reskill_jax.policy.transcript import Transcript
 from reskill_jax.training.config import TrainConfig
@@ -121,7 +122,7 @@ def policy_gradient(
         x = x.reshape(parts, rows, *x.shape[1:])
         x = jax.vmap(lambda x, order: x[order])(x, order)
         x = jnp.swapaxes(x.reshape(parts, rows // size, size, *x.shape[2:]), 0, 1)
-        return x.reshape(rows // size, parts * size, *x.shape[3:])
+        return keep_rows(x.reshape(rows // size, parts * size, *x.shape[3:]), axis=1)
 
     few = jax.tree.map(in_turns, (batch, needed, decisions * learned))
     lengths = sorted({-(-capacity * eighths // 8) for eighths in _EIGHTHS})

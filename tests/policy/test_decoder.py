@@ -265,6 +265,18 @@ def test_bfloat16_activations_stay_close_and_parameters_float32(params, tokens, 
     np.testing.assert_allclose(last.astype(jnp.float32), reference[:, -1], atol=0.15)
 
 
+def test_computing_activations_again_changes_no_gradient(params, tokens):
+    def gradient(config):
+        return jax.jit(jax.grad(lambda p: jnp.sum(forward(p, tokens, config) ** 2)))
+
+    again = dataclasses.replace(CONFIG, remat=True)
+    assert jax.tree.structure(init(jax.random.key(0), again)) == jax.tree.structure(params)
+    plain, twice = gradient(CONFIG), gradient(again)
+    chex.assert_trees_all_close(plain(params), twice(params), rtol=1e-5, atol=1e-5)
+    assert "remat" in str(jax.make_jaxpr(twice)(params))
+    assert "remat" not in str(jax.make_jaxpr(plain)(params))
+
+
 def test_logical_axes_mirror_the_parameters():
     for config in (
         CONFIG,

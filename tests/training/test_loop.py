@@ -19,6 +19,7 @@ from rich.console import Console
 from reskill_jax.policy import decoder, weights
 from reskill_jax.training import checkpoint, loop
 from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.config_file import apply_config, read_config
 from reskill_jax.training.lifecycle import Life, begin_life, make_bank
 from reskill_jax.training.run_folder import RunFolder
 from reskill_jax.training.state import init_state
@@ -36,8 +37,7 @@ def lines(path, *without):
 
 def restored(lab, folder, step=None):
     """The state and the life in a checkpoint."""
-    config = dataclasses.replace(lab.config, **json.loads((folder / "config.json").read_text()))
-    config = dataclasses.replace(config, rooms=lab.config.rooms)
+    config = apply_config(TrainConfig(), read_config(folder / "config.json"), where="")
     like = init_state(config, lab.params(), make_bank(config, [()]))
     found = checkpoint.restore(folder / "checkpoints", like, config, step)
     return found.step, jax.device_get(found.arrays._replace(key=())), found.host["life"]

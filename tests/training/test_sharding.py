@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from rich.console import Console
 
@@ -15,7 +16,15 @@ from reskill_jax.policy import decoder
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.training import loop
 from reskill_jax.training.config import MeshShape, TrainConfig
-from reskill_jax.training.sharding import MeshError, make_mesh, param_specs, place, row_sharding
+from reskill_jax.training.sharding import (
+    MeshError,
+    fetch,
+    make_mesh,
+    on_mesh,
+    param_specs,
+    place,
+    row_sharding,
+)
 
 POLICY = DecoderConfig(vocabulary=259, width=64, layers=1, heads=4, kv_heads=2, mlp=192)
 MESH = MeshShape(data=2, fsdp=2, tensor=2)
@@ -36,6 +45,24 @@ def test_parameters_are_split_by_the_names_of_their_axes():
     assert wide["mlp"]["down"] == P("tensor", "fsdp")
 
 
+def test_rows_stay_on_their_devices():
+    """Else the partitioner brings all rows everywhere, where the width of a matrix is split."""
+    mesh = make_mesh(MeshShape(fsdp=4))
+    shapes = jax.eval_shape(lambda: decoder.init(jax.random.key(0), POLICY))
+    params = jax.tree.map(lambda spec: NamedSharding(mesh, spec), param_specs(POLICY, shapes, mesh))
+    tokens = jax.ShapeDtypeStruct((8, 16), jnp.int32)
+
+    def forward(params, tokens):
+        return decoder.forward(params, tokens, config=POLICY)
+
+    program = jax.jit(on_mesh(forward, mesh), in_shardings=(params, row_sharding(mesh)))
+    compiled = program.lower(shapes, tokens).compile()
+    assert compiled.output_shardings.shard_shape((8, 16, 64)) == (2, 16, 64)
+    text = compiled.as_text()  # of one device
+    assert "f32[2,16,64]" in text and "f32[8,16,64]" not in text
+    assert "sharding_constraint" not in str(jax.make_jaxpr(forward)(shapes, tokens))
+
+
 def test_arrays_come_to_their_place_and_stay_there():
     mesh = make_mesh(MeshShape(data=4))
     rows = row_sharding(mesh)
@@ -46,6 +73,7 @@ def test_arrays_come_to_their_place_and_stay_there():
     assert (placed["key"] == values["key"]).all()
     assert [s.data.shape for s in placed["x"].addressable_shards] == [(2,)] * 4
     assert place(placed, rows)["x"] is placed["x"]
+    np.testing.assert_array_equal(fetch(placed)["x"], values["x"])
 
 
 def test_meshes_that_do_not_fit():
