@@ -57,14 +57,16 @@ def write(
     blocks: Sequence[chex.Array], new: chex.Array, slots: chex.Array
 ) -> tuple[chex.Array, ...]:
     """Scatters new [N, C, K, H] into blocks [N, K, H, W]; slots [N, C] outside are dropped."""
-    rows = jnp.arange(new.shape[0])[:, None]
+
+    def scatter(block, new, slots):  # of one row; under vmap, so that rows stay on their devices
+        return block.at[:, :, slots].set(jnp.moveaxis(new, 0, -1), mode="drop")
+
     written, start = [], 0
     for block in blocks:
         width = block.shape[-1]
         # Slots before this block must not count from its end.
         inside = jnp.where(slots >= start, slots - start, width)
-        new = new.astype(block.dtype)
-        written.append(block.at[rows, :, :, inside].set(new, mode="drop"))
+        written.append(jax.vmap(scatter)(block, new.astype(block.dtype), inside))
         start += width
     return tuple(written)
 

@@ -175,6 +175,16 @@ def save(
         if partial.exists():
             shutil.rmtree(partial)  # left by a process that died while writing
         partial.mkdir(parents=True)
+        needed, free = (
+            sum(value.nbytes for value in values.values()),
+            shutil.disk_usage(partial).free,
+        )
+        if free < needed:  # found out at once, not after the disk is full
+            partial.rmdir()
+            raise CheckpointError(
+                f"checkpoint of step {step} needs {needed / 1e6:.1f} MB, but {folder} has only "
+                f"{free / 1e6:.1f} MB left"
+            )
         for name, text in texts.items():
             (partial / name).write_text(text, encoding="utf-8")
         return 0

@@ -18,6 +18,7 @@ from reskill_jax.policy.placement import keep_rows
 from reskill_jax.policy.sampling import sample
 from reskill_jax.policy.transcript import Transcript
 from reskill_jax.skills.bank import Bank, concerns, fires, skill_symbols
+from reskill_jax.training.sharding import gather_for_rollout
 
 CHUNK = 16  # tokens encoded at a time: long enough to fill the cores, short enough to waste little
 SKILL_SYMBOLS = 32  # room for skill lines in one turn
@@ -104,6 +105,7 @@ def rollout(
     rows = arms.shape[0]
     chex.assert_rank(arms, 1)
     games, arms = keep_rows((games, arms))
+    params = gather_for_rollout(params, config)
     slots = bank.kind.shape[1]
     with_skills = arms >= 0
     arm = jnp.maximum(arms, 0)

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import optax
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from reskill_jax.policy import placement
 from reskill_jax.policy.decoder import DecoderConfig, logical_axes
@@ -57,7 +57,11 @@ def make_mesh(shape: MeshShape, devices: list[jax.Device] | None = None) -> Mesh
 
 
 def param_specs(
-    policy: DecoderConfig, shapes: Any, mesh: Mesh, *, rules: Mapping[str, str] = RULES
+    policy: DecoderConfig,
+    shapes: Any,
+    mesh: Mesh | AbstractMesh,
+    *,
+    rules: Mapping[str, str] = RULES,
 ) -> Any:
     """A pytree like the parameters, of partition specs.
 
@@ -79,6 +83,24 @@ def param_specs(
 
     axes = logical_axes(policy)
     return jax.tree.map(spec, axes, shapes, is_leaf=lambda x: isinstance(x, tuple))
+
+
+def gather_for_rollout(params: Any, policy: DecoderConfig) -> Any:
+    """Parameters as a rollout reads them, once for every token: in `policy.dtype`, and on a mesh
+    not split over `fsdp`, so that nothing has to be fetched from other devices in its loops.
+
+    Norms stay float32, as the decoder uses them; what it computes is the same bit for bit.
+
+    Args:
+      params: float32. policy: the decoder's shape.
+    """
+    params = jax.tree.map(lambda x: x.astype(policy.dtype) if x.ndim > 1 else x, params)
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return params
+    rules = {name: axis for name, axis in RULES.items() if axis != "fsdp"}
+    specs = param_specs(policy, params, mesh, rules=rules)
+    return jax.lax.with_sharding_constraint(params, specs)
 
 
 def state_shardings(state: TrainState, mesh: Mesh, policy: DecoderConfig, config: TrainConfig):

@@ -309,6 +309,15 @@ def test_a_failed_save_is_reported_and_leaves_nothing(tmp_path, monkeypatch):
     assert checkpoint.latest_step(tmp_path) == 7
 
 
+def test_a_disk_without_room_is_found_out_before(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=7_000_000))
+    checkpoint.save(tmp_path, 1, {"x": np.zeros(1000)}, {}, {}, block=True)
+    with pytest.raises(CheckpointError, match="step 2 needs 8.0 MB, but .* 7.0 MB left"):
+        checkpoint.save(tmp_path, 2, {"x": np.zeros(1_000_000)}, {}, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
+
+
 def test_a_process_that_died_in_mid_write_does_no_harm(copy):
     partial = copy / "step_00000030.partial"
     (partial / "arrays").mkdir(parents=True)

@@ -1,0 +1,278 @@
+"""Memory per device of a training step: a formula, and XLA's own account to check it.
+
+    python experiments/memory.py            # the table, and the check: a few minutes
+    python experiments/memory.py --quick    # the table alone
+
+Qwen3-4B with the paper's 16 tasks x 8 rollouts on a v5e-16 and a v5p-8. The formula is checked
+where XLA can be asked without such machines: the step is compiled for simulated CPU devices (never
+run) with the same blocks but few of them, and what grows with a block must be what the formula
+says. In float32, because CPUs emulate bfloat16 with copies. Writes experiments/results/memory.json
+and the tables in docs/scale.md.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from results_page import table, write_section
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "experiments" / "results" / "memory.json"
+PAGE = ROOT / "docs" / "scale.md"
+GB = 1e9
+# Name, chips, GB of each, meshes to tell of (data, fsdp, tensor).
+MACHINES = (
+    ("v5e-16", 16, 16, ((1, 16, 1), (1, 8, 2), (1, 4, 4))),
+    ("v5p-8", 4, 95, ((1, 4, 1), (1, 2, 2))),
+)
+CAPACITIES = (2048, 4096)
+CHECKED = ((1, 8, 1), (1, 4, 2))  # meshes of eight devices
+LAYERS = (2, 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What memory depends on. The defaults: Qwen3-4B, the paper's step."""
+
+    vocabulary: int = 151936
+    width: int = 2560
+    layers: int = 36
+    heads: int = 32
+    kv_heads: int = 8
+    head: int = 128
+    mlp: int = 9728
+    bytes: int = 2  # of an activation
+    groups: int = 16
+    group_size: int = 8
+    capacity: int = 4096
+    decisions: int = 250  # of a row: 50 turns of 5
+    words: int = 151936  # that a decision chooses among
+    divergence: bool = False
+    rows_at_once: int = 4
+    minibatches: int = 4
+
+    @property
+    def block(self) -> int:
+        """Parameters of a block."""
+        attention = self.width * self.head * (2 * self.heads + 2 * self.kv_heads)
+        return attention + 3 * self.width * self.mlp + 2 * self.width + 2 * self.head
+
+    @property
+    def parameters(self) -> int:
+        """Of the whole, with tied embeddings."""
+        return self.layers * self.block + self.vocabulary * self.width + self.width
+
+
+def estimate(shape: Shape, mesh: tuple[int, int, int]) -> dict[str, float]:
+    """Bytes per device: what is held all the time, and what each phase of a step adds to it."""
+    data, fsdp, tensor = mesh
+    rows = shape.groups * shape.group_size / (data * fsdp)
+    share = 4 * shape.parameters / (fsdp * tensor)  # float32
+    at_once = min(shape.rows_at_once, rows / shape.minibatches)
+    cache = 2 * rows * shape.capacity * shape.layers * shape.kv_heads * shape.head * shape.bytes
+    tokens = at_once * shape.capacity
+    inside = shape.heads * shape.head * 4 + 2 * shape.width + 3 * shape.mlp / tensor
+    decided = at_once * shape.decisions * shape.words
+    return {
+        # Parameters and two moments, and the starting policy if a divergence is asked for.
+        "held": share * (4 if shape.divergence else 3),
+        # Tokens, and for every decision which words it chose among (a bool each).
+        "rows": 2 * rows * (4 * shape.capacity + shape.decisions * shape.words),
+        # The rollout: parameters whole but for `tensor`, in the activations' type; keys and values.
+        "gathered": shape.bytes * shape.parameters / tensor,
+        "cache": 2 * cache / tensor,
+        # The update: gradients of some rows and their sum; one block, whole; activations at the
+        # borders of blocks, and within one; logits and their gradient.
+        "gradients": 2 * share,
+        "one block": (4 + shape.bytes) * shape.block / tensor,
+        "activations": tokens * shape.bytes * (shape.layers * shape.width + 2 * inside),
+        "logits": 3 * 4 * decided / tensor,
+    }
+
+
+def peak(parts: dict[str, float]) -> float:
+    """Bytes: what is held, and the larger phase."""
+    rollout = parts["gathered"] + parts["cache"]
+    update = sum(parts[name] for name in ("gradients", "one block", "activations", "logits"))
+    return parts["held"] + parts["rows"] + max(rollout, update)
+
+
+# --- the check ------------------------------------------------------------------------------------
+
+
+def compiled(layers: int, mesh: tuple[int, int, int]) -> dict[str, float]:
+    """XLA's account of a step with so many blocks, per device (run in a process of its own)."""
+    import jax
+    import jax.numpy as jnp
+
+    from reskill_jax.policy import decoder
+    from reskill_jax.training import loop
+    from reskill_jax.training.config import MeshShape, TrainConfig
+    from reskill_jax.training.state import init_state
+    from reskill_jax.worlds.household import symbols
+
+    shape = checked_shape(layers)
+    policy = decoder.DecoderConfig(
+        vocabulary=symbols.VOCABULARY_SIZE,
+        width=shape.width,
+        layers=layers,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_width=shape.head,
+        mlp=shape.mlp,
+        qk_norm=True,
+        remat=True,
+    )
+    config = TrainConfig(capacity=shape.capacity, mesh=MeshShape(*mesh))
+    parts = loop.make_parts(config, policy)
+    bank = loop.make_bank(config, [()])
+    like = jax.eval_shape(lambda: init_state(config, decoder.init(jax.random.key(0), policy), bank))
+    games = jax.ShapeDtypeStruct((config.groups,), jnp.int32)
+    told = parts.step.lower(like, games).compile().memory_analysis()
+    assert parts.shardings is not None
+    held = [
+        math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf, sharding in zip(
+            jax.tree.leaves((like.params, like.opt_state)),
+            jax.tree.leaves((parts.shardings.params, parts.shardings.opt_state)),
+            strict=True,
+        )
+    ]
+    return {
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(like.params)),
+        "held": sum(held),
+        "arguments": told.argument_size_in_bytes,
+        "temporaries": told.temp_size_in_bytes,
+    }
+
+
+def checked_shape(layers: int) -> Shape:
+    """The blocks of Qwen3-4B, in the household's language, in float32."""
+    return Shape(vocabulary=259, words=259, layers=layers, bytes=4, capacity=448, decisions=100)
+
+
+def check(mesh: tuple[int, int, int]) -> dict[str, Any]:
+    """What a block adds, by the formula and by XLA."""
+    flags = (
+        f"--xla_force_host_platform_device_count={math.prod(mesh)} "
+        # The scheduler that keeps memory low, as accelerators have it.
+        "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+    )
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    found = []
+    for layers in LAYERS:
+        words = [sys.executable, __file__, "--child", json.dumps([layers, mesh])]
+        done = subprocess.run(words, env=environment, check=True, capture_output=True, text=True)
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    formula = [estimate(checked_shape(layers), mesh) for layers in LAYERS]
+    return {
+        "mesh": mesh,
+        "parameters": [told["parameters"] for told in found],
+        "formula parameters": [checked_shape(layers).parameters for layers in LAYERS],
+        "held": [told["held"] for told in found],
+        "arguments": [told["arguments"] for told in found],
+        "formula held": [parts["held"] for parts in formula],
+        "temporaries": [told["temporaries"] for told in found],
+        "formula temporaries": [peak(parts) - parts["held"] for parts in formula],
+    }
+
+
+def qwen_held() -> dict[str, Any]:
+    """The state of the whole of Qwen3-4B by `jax.eval_shape`, against the formula."""
+    import jax
+
+    from reskill_jax.policy import decoder
+
+    shape = Shape()
+    policy = decoder.DecoderConfig(
+        vocabulary=shape.vocabulary, width=shape.width, layers=shape.layers, heads=shape.heads,
+        kv_heads=shape.kv_heads, head_width=shape.head, mlp=shape.mlp, qk_norm=True,
+        dtype="bfloat16", remat=True,
+    )  # fmt: skip
+    like = jax.eval_shape(lambda: decoder.init(jax.random.key(0), policy))
+    counted = sum(leaf.size for leaf in jax.tree.leaves(like))
+    return {"parameters": counted, "formula parameters": shape.parameters}
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def report() -> str:
+    """Memory per device of Qwen3-4B, by the formula."""
+    rows = []
+    for name, chips, room, meshes in MACHINES:
+        for mesh in meshes:
+            assert math.prod(mesh) == chips
+            for capacity in CAPACITIES:
+                parts = estimate(Shape(capacity=capacity), mesh)
+                cells = [parts[key] for key in ("held", "gathered", "cache", "gradients")]
+                cells += [parts["activations"] + parts["one block"] + parts["logits"]]
+                total = peak(parts)
+                rows.append(
+                    [
+                        f"{name}, {chips} x {room} GB",
+                        "x".join(map(str, mesh)),
+                        str(capacity),
+                        *(f"{cell / GB:.1f}" for cell in (*cells, parts["rows"], total)),
+                        "yes" if total < 0.9 * room * GB else "no",
+                    ]
+                )
+    head = ["machine", "mesh", "tokens", "held", "gathered", "cache", "gradients"]
+    return table([*head, "activations", "rows", "peak", "fits"], rows)
+
+
+def report_check(found: dict[str, Any]) -> str:
+    """The formula against XLA."""
+    rows = []
+    for told in found["checks"]:
+        for number, layers in enumerate(LAYERS):
+            rows.append(
+                [
+                    "x".join(map(str, told["mesh"])),
+                    str(layers),
+                    *(
+                        f"{told[key][number] / GB:.3f}"
+                        for key in ("formula held", "held", "arguments")
+                    ),
+                    f"{told['formula temporaries'][number] / GB:.2f}",
+                    f"{told['temporaries'][number] / GB:.2f}",
+                ]
+            )
+    head = ["mesh", "blocks", "held: formula", "eval_shape", "XLA arguments"]
+    told = table([*head, "temporaries: formula", "XLA"], rows)
+    qwen = found["qwen"]
+    same = "the same" if qwen["parameters"] == qwen["formula parameters"] else "NOT the same"
+    return (
+        f"{told}\n\nParameters of the whole of Qwen3-4B: {qwen['parameters']:,} by "
+        f"`jax.eval_shape`, {same} by the formula."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the tables; checks the formula unless asked not to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="no check, nothing written")
+    options = parser.parse_args(arguments)
+    print(report())
+    if options.quick:
+        return 0
+    found = {"qwen": qwen_held(), "checks": [check(mesh) for mesh in CHECKED]}
+    print(report_check(found))
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    write_section(PAGE, "memory", report())
+    write_section(PAGE, "memory-check", report_check(found))
+    return 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        print(json.dumps(compiled(*json.loads(sys.argv[2]))))
+    else:
+        sys.exit(main())
