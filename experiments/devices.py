@@ -145,18 +145,13 @@ def pmapped(parts: Any, devices: int) -> Callable[..., Any]:
             axis_name="devices",
         ),
         axis_name="devices",
+        in_axes=(None, 0),
     )
-    held: dict[str, Any] = {}
 
     def step(state: Any, games: Any) -> Any:
-        # The loop holds one replica; a state it has not changed is still on all devices.
-        if held.get("one") is not state:
-            held["all"] = jax.device_put_replicated(state, jax.local_devices()[:devices])
-        everywhere, metrics, evidence = program(held["all"], np.asarray(games).reshape(devices, -1))
-        one = jax.tree.map(lambda x: x[0], everywhere)
-        held.update(all=everywhere, one=one)
-        whole = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), evidence)
-        return one, jax.tree.map(lambda x: x[0], metrics), whole
+        found = program(state, np.asarray(games).reshape(devices, -1))
+        one, metrics = jax.tree.map(lambda x: x[0], found[:2])  # the same on every device
+        return one, metrics, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found[2])
 
     return step
 
@@ -209,7 +204,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     saved = sorted((folder / "checkpoints").glob("step_*"))
     first, last = (v1.load(path / "arrays") for path in (saved[0], saved[-1]))
-    counted = ("step", "arm_trials", "arm_success", "decision", "trial", "horizon", "posterior")
+    counted = ("step", "arm_trials", "arm_success", "decision", "trial")
     rollouts = folder.with_name(f"{folder.name}.rollouts").read_text().splitlines()
     return {
         "lines": lines,

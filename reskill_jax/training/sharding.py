@@ -96,7 +96,7 @@ def gather_for_rollout(params: Any, policy: DecoderConfig) -> Any:
     """
     params = jax.tree.map(lambda x: x.astype(policy.dtype) if x.ndim > 1 else x, params)
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    if mesh.axis_names != AXES:  # one device, or the axis of a pmap
         return params
     rules = {name: axis for name, axis in RULES.items() if axis != "fsdp"}
     specs = param_specs(policy, params, mesh, rules=rules)
