@@ -5,7 +5,8 @@
 
 Each case begins with a copy of a run that was stopped after step 6, with checkpoints of 2, 4 and 6.
 Where it goes on, it must end as the undisturbed run did, bit for bit; where it refuses, it must say
-so in one line, and nothing that lies there may change. Writes experiments/results/damage.json.
+so in one line, and nothing that lies there may change. Writes experiments/results/damage.json and
+the table in docs/scale.md.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from results_page import table
+from results_page import table, write_section
 from rich.console import Console
 
 from reskill_jax.machine import describe_machine
@@ -33,7 +34,9 @@ from reskill_jax.training import loop
 from reskill_jax.training.config import PRESETS
 from reskill_jax.worlds.household.symbols import VOCABULARY_SIZE
 
-RESULTS = Path(__file__).resolve().parent / "results" / "damage.json"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "experiments" / "results" / "damage.json"
+PAGE = ROOT / "docs" / "scale.md"
 NEWEST = "step_00000006"
 Case = tuple[str, Callable[[Path], Any], dict[str, Any]]
 
@@ -291,6 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.quick:
         told = {"machine": describe_machine(), "cases": found}
         RESULTS.write_text(json.dumps(told, indent=1) + "\n")
+        write_section(PAGE, "damage", report(found))
     return int(not all(told["good"] for told in found))
 
 

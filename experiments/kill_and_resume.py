@@ -8,7 +8,7 @@ come to its end everything it wrote must be what the undisturbed run wrote: para
 keys, bank, posteriors and the creator's memory bit for bit, the logs line for line (but for
 seconds). A child process tells by one byte in a file what it is doing, so that every phase can be
 aimed at: half of the kills come at a moment after so many steps, the others in a phase.
-Writes experiments/results/kill_and_resume.json.
+Writes experiments/results/kill_and_resume.json and the table in docs/scale.md.
 """
 
 import argparse
@@ -29,9 +29,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from results_page import table
+from results_page import table, write_section
 
-RESULTS = Path(__file__).resolve().parent / "results" / "kill_and_resume.json"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "experiments" / "results" / "kill_and_resume.json"
+PAGE = ROOT / "docs" / "scale.md"
 PHASES = ("starting", "in a step", "in the creator", "in an evaluation", "in a save", "elsewhere")
 STEPS, CHECKPOINT_EVERY, EVAL_EVERY = 24, 3, 4
 
@@ -207,9 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     root = options.folder or Path(tempfile.mkdtemp(prefix="kills-"))
     root.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault(
-        "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".cache" / "jax")
-    )
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
     found = json.loads(options.results.read_text())["runs"] if options.results.exists() else []
     shutil.rmtree(root / "whole", ignore_errors=True)
     process = start(root, "whole", resume=False)
@@ -241,6 +241,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.results.parent.mkdir(parents=True, exist_ok=True)
         options.results.write_text(json.dumps({"runs": found}, indent=1) + "\n")
     print(report(found))
+    if options.results == RESULTS:
+        write_section(PAGE, "kills", report(found))
     return int(any(run["different"] for run in found))
 
 

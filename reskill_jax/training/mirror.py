@@ -6,9 +6,10 @@ checkpoint's manifest after all its other files, so that a copy that was cut off
 a whole one.
 """
 
+import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 import fsspec
@@ -46,7 +47,8 @@ class Mirror:
 
     def holds_run(self) -> bool:
         """Whether there is a run."""
-        return self._files.exists(f"{self._root}/config.json")
+        with self._reached():
+            return self._files.exists(f"{self._root}/config.json")
 
     def steps(self) -> list[int]:
         """Checkpoints that are whole there, ascending."""
@@ -60,7 +62,8 @@ class Mirror:
         Raises:
           MirrorError: the mirror is ahead of the run in this folder.
         """
-        here, there = steps(folder / "checkpoints"), self.steps()
+        with self._reached():
+            here, there = steps(folder / "checkpoints"), self.steps()
         if there and (not here or here[-1] < there[-1]):
             raise MirrorError(
                 f"{self.url} is at step {there[-1]}, {folder} at step {here[-1] if here else 0}: "
@@ -89,7 +92,7 @@ class Mirror:
             self._copy_steps(folder / "checkpoints")
             self.behind = None
         except Exception as error:  # whatever the file system in question raises
-            self.behind = " ".join(str(error).split()) or type(error).__name__
+            self.behind = _one_line(error)
             notify(f"{self.url} not written; the next checkpoint tries again: {self.behind}")
 
     def pull(self, folder: Path) -> None:
@@ -102,16 +105,27 @@ class Mirror:
             raise MirrorError(f"nothing to resume: there is no run in {folder}, nor in {self.url}")
         partial = folder.with_name(folder.name + _PARTIAL)
         shutil.rmtree(partial, ignore_errors=True)
-        for path in self._files.find(self._root):
-            name = PurePosixPath(path.removeprefix(self._root).lstrip("/"))
-            if ".." in name.parts or name.is_absolute():
-                raise MirrorError(f"{self.url} holds a file that leads out of it: {name}")
-            if name.suffix == _PARTIAL:
-                continue
-            target = partial / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._files.get_file(path, str(target))
+        with self._reached():
+            for path in self._files.find(self._root):
+                name = PurePosixPath(path.removeprefix(self._root).lstrip("/"))
+                if ".." in name.parts or name.is_absolute():
+                    raise MirrorError(f"{self.url} holds a file that leads out of it: {name}")
+                if name.suffix == _PARTIAL:
+                    continue
+                target = partial / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._files.get_file(path, str(target))
         os.rename(partial, folder)
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Whatever the file system in question raises becomes a MirrorError."""
+        try:
+            yield
+        except MirrorError:
+            raise
+        except Exception as error:
+            raise MirrorError(f"{self.url} cannot be read: {_one_line(error)}") from error
 
     def _put(self, path: str, content: bytes) -> None:
         """One file, never half."""
@@ -160,6 +174,10 @@ class Mirror:
         self._files.rm_file(f"{self._step(step)}/{MANIFEST}")
         if self._files.exists(self._step(step)):
             self._files.rm(self._step(step), recursive=True)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def texts_of(folder: RunFolder) -> dict[str, bytes]:

@@ -47,7 +47,7 @@ def make_mesh(shape: MeshShape, devices: list[jax.Device] | None = None) -> Mesh
     wanted = shape.devices
     told = f"a mesh of {shape.data} x {shape.fsdp} x {shape.tensor} needs {wanted} devices"
     if wanted > len(devices):
-        raise MeshError(f"{told}, there are {len(devices)}; make --mesh.data smaller")
+        raise MeshError(f"{told}, there are {len(devices)}; choose a smaller --mesh")
     if wanted < len(devices) and jax.process_count() > 1:
         raise MeshError(
             f"{told}, but {jax.process_count()} processes have {len(devices)}: use all of them"

@@ -131,17 +131,35 @@ def test_what_would_lose_something_is_refused(run, place, tmp_path):
 def test_places_that_do_not_work(tmp_path, place):
     with pytest.raises(MirrorError, match="--mirror nowhere://x: Protocol not known: nowhere"):
         Mirror("nowhere://x", "one")
+    fsspec.filesystem("memory").makedirs(place.removeprefix("memory:/"))
     with pytest.raises(MirrorError, match="nothing to resume: there is no run in .*one, nor in"):
-        fsspec.filesystem("memory").makedirs(place.removeprefix("memory:/"))
         bring_back(place, tmp_path, "one")
-    fsspec.filesystem("memory").pipe_file(f"{place}/one/config.json", b"{}")
-    fsspec.filesystem("memory").pipe_file(f"{place}/one/../../x", b"evil")
-    files = Mirror(place, "one")
-    files._files = type("Evil", (), {"exists": lambda *_: True,
-                                     "find": lambda self, root: [f"{root}/../../x"]})()  # fmt: skip
-    with pytest.raises(MirrorError, match="leads out of it"):
-        files.pull(tmp_path / "one")
-    assert not (tmp_path / "one").exists()
+
+
+class Files:
+    """A file system that holds what it should not, or cannot be reached."""
+
+    def __init__(self, *names):
+        self.names = names
+
+    def exists(self, path):
+        return bool(self.names)
+
+    def find(self, root):
+        if not self.names[0]:
+            raise ConnectionResetError("the line\nis dead")
+        return [f"{root}/{name}" for name in self.names]
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("../../x", "leads out of it"), ("", "cannot be read: the line is dead")]
+)
+def test_what_comes_from_a_mirror_stays_in_its_folder(tmp_path, name, word):
+    mirror = Mirror("memory://evil", "one")
+    mirror._files = Files(name)
+    with pytest.raises(MirrorError, match=word):
+        mirror.pull(tmp_path / "here" / "one")
+    assert not (tmp_path / "here" / "one").exists() and not (tmp_path / "x").exists()
 
 
 def test_a_run_goes_on_from_its_mirror_on_another_machine(lab, tmp_path, monkeypatch, place):
