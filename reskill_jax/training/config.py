@@ -189,7 +189,6 @@ class TrainConfig:
             )
         minibatch = self.groups * self.group_size // self.minibatches
         for count, things in (
-            (self.groups, "groups"),
             (minibatch, "rollouts of a minibatch"),
             (self.eval_tasks, "games of an evaluation"),
         ):

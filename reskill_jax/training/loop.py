@@ -74,15 +74,17 @@ class Parts:
     policy: DecoderConfig
     step: Callable[..., Any]  # compiled train_step
     shardings: TrainState | None = None  # of the state; None on a single device
-    rows: NamedSharding | None = None  # of games and rollouts
+    rows: NamedSharding | None = None  # of rollouts
 
     def placed(self, state: TrainState) -> TrainState:
         """The state, every array on the devices where it belongs."""
         return state if self.shardings is None else place(state, self.shardings)
 
     def games(self, numbers: np.ndarray) -> jax.Array:
-        """[B] int32: numbers of games, each where its group is played."""
-        return jnp.asarray(numbers) if self.rows is None else place(numbers, self.rows)
+        """[B] int32: numbers of games, on every device."""
+        if self.rows is None:
+            return jnp.asarray(numbers)
+        return place(numbers, NamedSharding(self.rows.mesh, PartitionSpec()))
 
 
 @functools.lru_cache(maxsize=8)
@@ -99,7 +101,7 @@ def _compiled(world: HouseholdWorld, policy: DecoderConfig, config: TrainConfig)
     step = jax.jit(
         on_mesh(program, mesh),
         donate_argnums=0,
-        in_shardings=(shardings, rows),
+        in_shardings=(shardings, whole),
         out_shardings=(shardings, whole, whole),
     )
     return step, shardings, rows
