@@ -5,13 +5,14 @@
 
 Qwen3-4B with the paper's 16 tasks x 8 rollouts on a v5e-16 and a v5p-8. The formula is checked
 where XLA can be asked without such machines: the step is compiled for simulated CPU devices (never
-run) with the same blocks but few of them, and what grows with a block must be what the formula
-says. In float32, because CPUs emulate bfloat16 with copies. Writes experiments/results/memory.json
-and the tables in docs/scale.md.
+run) with the same blocks but few of them, once whole and once with a frozen policy, which leaves the
+rollout alone. In float32, because CPUs emulate bfloat16 with copies. Writes
+experiments/results/memory.json and the tables in docs/scale.md.
 """
 
 import argparse
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -97,17 +98,17 @@ def estimate(shape: Shape, mesh: tuple[int, int, int]) -> dict[str, float]:
     }
 
 
-def peak(parts: dict[str, float]) -> float:
-    """Bytes: what is held, and the larger phase."""
+def peak(parts: dict[str, float], *, frozen: bool = False) -> float:
+    """Bytes: what is held, and the larger phase; the rollout alone if the policy is frozen."""
     rollout = parts["gathered"] + parts["cache"]
     update = sum(parts[name] for name in ("gradients", "one block", "activations", "logits"))
-    return parts["held"] + parts["rows"] + max(rollout, update)
+    return parts["held"] + parts["rows"] + (rollout if frozen else max(rollout, update))
 
 
 # --- the check ------------------------------------------------------------------------------------
 
 
-def compiled(layers: int, mesh: tuple[int, int, int]) -> dict[str, float]:
+def compiled(layers: int, mesh: tuple[int, int, int], frozen: bool) -> dict[str, float]:
     """XLA's account of a step with so many blocks, per device (run in a process of its own)."""
     import jax
     import jax.numpy as jnp
@@ -130,7 +131,9 @@ def compiled(layers: int, mesh: tuple[int, int, int]) -> dict[str, float]:
         qk_norm=True,
         remat=True,
     )
-    config = TrainConfig(capacity=shape.capacity, mesh=MeshShape(*mesh))
+    config = TrainConfig(
+        capacity=shape.capacity, mesh=MeshShape(*mesh), policy_until=0 if frozen else None
+    )
     parts = loop.make_parts(config, policy)
     bank = loop.make_bank(config, [()])
     like = jax.eval_shape(lambda: init_state(config, decoder.init(jax.random.key(0), policy), bank))
@@ -158,29 +161,30 @@ def checked_shape(layers: int) -> Shape:
     return Shape(vocabulary=259, words=259, layers=layers, bytes=4, capacity=448, decisions=100)
 
 
-def check(mesh: tuple[int, int, int]) -> dict[str, Any]:
-    """What a block adds, by the formula and by XLA."""
+def check(mesh: tuple[int, int, int], layers: int, frozen: bool) -> dict[str, Any]:
+    """One program, by the formula and by XLA."""
     flags = (
         f"--xla_force_host_platform_device_count={math.prod(mesh)} "
-        # The scheduler that keeps memory low, as accelerators have it.
-        "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+        # As accelerators do it: in the order that keeps memory low, and every gradient summed and
+        # split as soon as it is there, not all together in the end.
+        "--xla_cpu_enable_concurrency_optimized_scheduler=false "
+        "--xla_disable_hlo_passes=all-reduce-combiner,cpu-all-reduce-combiner"
     )
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-    found = []
-    for layers in LAYERS:
-        words = [sys.executable, __file__, "--child", json.dumps([layers, mesh])]
-        done = subprocess.run(words, env=environment, check=True, capture_output=True, text=True)
-        found.append(json.loads(done.stdout.splitlines()[-1]))
-    formula = [estimate(checked_shape(layers), mesh) for layers in LAYERS]
+    words = [sys.executable, __file__, "--child", json.dumps([layers, mesh, frozen])]
+    done = subprocess.run(words, env=environment, check=True, capture_output=True, text=True)
+    shape = checked_shape(layers)
+    parts = estimate(shape, mesh)
     return {
         "mesh": mesh,
-        "parameters": [told["parameters"] for told in found],
-        "formula parameters": [checked_shape(layers).parameters for layers in LAYERS],
-        "held": [told["held"] for told in found],
-        "arguments": [told["arguments"] for told in found],
-        "formula held": [parts["held"] for parts in formula],
-        "temporaries": [told["temporaries"] for told in found],
-        "formula temporaries": [peak(parts) - parts["held"] for parts in formula],
+        "layers": layers,
+        "frozen": frozen,
+        "xla": json.loads(done.stdout.splitlines()[-1]),
+        "formula": {
+            "parameters": shape.parameters,
+            "held": parts["held"],
+            "temporaries": peak(parts, frozen=frozen) - parts["held"],
+        },
     }
 
 
@@ -232,21 +236,19 @@ def report_check(found: dict[str, Any]) -> str:
     """The formula against XLA."""
     rows = []
     for told in found["checks"]:
-        for number, layers in enumerate(LAYERS):
-            rows.append(
-                [
-                    "x".join(map(str, told["mesh"])),
-                    str(layers),
-                    *(
-                        f"{told[key][number] / GB:.3f}"
-                        for key in ("formula held", "held", "arguments")
-                    ),
-                    f"{told['formula temporaries'][number] / GB:.2f}",
-                    f"{told['temporaries'][number] / GB:.2f}",
-                ]
-            )
-    head = ["mesh", "blocks", "held: formula", "eval_shape", "XLA arguments"]
-    told = table([*head, "temporaries: formula", "XLA"], rows)
+        formula, xla = told["formula"], told["xla"]
+        rows.append(
+            [
+                "x".join(map(str, told["mesh"])),
+                str(told["layers"]),
+                "rollout" if told["frozen"] else "whole step",
+                *(f"{part / GB:.3f}" for part in (formula["held"], xla["held"], xla["arguments"])),
+                *(f"{part['temporaries'] / GB:.2f}" for part in (formula, xla)),
+                f"{xla['temporaries'] / formula['temporaries']:.2f}",
+            ]
+        )
+    head = ["mesh", "blocks", "program", "held: formula", "eval_shape", "XLA arguments"]
+    told = table([*head, "temporaries: formula", "XLA", "ratio"], rows)
     qwen = found["qwen"]
     same = "the same" if qwen["parameters"] == qwen["formula parameters"] else "NOT the same"
     return (
@@ -263,7 +265,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(report())
     if options.quick:
         return 0
-    found = {"qwen": qwen_held(), "checks": [check(mesh) for mesh in CHECKED]}
+    found: dict[str, Any] = {"qwen": qwen_held(), "checks": []}
+    for mesh, layers, frozen in itertools.product(CHECKED, LAYERS, (False, True)):
+        found["checks"].append(check(mesh, layers, frozen))
+        print(json.dumps(found["checks"][-1]), flush=True)
     print(report_check(found))
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     write_section(PAGE, "memory", report())
