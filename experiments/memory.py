@@ -5,8 +5,8 @@
 
 Qwen3-4B with the paper's 16 tasks x 8 rollouts on a v5e-16 and a v5p-8. The formula is checked
 where XLA can be asked without such machines: the step is compiled for simulated CPU devices (never
-run) with the same blocks but few of them, once whole and once with a frozen policy, which leaves the
-rollout alone. In float32, because CPUs emulate bfloat16 with copies. Writes
+run) with the same blocks but few of them, once whole and once with a frozen policy, which leaves
+the rollout alone. In float32, because CPUs emulate bfloat16 with copies. Writes
 experiments/results/memory.json and the tables in docs/scale.md.
 """
 
