@@ -43,11 +43,21 @@ STEPS, CHECKPOINT_EVERY, EVAL_EVERY = 24, 3, 4
 
 def child(root: str, name: str, resume: bool) -> None:
     """Trains (or goes on), with its phase in <root>/<name>.phase."""
+    import jax
     from rich.console import Console
 
     from reskill_jax.training import loop
     from reskill_jax.training.config import PRESETS
     from reskill_jax.training.storage import Storage
+    from reskill_jax.worlds.household import symbols
+    from reskill_jax.worlds.household.world import HouseholdWorld
+
+    class LookingWorld(HouseholdWorld):
+        """Looking around wins: in short episodes there is something to learn and to propose."""
+
+        def play(self, game: Any, state: Any, cursor: Any) -> Any:
+            state, (command, length), seen, _ = super().play(game, state, cursor)
+            return state, (command, length), seen, command[0] == symbols.symbol(" look")
 
     told = os.open(Path(root) / f"{name}.phase", os.O_RDWR | os.O_CREAT)
 
@@ -70,8 +80,13 @@ def child(root: str, name: str, resume: bool) -> None:
 
     def parts_that_tell(*arguments: Any) -> Any:
         parts = make_parts(*arguments)
-        return dataclasses.replace(parts, step=during("in a step", parts.step))
 
+        def whole_step(*arguments: Any) -> Any:
+            return jax.block_until_ready(parts.step(*arguments))
+
+        return dataclasses.replace(parts, step=during("in a step", whole_step))
+
+    loop.HouseholdWorld = LookingWorld
     loop.make_parts = parts_that_tell
     loop.suggest = during("in the creator", loop.suggest)
     loop.learn = during("in the creator", loop.learn)
@@ -85,7 +100,8 @@ def child(root: str, name: str, resume: bool) -> None:
     Storage.save = during("in a save", save_and_wait)
     config = dataclasses.replace(
         PRESETS["tiny"](),
-        root=root, name=name, steps=STEPS, horizon=6, capacity=160, groups=4,
+        root=root, name=name, steps=STEPS, horizon=6, capacity=160, groups=4, trial_rule="means",
+        min_trial_steps=2, min_trial_episodes=20, max_trial_steps=4, reservoir=8, cooldown=0,
         checkpoint_every=CHECKPOINT_EVERY, eval_every=EVAL_EVERY, keep=2,
     )  # fmt: skip
     loop.train(config, resume=resume, console=Console(file=io.StringIO()))
@@ -129,7 +145,7 @@ def kill_once(root: Path, name: str, aim: str | None, draw: random.Random) -> di
                 time.sleep(draw.uniform(0, 8))
                 break
             if aim not in (None, "starting") and phase == aim and steps_done(root, name) > first:
-                time.sleep(draw.uniform(0, 0.02))
+                time.sleep(draw.uniform(0, 0.003 if aim == "in the creator" else 0.02))
                 break
             if aim is None and steps_done(root, name) >= after:
                 time.sleep(draw.uniform(0, 0.3))
@@ -194,7 +210,11 @@ def report(found: list[dict[str, Any]]) -> str:
     kills = sum(count.values())
     exact = sum(len(run["kills"]) for run in found if not run["different"])
     rows = [[phase, str(number)] for phase, number in count.most_common()]
-    told = f"{kills} kills of {len(found)} runs, {exact} followed by an exact resume."
+    trials = found[0]["trials"]
+    told = (
+        f"{kills} kills of {len(found)} runs of {STEPS} steps with {trials} trials of skills, "
+        f"{exact} followed by an exact resume."
+    )
     return f"{told}\n\n{table(['struck', 'kills'], rows)}"
 
 
@@ -234,7 +254,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if process.returncode:
                 raise RuntimeError(error.decode())
         problems = different(wanted, outcome(root / name))
-        found.append({"kills": kills, "different": problems})
+        trials = sum(event["event"] == "proposed" for event in wanted["lifecycle"])
+        found.append({"kills": kills, "different": problems, "trials": trials})
         shutil.rmtree(root / name)
         told = f"{name}: {len(kills)} kills, " + (", ".join(problems) or "exact")
         print(told, flush=True)
