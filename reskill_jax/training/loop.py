@@ -198,7 +198,8 @@ def train(
       RunSummary.
 
     Raises:
-      RunFolderError, CheckpointError, WeightsError, TrainingError: with one clear line.
+      RunFolderError, CheckpointError, WeightsError, TrainingError, MeshError, MirrorError: with one
+        clear line; OtherProcessError in the processes that wait for the first, when it has one.
       Preempted: SIGTERM came; the checkpoint of the last step is complete.
     """
     console = (console or Console()) if is_first() else Console(quiet=True)

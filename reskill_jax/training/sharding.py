@@ -1,7 +1,7 @@
 """Where the arrays of a run lie: a mesh of devices, and rules from the axes of arrays to it.
 
-Rows (rollouts, and the groups they come from) are split over `data` and `fsdp`; parameters and
-what the optimizer keeps of them over `fsdp` (the width) and `tensor` (heads, MLP, vocabulary).
+Rows (rollouts) are split over `data` and `fsdp`; parameters and what the optimizer keeps of them
+over `fsdp` (the width) and `tensor` (heads, MLP, vocabulary).
 Everything else, the bank, the posteriors, the trial, is small and whole on every device. The
 partitioner of XLA puts in what has to cross between devices; counts are integers, so every device
 takes the same decisions.
