@@ -88,7 +88,7 @@ def estimate(shape: Shape, mesh: tuple[int, int, int]) -> dict[str, float]:
         "rows": 2 * rows * (4 * shape.capacity + shape.decisions * shape.words),
         # The rollout: parameters whole but for `tensor`, in the activations' type; keys and values.
         "gathered": shape.bytes * shape.parameters / tensor,
-        "cache": 2 * cache / tensor,
+        "cache": cache / tensor,
         # The update: gradients of some rows and their sum; one block, whole; activations at the
         # borders of blocks, and within one; logits and their gradient.
         "gradients": 2 * share,
