@@ -219,7 +219,7 @@ def not_finite(folder: Path) -> dict[str, Any]:
 
 def disk_cases(start: Path, wanted: dict[str, Any]) -> list[dict[str, Any]]:
     """A disk that fills up during a save, and one that cannot be written."""
-    size = sum(path.stat().st_size for path in start.rglob("*") if path.is_file()) // 1024
+    size = sum(path.stat().st_size for path in start.rglob("*") if path.is_file()) // 1024 + 4096
     found = []
     try:
         with small_disk(2 * size) as disk:
