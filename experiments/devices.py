@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -170,7 +171,11 @@ def digest(evidence: Any) -> str:
 
 
 def run(name: str, way: Way, *, root: Path, steps: int) -> Path:
-    """Runs a way to its end; returns the folder of the run."""
+    """Runs a way to its end, unless that was done before; returns the folder of the run."""
+    if (root / name / "checkpoints" / f"step_{steps:08d}").exists():
+        return root / name
+    shutil.rmtree(root / name, ignore_errors=True)
+    (root / f"{name}.rollouts").unlink(missing_ok=True)
     parts = [way] if way.second is None else [way, way.second]
     for number, part in enumerate(parts):
         with socket.socket() as free:
@@ -199,11 +204,18 @@ def run(name: str, way: Way, *, root: Path, steps: int) -> Path:
 
 def outcome(folder: Path) -> dict[str, Any]:
     """What is compared."""
-    from orbax.checkpoint import v1
+    import jax
+
+    from reskill_jax.training import replay
 
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    saved = sorted((folder / "checkpoints").glob("step_*"))
-    first, last = (v1.load(path / "arrays") for path in (saved[0], saved[-1]))
+    last, first = (
+        {
+            jax.tree_util.keystr(path): value
+            for path, value in jax.tree_util.tree_flatten_with_path(params)[0]
+        }
+        for params in (replay.load_run(folder).params, replay.load_run(folder, step=0).params)
+    )
     counted = ("step", "arm_trials", "arm_success", "decision", "trial")
     rollouts = folder.with_name(f"{folder.name}.rollouts").read_text().splitlines()
     return {
@@ -211,8 +223,8 @@ def outcome(folder: Path) -> dict[str, Any]:
         "rollouts": rollouts,
         "counts": [{k: v for k, v in line.items() if k in counted} for line in lines],
         "lifecycle": [json.loads(x) for x in (folder / "lifecycle.jsonl").read_text().splitlines()],
-        "params": {name: value for name, value in last.items() if name.startswith("params/")},
-        "start": {name: value for name, value in first.items() if name.startswith("params/")},
+        "params": last,
+        "start": first,
     }
 
 
@@ -269,13 +281,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="two ways, few steps, no files")
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--only", choices=WAYS, action="append", help="these ways; no files")
+    parser.add_argument("--folder", type=Path, help="of the runs; those that are done there stay")
     options = parser.parse_args(arguments)
     from reskill_jax.machine import describe_machine
 
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
     names = ["one", *(options.only or (QUICK if options.quick else WAYS))]
     steps = 4 if options.quick else options.steps
-    root = Path(tempfile.mkdtemp(prefix="devices-"))
+    root = options.folder or Path(tempfile.mkdtemp(prefix="devices-"))
     found: dict[str, Any] = {"machine": describe_machine(), "steps": steps, "ways": {}}
     one: dict[str, Any] = {}
     for name in dict.fromkeys(names):
