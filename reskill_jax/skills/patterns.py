@@ -45,6 +45,8 @@ def compile_pattern(pattern: str) -> Any:
     except (re2.error, UnicodeError) as error:
         reason = error.args[0] if error.args else error
         reason = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(reason)
+        # It quotes the pattern, which may hold line ends and the like.
+        reason = "".join(c if c.isprintable() else repr(c)[1:-1] for c in reason)
         hint = " (lookarounds are not supported)" if "(?" in reason else ""
         hint = " (backreferences are not supported)" if "escape" in reason else hint
         raise TriggerError(f"cannot use the pattern {pattern!r}: {reason}{hint}") from None

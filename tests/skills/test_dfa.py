@@ -189,3 +189,9 @@ def test_agrees_with_re2_on_household_texts(pattern, sequences):
         return
     for symbols in sequences:
         assert run(dfa, symbols) == search(pattern, text_of(symbols, LANGUAGE)), (pattern, symbols)
+
+
+def test_a_refused_pattern_is_quoted_on_one_line():
+    with pytest.raises(TriggerError) as error:
+        compile_pattern("é\r\n)")
+    assert len(str(error.value).splitlines()) == 1 and "é\\r\\n)" in str(error.value)
