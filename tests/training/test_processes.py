@@ -47,7 +47,7 @@ def start(settings: Path, process: int, port: int) -> subprocess.Popen:
 def test_two_processes_are_preempted_and_one_goes_on(lab, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "HouseholdWorld", lab.world_type)
     config = dataclasses.replace(
-        lab.config, root=str(tmp_path), name="two", steps=12, checkpoint_every=100, eval_every=2
+        lab.config, root=str(tmp_path), name="two", steps=10, checkpoint_every=100, eval_every=0
     )
     settings = tmp_path / "settings.json"
     together = dataclasses.replace(config, mesh=MeshShape(fsdp=2))
@@ -58,7 +58,7 @@ def test_two_processes_are_preempted_and_one_goes_on(lab, tmp_path, monkeypatch)
     children = [start(settings, process, port) for process in (0, 1)]
     try:
         for line in children[1].stdout:
-            if line.startswith("after step 6"):
+            if line.startswith("after step 4"):
                 break
         children[1].send_signal(signal.SIGTERM)  # one of them is told: both end after the same step
         ends = [None, None]
@@ -69,7 +69,7 @@ def test_two_processes_are_preempted_and_one_goes_on(lab, tmp_path, monkeypatch)
         for reader in readers:
             reader.start()
         for reader in readers:
-            reader.join(timeout=240)
+            reader.join(timeout=500)
     finally:
         for child in children:
             child.kill()
@@ -80,12 +80,12 @@ def test_two_processes_are_preempted_and_one_goes_on(lab, tmp_path, monkeypatch)
     # Written by both: each brought the half of the parameters that lay with it.
     folder = tmp_path / "two"
     step = checkpoint.latest_step(folder / "checkpoints")
-    assert 6 <= step < 12 and last.endswith(f"step {step}, everything is saved")
+    assert 4 <= step < 10 and last.endswith(f"step {step}, everything is saved")
     arrays = folder / "checkpoints" / f"step_{step:08d}" / "arrays"
     assert len({p.name for p in arrays.rglob("ocdbt.process_*")}) == 2
 
     def train(name, **changes):
-        settings = dataclasses.replace(config, name=name, eval_every=2)
+        settings = dataclasses.replace(config, name=name)
         return loop.train(settings, console=Console(file=io.StringIO()), **changes)
 
     alone, resumed = train("alone"), train("two", resume=True)
