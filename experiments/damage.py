@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from kill_and_resume import outcome
 from results_page import table, write_section
 from rich.console import Console
 
@@ -67,21 +68,6 @@ def digest(folder: Path) -> dict[str, str]:
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
-    }
-
-
-def outcome(folder: Path) -> dict[str, Any]:
-    """What a run ended with: its logs but for seconds, and its last arrays."""
-    from orbax.checkpoint import v1
-
-    def lines(name: str) -> list[dict[str, Any]]:
-        told = [json.loads(line) for line in (folder / name).read_text().splitlines()]
-        return [{k: v for k, v in line.items() if k != "seconds"} for line in told]
-
-    arrays = v1.load(folder / "checkpoints" / "step_00000008" / "arrays")
-    return {
-        "logs": [lines(name) for name in ("metrics.jsonl", "eval.jsonl", "lifecycle.jsonl")],
-        "arrays": {name: value.tobytes() for name, value in arrays.items()},
     }
 
 

@@ -74,30 +74,14 @@ def child(told: dict[str, Any]) -> None:
     from rich.console import Console
 
     from reskill_jax.training import loop
-    from reskill_jax.training.config import MeshShape, TrainConfig
-    from reskill_jax.worlds.household.generator import RoomSpec
+    from reskill_jax.training.config import PRESETS, MeshShape
 
-    config = TrainConfig(
-        name=told["name"],
-        root=told["root"],
-        steps=told["steps"],
-        rooms=RoomSpec(receptacles=6, min_receptacles=5, objects=5, min_objects=4),
-        horizon=12,
-        capacity=320,
-        groups=8,
-        group_size=4,
-        minibatches=2,
-        trial_rule="means",
-        min_trial_steps=2,
-        min_trial_episodes=32,
-        max_trial_steps=4,
-        reservoir=32,
-        cooldown=0,
-        eval_every=0,
-        eval_tasks=16,
-        checkpoint_every=max(told["steps"] // 2, 1),
-        mesh=MeshShape(*told["mesh"]),
-    )
+    config = dataclasses.replace(
+        PRESETS["tiny"](), name=told["name"], root=told["root"], steps=told["steps"], horizon=12,
+        capacity=320, groups=8, trial_rule="means", min_trial_steps=2, min_trial_episodes=32,
+        max_trial_steps=4, reservoir=32, cooldown=0, eval_every=0, eval_tasks=16,
+        checkpoint_every=max(told["steps"] // 2, 1), mesh=MeshShape(*told["mesh"]),
+    )  # fmt: skip
     digests = Path(told["root"]) / f"{told['name']}.rollouts"
     make_parts = loop.make_parts
 
@@ -267,7 +251,7 @@ def report(found: dict[str, Any]) -> str:
     any_way = next(iter(found["ways"].values()))
     head = ["", "rollouts", "counts and decisions", "life of skills", "largest difference"]
     told = (
-        f"Against one device, {any_way['steps']} steps of 32 rollouts with "
+        f"Against one device, seed 0, {any_way['steps']} steps of 32 rollouts with "
         f"{any_way['decisions']} decisions and {any_way['events']} events in the life of the "
         f"skills; the largest change of a parameter in training is {any_way['moved']:.1e}. "
         f"{found['machine']}."

@@ -204,7 +204,7 @@ def different(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return [name for name in one if one[name] != other[name]]
 
 
-def report(found: list[dict[str, Any]]) -> str:
+def report(found: list[dict[str, Any]], seed: int) -> str:
     """Where the kills struck, and whether the runs ended alike."""
     count = Counter(kill["phase"] or "before anything" for run in found for kill in run["kills"])
     kills = sum(count.values())
@@ -213,7 +213,7 @@ def report(found: list[dict[str, Any]]) -> str:
     trials = found[0]["trials"]
     told = (
         f"{kills} kills of {len(found)} runs of {STEPS} steps with {trials} trials of skills, "
-        f"{exact} followed by an exact resume."
+        f"{exact} followed by an exact resume (seed {seed})."
     )
     return f"{told}\n\n{table(['struck', 'kills'], rows)}"
 
@@ -260,10 +260,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = f"{name}: {len(kills)} kills, " + (", ".join(problems) or "exact")
         print(told, flush=True)
         options.results.parent.mkdir(parents=True, exist_ok=True)
-        options.results.write_text(json.dumps({"runs": found}, indent=1) + "\n")
-    print(report(found))
+        options.results.write_text(
+            json.dumps({"seed": options.seed, "runs": found}, indent=1) + "\n"
+        )
+    print(report(found, options.seed))
     if options.results == RESULTS:
-        write_section(PAGE, "kills", report(found))
+        write_section(PAGE, "kills", report(found, options.seed))
     return int(any(run["different"] for run in found))
 
 

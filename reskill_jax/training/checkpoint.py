@@ -175,10 +175,8 @@ def save(
         if partial.exists():
             shutil.rmtree(partial)  # left by a process that died while writing
         partial.mkdir(parents=True)
-        needed, free = (
-            sum(value.nbytes for value in values.values()),
-            shutil.disk_usage(partial).free,
-        )
+        needed = sum(value.nbytes for value in values.values())
+        free = shutil.disk_usage(partial).free
         if free < needed:  # found out at once, not after the disk is full
             partial.rmdir()
             raise CheckpointError(

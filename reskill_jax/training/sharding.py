@@ -147,7 +147,7 @@ def on_mesh(program: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
 
 
 def row_sharding(mesh: Mesh) -> NamedSharding:
-    """Of arrays whose first axis is rows or groups."""
+    """Of arrays whose first axis is rows."""
     return NamedSharding(mesh, ROWS)
 
 

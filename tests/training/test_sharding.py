@@ -74,6 +74,15 @@ def test_arrays_come_to_their_place_and_stay_there():
     np.testing.assert_array_equal(fetch(placed)["x"], values["x"])
 
 
+def test_a_step_that_takes_placed_memory_leaves_the_source_alone():
+    """Eight copies of one host array must not share its memory once a step may write to it."""
+    whole = NamedSharding(make_mesh(MESH), P())
+    step = jax.jit(lambda x: x * 0 - 1, donate_argnums=0, out_shardings=whole)
+    for source in (np.full(4096, 7.0, np.float32), jnp.full(4096, 7.0)):
+        after = step(place(source, whole))
+        assert (np.asarray(after) == -1).all() and (np.asarray(source) == 7).all()
+
+
 def test_meshes_that_do_not_fit():
     with pytest.raises(MeshError, match="3 x 1 x 3 needs 9 devices, there are 8"):
         make_mesh(MeshShape(data=3, tensor=3))
