@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from reskill_jax.core.numbers import varying_like
+
 from .dfa import PAD, compile_dfa
 from .patterns import TriggerError
 from .skill import Skill, SkillError
@@ -125,7 +127,9 @@ def concerns(bank: Bank, arm: chex.Array, task: chex.Array) -> chex.Array:
         moved = table[slot, state, symbol].astype(jnp.int32)
         return jnp.where(symbol == PAD, state, moved), None
 
-    state, _ = jax.lax.scan(step, jnp.zeros_like(slot), jnp.asarray(task))
+    task = jnp.asarray(task)
+    start = varying_like(jnp.zeros_like(slot), task, table)
+    state, _ = jax.lax.scan(step, start, task)
     return accept[slot, state]
 
 
@@ -194,9 +198,8 @@ def fires(
         at, state = carry
         return at + 1, table[arm, slot, state, texts[source, at]].astype(jnp.int32)
 
-    _, state = jax.lax.while_loop(
-        lambda carry: carry[0] < end, step, (jnp.int32(0), jnp.zeros_like(slot))
-    )
+    start = varying_like(jnp.zeros_like(slot), texts, kind, table)
+    _, state = jax.lax.while_loop(lambda carry: carry[0] < end, step, (jnp.int32(0), start))
     matched = bank.accept[arm, slot, state]
     return (
         (kind == GENERAL)

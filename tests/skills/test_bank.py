@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, PartitionSpec
 
 from reskill_jax.skills import bank as banks
 from reskill_jax.skills.patterns import TriggerError
@@ -203,3 +204,20 @@ def test_a_bank_without_patterns_runs_no_automaton():
 def test_refusals(arms, more, error, reason):
     with pytest.raises(error, match=reason):
         build(arms, **more)
+
+
+def test_triggers_under_shard_map():
+    """Every device has a rollout of its own; the loops over texts start from constants."""
+    spec = PartitionSpec("data")
+    arms, turns = jnp.array([0, 1]), jnp.array([1, 2])
+    actions, seen = jnp.asarray([TAKE, LOOK]), jnp.asarray([CLOSED, NOTHING])
+
+    def one(arm, turn, action, observation):
+        fired = banks.fires(BANK, arm[0], turn[0], action[0], observation[0])
+        return fired[None], banks.concerns(BANK, arm[0], observation[0])[None]
+
+    mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
+    split = jax.jit(jax.shard_map(one, mesh=mesh, in_specs=spec, out_specs=spec))
+    fired, concerned = split(arms, turns, actions, seen)
+    np.testing.assert_array_equal(fired, [[True, True, False, True], [True, False, False, False]])
+    assert np.all(concerned)
