@@ -93,7 +93,8 @@ class PolicyPlayer:
     Attributes:
       tokens: the context so far.
       fired: names of the skills in each turn's prompt.
-      log_probs: of every symbol that was chosen among several, in order.
+      log_probs: of every symbol that was chosen among several, in order, under the distribution
+        it was drawn from: 0 where the choice is greedy.
       margins: per command, the least difference of log-probability between the best and the
         second best symbol among its decisions (inf where nothing was to be decided): how near the
         greedy choice was to a tie.
