@@ -107,7 +107,7 @@ def make_bank(config: TrainConfig, arms: Sequence[Sequence[Skill]]) -> Bank:
 def episodes_of(
     evidence: Any, games: np.ndarray, step: int, names: Sequence[Sequence[str]], group_size: int
 ) -> list[Episode]:
-    """The rollouts of a step as text, one of each (task, arm, outcome).
+    """The valid rollouts of a step as text, one of each (task, arm, outcome).
 
     Args:
       evidence: `step.Evidence` on the host.
@@ -120,7 +120,7 @@ def episodes_of(
     for row, (arm, success) in enumerate(zip(evidence.arms, evidence.success, strict=True)):
         game = int(games[row // group_size])
         key = (game, int(arm), bool(success))
-        if key in found:
+        if key in found or not evidence.valid[row]:
             continue
         turns = int(evidence.turns[row])
         intro = symbols.text(evidence.intros[row])

@@ -274,7 +274,7 @@ def _run(
         state, metrics, evidence = parts.step(state, parts.games(games))
         metrics = jax.device_get(metrics)
         done = step + 1
-        _check_finite(metrics, done, skipped, config.minibatches)
+        _check_finite(metrics, done, skipped, config)
         if config.skills and (life.proposal is not None or config.will_propose(done)):
             episodes = episodes_of(jax.device_get(evidence), games, step, names, config.group_size)
             life = learn(life, episodes)
@@ -389,9 +389,16 @@ def _is_due(every: int, step: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _check_finite(metrics: StepMetrics, step: int, skipped_before: int, updates: int) -> None:
-    """A single update that is not finite is left out; a step without any other is the end."""
-    if int(metrics.skipped) - skipped_before >= updates:
+def _check_finite(
+    metrics: StepMetrics, step: int, skipped_before: int, config: TrainConfig
+) -> None:
+    """Episodes and updates that are not finite are left out; a step of nothing else is the end."""
+    if int(metrics.invalid) == config.groups * config.group_size:
+        raise TrainingError(
+            f"step {step}: no episode is valid, the policy's log-probabilities are not finite; "
+            "train again with other weights or a lower --learning-rate"
+        )
+    if int(metrics.skipped) - skipped_before >= config.minibatches:
         raise TrainingError(
             f"step {step}: no update was finite; train again with a lower --learning-rate"
         )

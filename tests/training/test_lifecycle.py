@@ -221,6 +221,7 @@ def test_episodes_of_a_step():
     evidence = types.SimpleNamespace(
         arms=arms,
         success=success,
+        valid=np.arange(8) != 5,
         turns=turns,
         intros=intros,
         actions=actions,
@@ -236,14 +237,14 @@ def test_episodes_of_a_step():
         ("31", 1, True, 1),
         ("31", 0, False, 2),
         ("5", 0, False, 2),
-        ("5", 1, False, 2),
         ("5", 1, True, 1),
+        ("5", 1, False, 0),  # the one before is not valid
     ]
     assert found[2].actions == ("look", "help")
     assert found[2].observations[0].endswith("Your task is to: put a mug in fridge.")
     assert found[2].observations[1:] == ("mug", "fridge")
     assert found[2].skills_fired == (("a",), ())  # arm 0 has one skill
-    assert found[4].skills_fired == (("a",), ("b",))
+    assert found[5].skills_fired == ()  # it has no turns
     assert (found[0].goal, found[3].goal) == ("put a mug in fridge", "clean a mug")
     assert {e.step for e in found} == {9}
     assert found[0].possible == (tuple(sy.VERBS[:2]),)
@@ -256,6 +257,7 @@ def test_family_of_every_goal(task_type):
         evidence = types.SimpleNamespace(
             arms=[0],
             success=[False],
+            valid=[True],
             turns=np.zeros(1, int),
             intros=padded([intro_of(goal)], 24),
             actions=np.zeros((1, 1, 6), int),
