@@ -33,9 +33,8 @@ from reskill_jax.training import checkpoint_leaves, processes
 from reskill_jax.training.checkpoint_files import (
     PARTIAL,
     CheckpointError,
-    best_step,
     damage,
-    delete_old_steps,
+    delete_leftovers,
     set_aside,
     shorten,
     step_name,
@@ -43,8 +42,14 @@ from reskill_jax.training.checkpoint_files import (
     sync,
     write_manifest,
 )
+from reskill_jax.training.checkpoint_retention import (
+    best_step,
+    delete_old_steps,
+    set_aside_later_steps,
+)
 
 __all__ = [
+    "PARTIAL",
     "CheckpointError",
     "PendingSave",
     "Restored",
@@ -53,6 +58,8 @@ __all__ = [
     "latest_step",
     "restore",
     "save",
+    "set_aside_later_steps",
+    "step_name",
     "steps",
     "wait_for_saves",
 ]
@@ -124,6 +131,7 @@ def save(
     best_by: str | None = None,
     block: bool = False,
     after: Callable[[Path], None] | None = None,
+    notify: Callable[[str], None] = _logger.warning,
 ) -> PendingSave:
     """Writes one checkpoint and lets the caller go on.
 
@@ -138,10 +146,13 @@ def save(
       config: a dataclass or a mapping, compared by `restore`.
       metrics: figures that `best_by` may name.
       keep: how many of the newest steps stay; the others are deleted once this one is complete.
-      best_by: name of a metric; the step where it is highest stays as well.
+        Damaged ones do not count.
+      best_by: name of a metric; the undamaged step where it is highest stays as well.
       block: wait until the checkpoint is on disk.
       after: called in the background, in the first process, with the folder of the checkpoint once
         it is complete; its errors are those of the save.
+      notify: called, also in the background, with one line per damaged step that was met, and when
+        old steps cannot be deleted.
 
     Returns:
       A handle whose `wait()` blocks until the checkpoint is complete and raises what went wrong.
@@ -166,14 +177,13 @@ def save(
     metrics = {name: float(value) for name, value in (metrics or {}).items()}
 
     def prepare() -> int:
-        if final.exists():
+        if os.path.lexists(final):
             if (reason := damage(final)) is None:
                 raise CheckpointError(
                     f"checkpoint of step {step} exists already: {final} (it is never overwritten)"
                 )
-            set_aside(final, reason)
-        if partial.exists():
-            shutil.rmtree(partial)  # left by a process that died while writing
+            set_aside(final, reason, notify=notify)
+        delete_leftovers(folder)  # first of all, as they take room
         partial.mkdir(parents=True)
         needed = sum(value.nbytes for value in values.values())
         free = shutil.disk_usage(partial).free
@@ -202,7 +212,7 @@ def save(
         except Exception:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        delete_old_steps(folder, written=step, keep=keep, best_by=best_by)
+        delete_old_steps(folder, written=step, keep=keep, best_by=best_by, notify=notify)
         if after is not None:
             after(final)
 
