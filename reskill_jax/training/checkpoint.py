@@ -183,7 +183,7 @@ def save(
                     f"checkpoint of step {step} exists already: {final} (it is never overwritten)"
                 )
             set_aside(final, reason, notify=notify)
-        delete_leftovers(folder)  # first of all, as they take room
+        delete_leftovers(folder, notify=notify)  # first of all, as they take room
         partial.mkdir(parents=True)
         needed = sum(value.nbytes for value in values.values())
         free = shutil.disk_usage(partial).free

@@ -1,5 +1,6 @@
 """The files of checkpoints: names, the manifest that makes a step valid, what damage is."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -8,7 +9,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -233,11 +234,21 @@ def set_aside(path: Path, reason: str, *, notify: Callable[[str], None] = _logge
             return
 
 
-def delete_leftovers(folder: Path) -> None:
-    """Deletes what an interrupted save or deletion left behind."""
-    for left in folder.glob(f"step_*{PARTIAL}"):
+def delete_leftovers(folder: Path, *, notify: Callable[[str], None] = _logger.warning) -> None:
+    """Deletes what an interrupted save or deletion left behind; what stays is told."""
+    for left in sorted(folder.glob(f"step_*{PARTIAL}")):
         if left.is_dir():
-            shutil.rmtree(left)
+            with telling(left, notify):
+                shutil.rmtree(left)
+
+
+@contextlib.contextmanager
+def telling(path: Path, notify: Callable[[str], None]) -> Iterator[None]:
+    """What cannot be deleted is told; the next save tries again."""
+    try:
+        yield
+    except OSError as error:
+        notify(f"{path} cannot be deleted and stays for now: {error.strerror or error}")
 
 
 def shorten(lines: list[str], limit: int = 5) -> str:

@@ -14,7 +14,6 @@ process, and then again for every file that its file system says has changed; se
 import logging
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from reskill_jax.training.checkpoint_files import (
     set_aside,
     step_name,
     steps,
+    telling,
 )
 
 _logger = logging.getLogger(__name__)
@@ -127,16 +127,12 @@ def delete_old_steps(
     )
     for step, harm in sorted(damaged.items()):
         notify(f"checkpoint of step {step} does not count among those to keep: {harm.reason}")
-    try:
-        delete_leftovers(folder)
-        for step in sorted(doomed):
-            # Renamed first, so that an interrupted deletion leaves no half step behind.
-            gone = folder / (step_name(step) + PARTIAL)
-            os.rename(folder / step_name(step), gone)
-            shutil.rmtree(gone)
-    except OSError as error:
-        reason = f"{error.filename}: {error.strerror}" if error.strerror else str(error)
-        notify(f"old checkpoints stay for now, they cannot be deleted: {reason}")
+    for step in sorted(doomed):
+        # Renamed first, so that an interrupted deletion leaves no half step behind.
+        path = folder / step_name(step)
+        with telling(path, notify):
+            os.rename(path, path.with_name(path.name + PARTIAL))
+    delete_leftovers(folder, notify=notify)
 
 
 def set_aside_later_steps(

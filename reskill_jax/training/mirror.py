@@ -172,6 +172,8 @@ class Mirror:
                 lost = newest is None or number > newest
                 if lost or (number in here and _is_damaged(checkpoints, number)):
                     self._bring_back(step, folder)
+            if (newest := _newest_whole(checkpoints)) is not None:
+                self._complete_logs(checkpoints / step_name(newest), folder)
 
     def _bring_back(self, step: MirroredStep, folder: Path) -> None:
         """One step, and the lines that it counts on; nothing if it is damaged there as well."""
@@ -182,13 +184,8 @@ class Mirror:
         try:
             if not self._steps.download(step, spare):
                 return
-            logs = self._logs_of(json.loads((spare / "host.json").read_bytes()), folder)
-            if logs is None:
+            if not self._complete_logs(spare, folder):
                 return
-            for name, content in logs.items():
-                partial = folder / (name + PARTIAL)
-                partial.write_bytes(content)
-                os.replace(partial, folder / name)
             if os.path.lexists(final):
                 set_aside(final, f"it comes back from {self.url}")
             os.rename(spare, final)
@@ -197,19 +194,24 @@ class Mirror:
         finally:
             shutil.rmtree(spare, ignore_errors=True)
 
-    def _logs_of(self, host: object, folder: Path) -> dict[str, bytes] | None:
-        """Logs that are too short here, as they were at a checkpoint; None: another history."""
+    def _complete_logs(self, step: Path, folder: Path) -> bool:
+        """Adds the lines that a checkpoint counts on; False: the logs are of another history."""
+        host = json.loads((step / "host.json").read_bytes())
         sizes = host.get("sizes", {}) if isinstance(host, dict) else {}
-        found = {}
+        missing = {}
         for name in LOGS:
-            size, path = sizes.get(name, 0), f"{self._root}/{name}"
-            here = (folder / name).read_bytes()[:size] if (folder / name).is_file() else b""
-            there = self._files.cat_file(path)[:size] if size else b""
+            size, log = sizes.get(name, 0), folder / name
+            here = log.read_bytes()[:size] if log.is_file() else b""
+            there = self._files.cat_file(f"{self._root}/{name}")[:size] if size else b""
             if len(there) < size or not there.startswith(here):
-                return None
+                return False
             if len(here) < size:
-                found[name] = there
-        return found
+                missing[log] = there
+        for log, content in missing.items():
+            partial = log.with_name(log.name + PARTIAL)
+            partial.write_bytes(content)
+            os.replace(partial, log)
+        return True
 
     def _newest_whole_after(self, step: int) -> int | None:
         found = self._steps.found()

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reskill_jax.training import checkpoint, checkpoint_files, checkpoint_retention
+from reskill_jax.training import checkpoint, checkpoint_files
 from reskill_jax.training.checkpoint_files import CheckpointError, Damage
 from reskill_jax.training.checkpoint_retention import outdated
 from reskill_jax.training.mirror import Mirror, MirrorError, bring_back, texts_of
@@ -193,23 +193,28 @@ def test_what_has_changed_only_just_now_is_not_remembered(tmp_path, monkeypatch)
     assert checkpoint_files.remembered_sha256(file) != first
 
 
-def test_what_cannot_be_deleted_does_not_fail_the_save(tmp_path, monkeypatch):
+@pytest.mark.parametrize("call", ["rmtree", "rename"])
+def test_what_cannot_be_deleted_does_not_fail_the_save(tmp_path, monkeypatch, call):
     for step in (1, 2):
         save(tmp_path, step)
-    told, rmtree = [], shutil.rmtree
+    module = {"rmtree": shutil, "rename": os}[call]
+    original, told = getattr(module, call), []
 
-    def refuses(path, *args, **options):
-        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+    def refuses(path, *arguments, **options):
+        if "step_00000001" in str(path):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+        return original(path, *arguments, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint_retention.shutil, "rmtree", refuses)
+        patched.setattr(module, call, refuses)
         save(tmp_path, 3, told=told)
-    (line,) = told
-    assert line.startswith("old checkpoints stay for now, they cannot be deleted: ")
-    assert line.endswith("step_00000001.partial: Device or resource busy")
-    assert checkpoint.steps(tmp_path) == [2, 3] and shutil.rmtree is rmtree
-    save(tmp_path, 4)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000003", "step_00000004"]
+        save(tmp_path, 4, told=told)
+    assert checkpoint.steps(tmp_path)[-2:] == [3, 4] and told
+    for line in told:
+        assert "/step_00000001" in line
+        assert line.endswith(" cannot be deleted and stays for now: Device or resource busy")
+    save(tmp_path, 5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000004", "step_00000005"]
 
 
 def test_leftovers_take_no_room_from_a_save(tmp_path, monkeypatch):

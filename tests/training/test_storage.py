@@ -141,6 +141,19 @@ def test_a_damaged_checkpoint_comes_back_from_the_mirror(mirrored):
     assert int(Run(mirrored, resume=True).state.step) == 6
 
 
+def test_lines_of_a_log_come_back_from_the_mirror(mirrored):
+    run = Run(mirrored).saves(0, 2, 4)
+    log = run.folder / "metrics.jsonl"
+    content = log.read_bytes()
+    for left in (content[:15], b""):
+        log.write_bytes(left)
+        assert Run(mirrored, resume=True).logged() == [0, 2, 4] and log.read_bytes() == content
+    log.write_bytes(b'{"step": 7}\n')  # whose they are cannot be told
+    with pytest.raises(RunFolderError, match="lines were lost"):
+        Run(mirrored, resume=True)
+    assert log.read_bytes() == b'{"step": 7}\n'
+
+
 def test_damage_in_both_places(mirrored, tmp_path):
     """The run goes on from an older step; what it writes anew replaces what is damaged there."""
     run = Run(mirrored).saves(0, 2, 4, 6)
