@@ -83,6 +83,16 @@ class Mirror:
         """Checkpoints that were copied to their end, ascending; they may be damaged."""
         return [step for step, files in self._steps.found().items() if MANIFEST in files.listed]
 
+    def check_apart(self, folder: Path) -> None:
+        """Refuses a mirror that is the run itself.
+
+        Raises:
+          MirrorError: the place of the mirror is this folder.
+        """
+        local = isinstance(self._files, LocalFileSystem)
+        if local and os.path.realpath(self._root) == os.path.realpath(folder):
+            raise MirrorError(f"{self.url} is the run itself; choose another place for --mirror")
+
     def check(self, folder: Path) -> None:
         """Refuses what would lose something.
 
@@ -136,7 +146,7 @@ class Mirror:
         """
         if not self.holds_run():
             raise MirrorError(f"nothing to resume: there is no run in {folder}, nor in {self.url}")
-        partial = folder.with_name(folder.name + PARTIAL)
+        partial = folder.with_name(f".{folder.name}{PARTIAL}")  # no name of a run
         shutil.rmtree(partial, ignore_errors=True)
         with self._reached():
             for path in self._files.find(self._root):
@@ -279,6 +289,7 @@ def bring_back(url: str, root: str | os.PathLike[str], name: str) -> None:
     def work() -> int:
         folder = run_path(root, name)
         mirror = Mirror(url, name)
+        mirror.check_apart(folder)
         if folder.is_dir() and any(folder.iterdir()):
             mirror.mend(folder)
         else:

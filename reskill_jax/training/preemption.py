@@ -1,4 +1,4 @@
-"""An end from outside: SIGTERM or Ctrl-C is noted, and the run ends after its step, all saved."""
+"""An end from outside, by SIGTERM, Ctrl-C or a lost terminal: the run ends after its step."""
 
 import os
 import signal
@@ -14,20 +14,21 @@ class Preempted(SystemExit):
     """A run was asked to end, and did so with a complete checkpoint of its last step.
 
     Attributes:
-      status: the exit code, which is the one a shell reports for SIGTERM.
+      status: the exit code, which is the one a shell reports for the signal.
       step: steps done.
     """
 
     status = 128 + int(signal.SIGTERM)
 
-    def __init__(self, step: int) -> None:
-        """After so many steps."""
+    def __init__(self, step: int, number: int = signal.SIGTERM) -> None:
+        """After so many steps, by this signal."""
+        self.status = 128 + int(number)
         super().__init__(self.status)
-        self.step = step
+        self.step, self._name = step, signal.Signals(number).name
 
     def __str__(self) -> str:
         """One line."""
-        return f"ended by SIGTERM after step {self.step}, everything is saved"
+        return f"ended by {self._name} after step {self.step}, everything is saved"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -52,7 +53,12 @@ class Interrupted(KeyboardInterrupt):
 
 def ended_by(number: int, step: int) -> Preempted | Interrupted:
     """What a run raises that this signal has ended after so many steps."""
-    return Interrupted(step) if number == signal.SIGINT else Preempted(step)
+    return Interrupted(step) if number == signal.SIGINT else Preempted(step, number)
+
+
+_NOTED = [signal.SIGTERM, signal.SIGINT]
+if hasattr(signal, "SIGHUP"):
+    _NOTED.append(signal.SIGHUP)
 
 
 def _say(line: str) -> None:
@@ -61,19 +67,20 @@ def _say(line: str) -> None:
 
 
 class StopSignal:
-    """While it is entered, SIGTERM and SIGINT do not end the process but are noted in `received`.
+    """While it is entered, these signals do not end the process but are noted in `received`.
 
     Preemption of a cloud machine and a batch system's time limit come as SIGTERM, with a little
     time to save. Who does not get to leave in this time, because a program is being compiled or a
     step takes long, is ended: the last checkpoint is complete, and nothing more can be saved.
     Ctrl-C comes as SIGINT, from a person who watches: that it was heard is said at once, and the
-    second one ends the process at once, whatever it is doing.
+    second one ends the process at once, whatever it is doing. SIGHUP comes when the terminal is
+    gone; from then on what would be written there is dropped, so that it fails nothing.
 
     A signal that this process was told to ignore (nohup, a job in the background of a script) stays
     ignored. Outside the main thread, where Python allows no handlers, nothing is changed.
 
     Attributes:
-      received: the number of the signal, the greater one of both; 0 = none.
+      received: the number of the signal, of several the greatest; 0 = none.
     """
 
     def __init__(self, grace: float = 25.0, *, tell: Callable[[str], None] = _say) -> None:
@@ -89,6 +96,7 @@ class StopSignal:
         self._old: dict[int, signal._HANDLER] = {}
         self._told: tuple[socket.socket, socket.socket] | None = None
         self._old_descriptor = -1
+        self._terminals: list[int] = []
 
     def only_saving(self) -> None:
         """No step is under way any more: SIGTERM does not end what remains, the saving."""
@@ -96,6 +104,11 @@ class StopSignal:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = max(self.received, number)
+        if number not in (signal.SIGTERM, signal.SIGINT):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for descriptor in self._terminals:
+                os.dup2(nowhere, descriptor)
+            os.close(nowhere)
 
     def _watch(self) -> None:
         """Waits for signals, then for the exit; in a thread, which no long call holds up."""
@@ -131,7 +144,8 @@ class StopSignal:
             self._told[1].setblocking(False)
             # Written to at once, while a handler has to wait for the interpreter.
             self._old_descriptor = signal.set_wakeup_fd(self._told[1].fileno())
-            for number in (signal.SIGTERM, signal.SIGINT):
+            self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+            for number in _NOTED:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._old[number] = signal.signal(number, self._note)
             self._watcher = threading.Thread(target=self._watch, name="preemption", daemon=True)

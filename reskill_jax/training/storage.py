@@ -8,7 +8,12 @@ from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.lifecycle import Life
 from reskill_jax.training.mirror import Mirror, MirrorError, bring_back, texts_of
 from reskill_jax.training.processes import from_first, is_first
-from reskill_jax.training.run_folder import FollowedRunFolder, RunFolder, RunFolderError
+from reskill_jax.training.run_folder import (
+    FollowedRunFolder,
+    RunFolder,
+    RunFolderError,
+    run_path,
+)
 from reskill_jax.training.state import TrainState
 
 # What a continued run may change: where it lies, on which devices, how often it looks, and how long
@@ -151,6 +156,8 @@ def open_storage(config: TrainConfig, *, resume: bool, notify: Callable[[str], N
             if mirror is not None:
                 mirror.check(folder.path)
         else:
+            if mirror is not None:
+                mirror.check_apart(run_path(config.root, config.name))
             if mirror is not None and mirror.holds_run():
                 raise RunFolderError(
                     f"{mirror.url} exists already: continue it with --resume or choose another "

@@ -1,5 +1,7 @@
 """SIGTERM and Ctrl-C: noted while there is time, the end when there is none."""
 
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -91,6 +93,18 @@ def test_one_interrupt_does_not_end_at_all():
     assert error.startswith("\nreskill: interrupted: ends as soon as") and error.count("\n") == 2
 
 
+def test_a_lost_terminal_fails_nothing():
+    """What the process says afterwards has no place to go."""
+    there, here = pty.openpty()
+    words = [sys.executable, "-c", BUSY, "30", "sleeping", "0.3"]
+    process = subprocess.Popen(words, stdin=here, stdout=here, stderr=here)
+    os.close(here)
+    assert os.read(there, 100).startswith(b"ready")
+    os.close(there)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 0
+
+
 def test_what_was_to_be_ignored_is_ignored():
     """nohup, or a job in the background of a script: the Ctrl-C is meant for others."""
     busy = Busy(
@@ -106,9 +120,12 @@ def test_what_a_run_raises():
     assert isinstance(ended_by(signal.SIGINT, 3), Interrupted)
     assert issubclass(Interrupted, KeyboardInterrupt) and issubclass(Preempted, SystemExit)
     assert str(ended_by(signal.SIGINT, 3)) == "interrupted after step 3, everything is saved"
+    lost = ended_by(signal.SIGHUP, 3)
+    assert str(lost) == "ended by SIGHUP after step 3, everything is saved"
+    assert (lost.status, lost.code, lost.step) == (129, 129, 3)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_everything_is_as_it_was_afterwards(number):
     before, threads = signal.getsignal(number), threading.active_count()
     for _ in range(2):

@@ -190,6 +190,29 @@ def test_a_mirror_that_cannot_be_reached_is_told_and_made_good(mirrored, monkeyp
     assert again.storage.mirror.steps() == [2, 4]
 
 
+def test_a_mirror_is_another_place(config, tmp_path):
+    """Else the logs would be replaced under the hands of who writes them."""
+    (tmp_path / "link").symlink_to(tmp_path / "runs")
+    for place in (config.root, f"file://{config.root}", str(tmp_path / "link")):
+        with pytest.raises(MirrorError, match="is the run itself; choose another place"):
+            Run(dataclasses.replace(config, mirror=place))
+    run = Run(config).saves(0)
+    with pytest.raises(MirrorError, match="is the run itself; choose another place"):
+        Run(dataclasses.replace(config, mirror=config.root), resume=True)
+    assert run.logged() == [0]
+
+
+def test_a_run_with_the_name_of_a_copy_is_left_alone(mirrored):
+    run = Run(mirrored).saves(0)
+    other = Run(dataclasses.replace(mirrored, name="one.partial", mirror=None)).saves(0)
+    shutil.rmtree(run.folder)
+    assert Run(mirrored, resume=True).logged() == [0]
+    assert other.logged() == [0] and sorted(p.name for p in run.folder.parent.iterdir()) == [
+        "one",
+        "one.partial",
+    ]
+
+
 def test_the_best_that_can_be_restored_is_kept_and_found(config):
     config = dataclasses.replace(config, keep=1, keep_best=True)
     run = Run(config)
