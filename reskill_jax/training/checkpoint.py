@@ -26,10 +26,10 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from orbax.checkpoint import v1
 
 from reskill_jax.training import checkpoint_leaves, processes
+from reskill_jax.training.checkpoint_config import differences, is_under, plain_config, to_json
 from reskill_jax.training.checkpoint_files import (
     PARTIAL,
     CheckpointError,
@@ -170,8 +170,8 @@ def save(
     partial = folder / (final.name + PARTIAL)
     leaves, values = checkpoint_leaves.flatten(arrays)
     texts = {
-        "host.json": _to_json(host, "host"),
-        "config.json": _to_json(_plain_config(config), "config"),
+        "host.json": to_json(host, "host"),
+        "config.json": to_json(plain_config(config), "config"),
         "leaves.json": json.dumps([dataclasses.asdict(leaf) for leaf in leaves], indent=1),
     }
     metrics = {name: float(value) for name, value in (metrics or {}).items()}
@@ -282,10 +282,8 @@ def restore(
     path = folder / step_name(step)
 
     stored = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    now = json.loads(_to_json(_plain_config(config), "config"))
-    different = [
-        line for name, line in _differences(stored, now) if not _is_under(name, may_differ)
-    ]
+    now = json.loads(to_json(plain_config(config), "config"))
+    different = [line for name, line in differences(stored, now) if not is_under(name, may_differ)]
     if different:
         raise CheckpointError(
             f"checkpoint {path} belongs to another configuration: {shorten(different)}"
@@ -316,74 +314,6 @@ def _usable_step(folder: Path, step: int | None, notify: Callable[[str], None]) 
             f"none of the {len(steps(folder))} checkpoints in {folder} is usable: all are damaged"
         )
     return found
-
-
-def _plain_config(config: Any) -> Any:
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        config = dataclasses.asdict(config)
-    return _plain(config)
-
-
-def _plain(value: Any) -> Any:
-    """Mappings, sequences, paths and enums of a configuration as JSON values."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        items = [_plain(item) for item in value]
-        return sorted(items, key=repr) if isinstance(value, (set, frozenset)) else items
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if hasattr(value, "value") and hasattr(value, "name"):  # an enum member
-        return _plain(value.value)
-    return value
-
-
-def _to_json(value: Any, name: str) -> str:
-    _check_json(value, name)
-    return json.dumps(value, indent=1)
-
-
-def _check_json(value: Any, name: str) -> None:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        if isinstance(value, np.generic):
-            raise CheckpointError(f"{name} is a {type(value).__name__}, no JSON value")
-        return
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise CheckpointError(f"{name} has the key {key!r}, which is no string")
-            _check_json(item, f"{name}.{key}")
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            _check_json(item, f"{name}[{index}]")
-    else:
-        raise CheckpointError(f"{name} is a {type(value).__name__}, no JSON value")
-
-
-def _differences(stored: Any, now: Any, name: str = "") -> list[tuple[str, str]]:
-    if isinstance(stored, dict) and isinstance(now, dict):
-        found = []
-        for key in [*now, *(key for key in stored if key not in now)]:
-            field = f"{name}.{key}" if name else key
-            if key not in stored:
-                found.append((field, f"{field} (not in the checkpoint, now {_show(now[key])})"))
-            elif key not in now:
-                found.append((field, f"{field} (checkpoint {_show(stored[key])}, unknown now)"))
-            else:
-                found += _differences(stored[key], now[key], field)
-        return found
-    if json.dumps(stored) == json.dumps(now):  # by text, so that nan equals nan and 1 is not 1.0
-        return []
-    return [(name, f"{name} (checkpoint {_show(stored)}, now {_show(now)})")]
-
-
-def _is_under(name: str, fields: Collection[str]) -> bool:
-    return any(name == field or name.startswith(field + ".") for field in fields)
-
-
-def _show(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _one_line(error: Exception) -> str:
