@@ -177,22 +177,7 @@ def save(
     metrics = {name: float(value) for name, value in (metrics or {}).items()}
 
     def prepare() -> int:
-        if os.path.lexists(final):
-            if (reason := damage(final)) is None:
-                raise CheckpointError(
-                    f"checkpoint of step {step} exists already: {final} (it is never overwritten)"
-                )
-            set_aside(final, reason, notify=notify)
-        delete_leftovers(folder, notify=notify)  # first of all, as they take room
-        partial.mkdir(parents=True)
-        needed = sum(value.nbytes for value in values.values())
-        free = shutil.disk_usage(partial).free
-        if free < needed:  # found out at once, not after the disk is full
-            partial.rmdir()
-            raise CheckpointError(
-                f"checkpoint of step {step} needs {needed / 1e6:.1f} MB, but {folder} has only "
-                f"{free / 1e6:.1f} MB left"
-            )
+        _make_place(partial, step, sum(value.nbytes for value in values.values()), notify)
         for name, text in texts.items():
             (partial / name).write_text(text, encoding="utf-8")
         return 0
@@ -222,6 +207,26 @@ def save(
     if block:
         wait_for_saves(folder)
     return pending
+
+
+def _make_place(partial: Path, step: int, needed: int, notify: Callable[[str], None]) -> None:
+    """An empty folder to write a step of so many bytes to, and nothing where it will lie."""
+    final, folder = partial.with_name(step_name(step)), partial.parent
+    if os.path.lexists(final):
+        if (reason := damage(final)) is None:
+            raise CheckpointError(
+                f"checkpoint of step {step} exists already: {final} (it is never overwritten)"
+            )
+        set_aside(final, reason, notify=notify)
+    delete_leftovers(folder, notify=notify)  # first of all, as they take room
+    partial.mkdir(parents=True)
+    free = shutil.disk_usage(partial).free
+    if free < needed:  # found out at once, not after the disk is full
+        partial.rmdir()
+        raise CheckpointError(
+            f"checkpoint of step {step} needs {needed / 1e6:.1f} MB, but {folder} has only "
+            f"{free / 1e6:.1f} MB left"
+        )
 
 
 def wait_for_saves(folder: str | os.PathLike[str]) -> None:
