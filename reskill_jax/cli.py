@@ -58,16 +58,18 @@ def train(arguments: Sequence[str]) -> int:
     from rich.console import Console
 
     from reskill_jax.training import loop
-    from reskill_jax.training.preemption import Preempted
+    from reskill_jax.training.preemption import Interrupted, Preempted
 
     console = Console()
 
     try:
         loop.train(config, resume=resume, console=console)
     except (KeyboardInterrupt, Preempted) as end:
-        run, told = _shell_words(config), str(end) or "interrupted"
-        console.print(f"\n{told}; go on with: reskill train {run} --resume", highlight=False)
-        return end.status if isinstance(end, Preempted) else 130
+        told = str(end) or "interrupted"
+        if (Path(config.root) / config.name / "config.json").is_file():
+            told += f"; go on with: reskill train {_shell_words(config)} --resume"
+        console.print(f"\n{told}", highlight=False, markup=False, soft_wrap=True)
+        return end.status if isinstance(end, Preempted) else Interrupted.status
 
     from reskill_jax.report import read_run, summary_lines, write_report
     from reskill_jax.training.processes import is_first

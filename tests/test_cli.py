@@ -14,7 +14,7 @@ from reskill_jax.cli_arguments import one_line
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.skills.skillmd import export_skill, import_skills
 from reskill_jax.training.config import PRESETS
-from reskill_jax.training.preemption import Preempted
+from reskill_jax.training.preemption import Interrupted, Preempted
 from reskill_jax.training.run_folder import RunFolder, RunFolderError
 
 OPEN = Skill("open-first", "When it is closed.", "open.", Trigger("action_pattern", "^go to"))
@@ -93,25 +93,37 @@ def test_resume_takes_the_stored_configuration(training):
     assert resume and second == first and second.seed == 7
 
 
-def test_interrupted_training_says_how_to_go_on(training, capsys, monkeypatch):
+def test_training_that_was_ended_says_how_to_go_on(training, capsys, monkeypatch):
+    """Each in a line that a terminal does not break in the middle of the command."""
+    monkeypatch.setenv("COLUMNS", "60")
+    train = training.train
+
+    def ended(how):
+        def work(config, **options):
+            train(config, **options)
+            raise how
+
+        monkeypatch.setattr(training, "train", work)
+
+    command = "reskill train --name mine --root 'my runs' --resume"
+    for how, status, told in (
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (Interrupted(7), 130, "interrupted after step 7, everything is saved"),
+        (Preempted(7), 143, "ended by SIGTERM after step 7, everything is saved"),
+    ):
+        shutil.rmtree("my runs", ignore_errors=True)
+        ended(how)
+        assert cli.main(["train", "--name", "mine", "--root", "my runs"]) == status
+        assert f"{told}; go on with: {command}\n" in capsys.readouterr().out
+
+
+def test_where_there_is_nothing_to_go_on_from_no_command_is_told(training, capsys, monkeypatch):
     def interrupted(config, **_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "train", interrupted)
-    assert cli.main(["train", "--name", "mine", "--root", "my runs"]) == 130
-    assert "go on with: reskill train --name mine --root 'my runs' --resume" in (
-        capsys.readouterr().out
-    )
-
-
-def test_preempted_training_says_how_to_go_on(training, capsys, monkeypatch):
-    def preempted(config, **_):
-        raise Preempted(7)
-
-    monkeypatch.setattr(training, "train", preempted)
-    assert cli.main(["train", "--name", "mine"]) == 143
-    told = capsys.readouterr().out
-    assert "ended by SIGTERM after step 7, everything is saved; go on with: reskill train" in told
+    assert cli.main(["train", "--name", "mine"]) == 130
+    assert capsys.readouterr().out == "\ninterrupted\n"
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,8 @@ from reskill_jax.training.lifecycle import (
     settle,
     suggest,
 )
-from reskill_jax.training.preemption import Preempted, StopSignal
-from reskill_jax.training.processes import any_process, is_first
+from reskill_jax.training.preemption import StopSignal, ended_by
+from reskill_jax.training.processes import greatest, is_first
 from reskill_jax.training.progress import TrainingProgress
 from reskill_jax.training.run_folder import RunFolder
 from reskill_jax.training.sharding import (
@@ -200,7 +200,7 @@ def train(
     Raises:
       RunFolderError, CheckpointError, WeightsError, TrainingError, MeshError, MirrorError: with one
         clear line; OtherProcessError in the processes that wait for the first, when it has one.
-      Preempted: SIGTERM came; the checkpoint of the last step is complete.
+      Preempted, Interrupted: SIGTERM or Ctrl-C came; the checkpoint of the last step is complete.
     """
     console = (console or Console()) if is_first() else Console(quiet=True)
     params, policy = load_policy(config.policy)
@@ -216,20 +216,23 @@ def train(
         found = storage.restore(state, config) if resume else None
         state, life = found or (state, life)
         start = int(state.step)
-        try:
-            with (
-                StopSignal() as stop,
-                TrainingProgress(console, total=config.steps, start=start) as progress,
-            ):
-                unseen = None
-                if found is None:
-                    unseen = _begin(state, life, parts, storage, progress)
-                if observer is not None:
-                    observer(start, state, life, parts)
-                progress.status("compiling the training step")
-                state, life = _run(state, life, parts, storage, progress, stop, unseen, observer)
-        finally:  # interrupted or not: who goes on at once finds the checkpoint complete
-            storage.wait()
+        with StopSignal(tell=storage.notify) as stop:
+            try:
+                with TrainingProgress(console, total=config.steps, start=start) as progress:
+                    unseen = None
+                    if found is None:
+                        unseen = _begin(state, life, parts, storage, progress)
+                    if observer is not None:
+                        observer(start, state, life, parts)
+                    if start < config.steps and (asked := greatest(stop.received)):
+                        raise ended_by(asked, start)
+                    progress.status("compiling the training step")
+                    state, life = _run(
+                        state, life, parts, storage, progress, stop, unseen, observer
+                    )
+            finally:  # interrupted or not: who goes on at once finds the checkpoint complete
+                stop.only_saving()
+                storage.wait()
         storage.check_mirror()
         return RunSummary(storage.folder.path, int(state.step), life.skills)
 
@@ -289,17 +292,17 @@ def _run(
             unseen = _evaluate(state, parts, folder, done, modes_at_end)[1].success
         elif evaluated:
             unseen = _evaluate(state, parts, folder, done, (mode,))[1].success
-        stopping = any_process(stop.received) and done < config.steps
+        asked = greatest(stop.received) if done < config.steps else 0
         due = _is_due(config.checkpoint_every, done) or (config.keep_best and evaluated)
-        if stopping or due or done == config.steps:
+        if asked or due or done == config.steps:
             storage.save(state, life, config, unseen=unseen if evaluated else None)
         if observer is not None:
             observer(done, state, life, parts)
         progress.update(
             done, success=float(metrics.success), unseen=unseen, trial=_trial_words(metrics, life)
         )
-        if stopping:
-            raise Preempted(done)
+        if asked:
+            raise ended_by(asked, done)
     return state, life
 
 

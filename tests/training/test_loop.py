@@ -155,23 +155,32 @@ def test_going_on_in_the_middle_of_a_trial(lab, train, whole, monkeypatch):
 
 
 def test_a_run_that_is_asked_to_end_saves_its_step(train, lab, whole):
-    """SIGTERM in the middle of step 7, where no checkpoint is due."""
-    before = signal.getsignal(signal.SIGTERM)
+    """Before the first step, and in the middle of others, where no checkpoint is due."""
+    folder = whole.folder.parent / "asked"
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     told = []
 
-    def observer(step, *_):
-        told.append(step)
-        if step == 6:
-            signal.raise_signal(signal.SIGTERM)
+    def end(number, at, **options):
+        def observer(step, *_):
+            told.append(step)
+            if step == at:
+                signal.raise_signal(number)
 
-    with pytest.raises(SystemExit) as ended:
-        train("preempted", observer=observer)
-    assert ended.value.code == 143
-    assert str(ended.value) == "ended by SIGTERM after step 7, everything is saved"
-    assert signal.getsignal(signal.SIGTERM) is before and told == list(range(8))
-    folder = whole.folder.parent / "preempted"
+        with pytest.raises((SystemExit, KeyboardInterrupt)) as ended:
+            train("asked", observer=observer, **options)
+        return ended.value
+
+    interrupted = end(signal.SIGINT, 0)
+    assert isinstance(interrupted, KeyboardInterrupt) and told == [0]
+    assert str(interrupted) == "interrupted after step 0, everything is saved"
+    preempted = end(signal.SIGTERM, 6, resume=True)
+    assert preempted.code == 143 and told == [0, *range(8)]
+    assert str(preempted) == "ended by SIGTERM after step 7, everything is saved"
     assert checkpoint.steps(folder / "checkpoints")[-1] == 7
-    train("preempted", resume=True)
+    assert end(signal.SIGINT, 12, resume=True).step == 13
+    assert checkpoint.steps(folder / "checkpoints")[-1] == 13
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+    train("asked", resume=True)
     same_runs(lab, whole.folder, folder)
 
 
@@ -293,27 +302,55 @@ def test_the_command_writes_a_run(here, commanded):
     assert "report.html" in commanded.stdout
 
 
-def test_killed_and_continued(lab, here, options, commanded):
-    folder = here / "runs" / "killed"
+def ended_by(number, words, here, when):
+    """The output of a training command that gets a signal as soon as `when()` holds."""
     process = subprocess.Popen(
-        command(*options, "--name", "killed"),
+        command(*words),
         cwd=here,
-        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        env=os.environ | {"COLUMNS": "60", "PYTHONPATH": str(Path.cwd())},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     try:
         began = time.monotonic()
-        while not any(s >= 2 for s in checkpoint.steps(folder / "checkpoints")):
+        while not when():
             assert process.poll() is None and time.monotonic() - began < 300
             time.sleep(0.01)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=300)
     finally:
-        process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert 2 <= len((folder / "metrics.jsonl").read_text().splitlines()) < STEPS
-    done = reskill(here, *options, "--name", "killed", "--resume")
+        process.kill()
+    return process.returncode, out
+
+
+def test_interrupted_killed_and_continued(lab, here, options, commanded):
+    """Ctrl-C keeps the step it came in; SIGKILL loses what came after a checkpoint."""
+    folder = here / "runs" / "killed"
+    words = [*options, "--name", "killed"]
+
+    def logged():
+        log = folder / "metrics.jsonl"
+        return len(log.read_text().splitlines()) if log.is_file() else 0
+
+    status, out = ended_by(
+        signal.SIGINT, [*words, "--checkpoint-every", 0], here, lambda: logged() >= 3
+    )
+    step = logged()
+    assert status == 130 and 3 <= step < STEPS, out
+    assert "interrupted: ends as soon as this step is done; Ctrl-C again ends at once\n" in out
+    assert out.endswith(
+        f"\ninterrupted after step {step}, everything is saved; go on with: reskill train "
+        "--name killed --resume\n"
+    )
+    assert checkpoint.steps(folder / "checkpoints") == [0, step]
+
+    words = [*words, "--resume", "--checkpoint-every", 2]
+    status, _ = ended_by(signal.SIGKILL, words, here, lambda: logged() >= step + 3)
+    assert status == -signal.SIGKILL and logged() < STEPS
+    done = reskill(here, *words)
     assert done.returncode == 0, done.stderr
-    assert "going on after step" in done.stdout
+    assert f"going on after step {step}" not in done.stdout and "going on after" in done.stdout
     same_runs(lab, here / "runs" / "whole", folder)
 
 
