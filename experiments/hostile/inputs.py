@@ -71,6 +71,35 @@ When a place is closed.
 
 open.
 """
+_FOREIGN_SKILL = """---
+name: open-first
+description: >-
+  Opens what is closed.
+  Use it for doors.
+license: MIT
+metadata:
+  author: someone
+  needs: {bins: [git, "ssh"]}
+---
+
+Some words first.
+
+## When to use
+
+Now and then.
+
+```markdown
+## Action
+
+do not open.
+```
+
+---
+
+## Action
+
+1. open
+"""
 BOMB = "a: &a [x, x]\n" + "".join(
     f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(20)
 )
@@ -97,6 +126,8 @@ def changed(draw, original: str) -> str:
 
 skill_files = st.one_of(
     changed(_GOOD_SKILL),
+    changed(_FOREIGN_SKILL),
+    changed(_FOREIGN_SKILL.replace("\n", "\r\n")).map("\ufeff".__add__),
     st.sampled_from(EVIL_FRONTS).map(lambda front: f"---\n{front}\n---\nopen.\n"),
     st.tuples(st.sampled_from(EVIL_FRONTS), text).map(
         lambda fb: _GOOD_SKILL.replace("metadata:", fb[0] + "\nmetadata:") + fb[1]

@@ -21,7 +21,7 @@ from reskill_jax.creator.state import init_state, observe
 from reskill_jax.skills.dfa import compile_dfa
 from reskill_jax.skills.patterns import TriggerError, search
 from reskill_jax.skills.skill import Trigger
-from reskill_jax.skills.skillmd import MAX_FILE_BYTES, SkillFileError, export_skills, import_skills
+from reskill_jax.skills.skillmd import MAX_FILE_BYTES, SkillFileError, export_skills, read_skills
 from reskill_jax.training.act import text_symbols
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.config_file import ConfigError, apply_config, read_config
@@ -61,12 +61,18 @@ def _skill_tree(entries: list[tuple[str, str, str]], folder: Path) -> bool:
     root.mkdir()
     for name, kind, content in entries:
         _make(root / name, kind, content)
-    skills = import_skills(root)
+    found = read_skills(root)
+    if any(not told.strip() or len(told.splitlines()) != 1 for told in found.problems):
+        raise AssertionError(f"what was left out should be told in one line: {found.problems!r}")
     out = folder / "out"
-    export_skills(skills, out)
-    if import_skills(out) != skills:
+    export_skills(found.skills, out)
+    if read_skills(out) != (found.skills, ()):
         raise AssertionError("what was imported is not what is exported")
-    return bool(skills)
+    written = {path.read_bytes() for path in root.glob("*/SKILL.md") if path.is_file()}
+    for skill in found.skills:
+        if (out / skill.name / "SKILL.md").read_bytes() not in written:
+            raise AssertionError(f"{skill.name} went out otherwise than it came in")
+    return bool(found.skills)
 
 
 def _make(path: Path, kind: str, content: str) -> None:
@@ -80,7 +86,7 @@ def _make(path: Path, kind: str, content: str) -> None:
         path.mkdir()
         file = path / "SKILL.md"
         if kind == "skill":
-            file.write_text(content, encoding="utf-8", errors="replace")
+            file.write_text(content, encoding="utf-8", errors="replace", newline="")
         elif kind == "skill_link":
             file.symlink_to(content)
         elif kind == "fifo":
