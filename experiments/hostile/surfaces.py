@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from hypothesis import strategies as st
 
 from reskill_jax.creator.episode import Episode
@@ -18,6 +20,8 @@ from reskill_jax.creator.household import household_vocabulary
 from reskill_jax.creator.propose import Proposal, propose
 from reskill_jax.creator.recommend import CreatorSettings
 from reskill_jax.creator.state import init_state, observe
+from reskill_jax.policy import weights
+from reskill_jax.policy.weights import WeightsError
 from reskill_jax.skills.dfa import compile_dfa
 from reskill_jax.skills.patterns import TriggerError, search
 from reskill_jax.skills.skill import Trigger
@@ -119,6 +123,26 @@ def _games(given: tuple[str, bytes], folder: Path) -> bool:
     return bool(read_games(path))
 
 
+def _weights(given: tuple[bytes, bytes], folder: Path) -> bool:
+    arrays, description = given
+    path = folder / "policy.safetensors"
+    path.write_bytes(arrays)
+    path.with_suffix(".json").write_bytes(description)
+    params, config, _ = weights.load(path)
+    for array in jax.tree.leaves(params):
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            raise AssertionError(f"weights of {config} that no policy can play with")
+    return True
+
+
+def _description(description: bytes, folder: Path) -> bool:
+    return _weights((inputs.ARRAYS, description), folder)
+
+
+def _arrays(arrays: bytes, folder: Path) -> bool:
+    return _weights((arrays, inputs.described(arrays)), folder)
+
+
 def _said(content: str, folder: Path) -> bool:
     found = text_symbols(content)
     if {symbols.PROMPT, symbols.SKILL} & set(found):
@@ -169,6 +193,8 @@ def surfaces(problem: str, game: dict[str, str]) -> tuple[Surface, ...]:
         Surface("configurations", inputs.configs, _config, (ConfigError,)),
         Surface("problem files", inputs.problems(problem), _problem, (PddlError,)),
         Surface("games files", inputs.games_files(game), _games, (GamesError,)),
+        Surface("weights: arrays", inputs.weights_arrays(), _arrays, (WeightsError,)),
+        Surface("weights: descriptions", inputs.descriptions, _description, (WeightsError,)),
         Surface("what a world says", inputs.said, _said, ()),
         Surface("evidence", st.lists(inputs.said, min_size=1, max_size=6), _evidence, ()),
     )
