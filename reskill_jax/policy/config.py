@@ -1,8 +1,9 @@
 """The shape of a decoder: what a description of weights says, checked field by field."""
 
 import dataclasses
-import numbers
 from typing import Any
+
+import numpy as np
 
 _SIZES = ("vocabulary", "width", "layers", "heads", "kv_heads", "mlp")
 _MAX_SIZE = 2**31 - 1  # of an axis
@@ -88,7 +89,7 @@ class DecoderConfig:
 
 
 def _check_size(field: str, value: Any) -> None:
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
         raise ValueError(f"DecoderConfig.{field} must be a whole number, not {_told(value)}")
     if not 1 <= value <= _MAX_SIZE:
         bound = ">= 1" if value < 1 else f"<= {_MAX_SIZE}"
@@ -96,7 +97,7 @@ def _check_size(field: str, value: Any) -> None:
 
 
 def _check_positive(field: str, value: Any) -> None:
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
         raise ValueError(f"DecoderConfig.{field} must be a number, not {_told(value)}")
     if not _SMALLEST < value < _LARGEST:  # a NaN is neither
         raise ValueError(
