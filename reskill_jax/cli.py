@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -267,6 +268,26 @@ def _shell_words(config: Any) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code; the entry point of `reskill`."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _teller(warnings.showwarning)
+        return _main(arguments)
+
+
+def _teller(otherwise: Callable[..., None]) -> Callable[..., None]:
+    """Tells each warning of ours once, in one line as everything else; the rest goes its way."""
+    told = set()
+
+    def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if category.__module__.split(".")[0] != "reskill_jax":
+            otherwise(message, category, *where, **more)
+        elif str(message) not in told:
+            told.add(str(message))
+            print(f"reskill: {' '.join(str(message).split())}", file=sys.stderr)
+
+    return tell
+
+
+def _main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or os.environ.get("RESKILL_DEBUG", "") not in ("", "0")
     words = [word for word in words if word != "--debug"]

@@ -243,6 +243,12 @@ def test_skills_mistakes(run_folder, capsys):
     assert "'lst'; did you mean 'list'?" in refused(capsys, "skills", "lst")
     path = export_skill(OPEN, run_folder / "skills")
     path.write_text(path.read_text().replace("name: open-first", "name: ../../evil"))
+    assert cli.main(["skills", "list", "first"]) == 0  # the others, and what was left out
+    out, err = capsys.readouterr()
+    assert out == "look-around  look.  [beginning]\n"
+    assert err.startswith("reskill: left out: ") and err.count("\n") == 1
+    assert "open-first/SKILL.md: the name '../../evil' is not kebab-case" in err
+    shutil.rmtree(run_folder / "skills" / "look-around")
     assert "'../../evil' is not kebab-case" in refused(capsys, "skills", "list", "first", code=1)
 
 

@@ -49,6 +49,7 @@ def build_bank(
     states: int = 32,
     header: str | None = "\nSkill:",
     unknown: int | None = 1,
+    lacking: Callable[[str], Sequence[str]] = lambda action: [action],
 ) -> Bank:
     """Builds the arrays (numpy, no device is touched).
 
@@ -61,6 +62,7 @@ def build_bank(
       states: Q, the largest automaton a trigger may need.
       header: the symbol, given by its text, that opens each line; None for no header.
       unknown: the symbol for words the language lacks; None if there is none.
+      lacking: action text -> the words in it that the language lacks, for the message.
 
     Raises:
       SkillError: too many skills, an action that is too long or has a word the language lacks.
@@ -82,9 +84,7 @@ def build_bank(
         for s, skill in enumerate(skills):
             line = [*opening, *[int(i) for i in encode(skill.action)]]
             if unknown is not None and unknown in line:
-                raise SkillError(
-                    f"the action of {skill.name} has a word this world lacks: {skill.action!r}"
-                )
+                raise unreadable(skill, lacking(skill.action))
             if len(line) > width:
                 raise SkillError(
                     f"the action of {skill.name} takes {len(line)} symbols; at most {width}"
@@ -106,6 +106,15 @@ def build_bank(
                     accepts[a, s] = False
                     accepts[a, s, :count] = dfa.accept
     return Bank(symbols, kind, table, accept, task_table, task_accept, identity)
+
+
+def unreadable(skill: Skill, words: Sequence[str]) -> SkillError:
+    """The error about a skill whose action has words, at least one, that the world lacks."""
+    telling = next((word for word in words if any(map(str.isalnum, word))), words[0])
+    more = f" (and {len(words) - 1} more)" if len(words) > 1 else ""
+    return SkillError(
+        f"the action of {skill.name} has a word this world lacks: {telling[:60]!r}{more}"
+    )
 
 
 def concerns(bank: Bank, arm: chex.Array, task: chex.Array) -> chex.Array:

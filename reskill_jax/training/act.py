@@ -17,7 +17,8 @@ from reskill_jax.policy import decoder
 from reskill_jax.policy import tokenizer as tokenizers
 from reskill_jax.policy.decoder import DecoderConfig, Params
 from reskill_jax.policy.sampling import masked_log_probs, sample
-from reskill_jax.skills.skill import Skill, SkillError
+from reskill_jax.skills.bank import unreadable
+from reskill_jax.skills.skill import Skill
 from reskill_jax.training.rollout import CHUNK, SKILL_SYMBOLS
 from reskill_jax.worlds.household import symbols as sy
 from reskill_jax.worlds.household.commands import COMMAND_LENGTH
@@ -234,7 +235,5 @@ class PolicyPlayer:
 def _skill_line(skill: Skill) -> list[int]:
     line = [sy.SKILL, *sy.words(skill.action)]
     if sy.UNKNOWN in line:
-        raise SkillError(
-            f"the action of {skill.name} has a word this world lacks: {skill.action!r}"
-        )
+        raise unreadable(skill, sy.lacking(skill.action))
     return line

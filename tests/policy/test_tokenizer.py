@@ -209,6 +209,13 @@ def test_a_tokenizer_survives_pickling_and_refuses_rubbish(tmp_path):
         tokenizer.Tokenizer.load(tmp_path / "missing.model")
 
 
+def test_a_model_with_a_damaged_piece_is_refused():
+    model = tokenizer.household().__reduce__()[1][0]
+    at = model.index("\u2581cabinet".encode())
+    with pytest.raises(ValueError, match="not a SentencePiece model: .*utf-8"):
+        tokenizer.Tokenizer(model[:at] + b"\xff" + model[at + 1 :])
+
+
 def test_symbols_that_cannot_make_a_model_are_refused():
     for symbols in (["", "<unk>", "a", "a"], ["", "<unk>", ""]):
         with pytest.raises(ValueError, match="distinct"):

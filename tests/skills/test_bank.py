@@ -29,7 +29,13 @@ ARMS = [[OPEN, GO, START, ALWAYS], [ALWAYS, OPEN]]
 
 def build(arms=ARMS, **more):
     return banks.build_bank(
-        arms, language=LANGUAGE, encode=household.words, slots=SLOTS, width=WIDTH, **more
+        arms,
+        language=LANGUAGE,
+        encode=household.words,
+        lacking=household.lacking,
+        slots=SLOTS,
+        width=WIDTH,
+        **more,
     )
 
 
@@ -196,7 +202,18 @@ def test_a_bank_without_patterns_runs_no_automaton():
     "arms, more, error, reason",
     [
         ([[ALWAYS] * 5], {}, SkillError, "5 skills; the bank has 4 slots"),
-        ([[make("a", "fly to moon.")]], {}, SkillError, "a word this world lacks"),
+        (
+            [[make("a", "go to moon.")]],
+            {},
+            SkillError,
+            "the action of a has a word this world lacks: 'moon'$",
+        ),
+        (
+            [[make("a", "open, Fly to " + "\N{ROCKET}" * 90 + "\n.")]],
+            {},
+            SkillError,
+            r"a word this world lacks: 'Fly' \(and 1 more\)$",
+        ),
         ([[make("a", "look" + " look" * 11)]], {}, SkillError, "takes 13 symbols; at most 12"),
         ([[GO]], {"states": 2}, TriggerError, "the trigger of go: .* needs 3 states"),
     ],
