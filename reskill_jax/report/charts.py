@@ -10,7 +10,8 @@ from scipy.special import betaincinv, betaln
 
 from reskill_jax.report.markup import Markup, tag
 from reskill_jax.report.plot import Plot, percent, responsive
-from reskill_jax.report.reading import Run, Trial
+from reskill_jax.report.reading import Run
+from reskill_jax.report.skills import Trial
 
 SPLITS = ("seen", "unseen")
 

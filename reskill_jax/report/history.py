@@ -7,7 +7,8 @@ from reskill_jax.report import charts
 from reskill_jax.report.document import stacked_table
 from reskill_jax.report.markup import Markup, join, tag
 from reskill_jax.report.plot import number, percent, ticks
-from reskill_jax.report.reading import Life, Run, Trial
+from reskill_jax.report.reading import Run
+from reskill_jax.report.skills import Life, Trial
 
 # decision -> (word, class, sign)
 DECISIONS = {

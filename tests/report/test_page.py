@@ -84,7 +84,7 @@ def test_every_text_of_a_run_is_escaped(fake_run, tmp_path, check, evil, poisone
     (folder / "skills" / "from-file").mkdir(parents=True)
     (folder / "skills" / "from-file" / "SKILL.md").write_text(evil)
     path, problems = write_report(folder)
-    assert len(problems) == 3
+    assert len(problems) == 4  # a line of each log, a skill
     text = check(path)
     assert evil + "open." in text and evil + "the policy does as well without it" in text
     assert "from-file" + evil in text

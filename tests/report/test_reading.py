@@ -103,14 +103,14 @@ BAD = [
     ("metrics", "{", "Expecting property name"),
     ("metrics", "[1]", "an object was expected, not list"),
     ("metrics", '{"success": 1}', "'step' is missing"),
-    ("metrics", '{"step": "3"}', "'step' should be an integer, is \"3\""),
+    ("metrics", '{"step": "3"}', "'step' should be an integer from 0, is \"3\""),
     ("metrics", '{"step": 3, "loss": "x"}', "'loss' should be a number"),
     ("metrics", '{"step": 3, "posterior": {"alpha": [1]}}', "'posterior' should be"),
     ("metrics", '{"step": 3, "posterior": {"alpha": [0], "beta": [1]}}', "'posterior' should be"),
     ("eval", '{"step": 3, "split": "seen", "mode": "bank"}', "'success' is missing"),
     ("eval", '{"step": 3, "split": 3, "mode": "bank", "success": 1}', "'split' should be a text"),
     ("lifecycle", '{"step": 3}', "'event' is missing"),
-    ("lifecycle", '{"step": 3, "event": "accepted", "operations": [4]}', "should be an object"),
+    ("lifecycle", '{"step": 3, "event": "accepted", "operations": [4]}', "'operations' should be a list of objects, is [4]"),
     ("lifecycle", '{"step": 3, "event": "accepted", "trials": "x"}', "'trials' should be a list"),
 ]
 
