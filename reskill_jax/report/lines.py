@@ -9,7 +9,7 @@ import json
 import math
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -82,6 +82,11 @@ def read_lines(path: Path, check: Check, problems: list[str]) -> list[tuple[int,
     return lines
 
 
+def lacks_configuration(problems: Sequence[str]) -> bool:
+    """Whether one of the problems is that there is no configuration, or none that can be read."""
+    return any(re.search(r"(^|: )config\.json (is missing|cannot be read: )", p) for p in problems)
+
+
 def few(told: list[str], name: str) -> list[str]:
     """The first problems of a file, and how many more there are."""
     more = len(told) - MAX_TOLD
@@ -111,7 +116,7 @@ def _numbered(file: IO[bytes]) -> Iterator[tuple[int, bytes, bool]]:
             more = file.readline(MAX_LINE)  # it is refused whole, by its length
             if not more or more.endswith(b"\n"):
                 break
-        if data.strip():
+        if data.strip() or len(data) > MAX_LINE:
             yield number, data, not data.endswith(b"\n") and len(data) <= MAX_LINE
 
 

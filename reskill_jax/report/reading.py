@@ -52,7 +52,6 @@ class Run:
     trials: list[Trial]
     lives: list[Life]
     bank: list[Entry]  # at the end
-    configured: bool = True  # whether config.json could be read
 
     @property
     def name(self) -> str:
@@ -140,7 +139,6 @@ def read_run(path: str | os.PathLike[str]) -> Run:
         trials=find_trials(lifecycle, metrics),
         lives=lives,
         bank=read_bank(path / "skills", lives, problems),
-        configured=config is not None,
     )
 
 

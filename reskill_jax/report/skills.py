@@ -36,6 +36,9 @@ class Trial:
     history: list[tuple[int, list[float], list[float]]] = dataclasses.field(default_factory=list)
     test: list[tuple[int, Line]] = dataclasses.field(default_factory=list)  # (step, log odds)
     difference: list[float | None] = dataclasses.field(default_factory=list)  # [A], at the end
+    latest: list[float | None] = dataclasses.field(
+        default_factory=list
+    )  # the same, as the steps tell
 
     @property
     def effect(self) -> float | None:
@@ -102,10 +105,13 @@ def find_trials(lifecycle: Sequence[Line], metrics: Sequence[Line]) -> list[Tria
         trial.alpha = posterior.get("alpha") or trial.alpha
         trial.beta = posterior.get("beta") or trial.beta
         trial.horizon = line.get("horizon")
+        trial.difference = line.get("difference") or trial.difference
     for line in metrics:
         trial_of_step = found.get(json.dumps(line.get("trial")))
         if trial_of_step is not None:
             _add_step(trial_of_step, line)
+    for trial in found.values():
+        trial.difference = trial.difference or trial.latest
     return sorted(found.values(), key=lambda t: t.start if t.start is not None else -1)
 
 
@@ -115,7 +121,7 @@ def _add_step(trial: Trial, line: Line) -> None:
         trial.start = line["step"]
     if test:
         trial.test.append((line["step"], test))
-    trial.difference = line.get("difference") or trial.difference
+    trial.latest = line.get("difference") or trial.latest
     if not posterior:
         return
     trial.history.append((line["step"], posterior["alpha"], posterior["beta"]))
