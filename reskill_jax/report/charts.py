@@ -40,7 +40,7 @@ def success_chart(run: Run) -> Markup:
             (0, top),
             "Success by training step on seen tasks, unseen tasks and in training",
             y_percent=True,
-            right=62 if not any(plain.values()) else 152 if width > 400 else 112,
+            right=62 if not any(plain.values()) else 160 if width > 400 else 120,
         )
         plot.spans(spans, "trial")
         plot.dots(training, "training faint", radius=1.5)

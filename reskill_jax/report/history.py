@@ -125,8 +125,10 @@ def _effect(trial: Trial) -> Markup | None:
     """What was found, in points."""
     if trial.effect is None or trial.decision is None:
         return None
-    points = f"{100 * trial.effect:+.0f}".replace("-", "−")
-    return tag("div", f"{points} points", class_="soft nowrap")
+    points = round(100 * trial.effect)
+    sign = "−" if points < 0 else "+" if points > 0 else "±"
+    word = "point" if abs(points) == 1 else "points"
+    return tag("div", f"{sign}{abs(points)} {word}", class_="soft nowrap")
 
 
 def _posterior(means: list[str]) -> Markup | None:

@@ -18,7 +18,8 @@ def provenance_line(run: Run) -> Markup | None:
     if not starts(run):
         return None
     entry = starts(run)[0]
-    parts = [_time(entry), _code(entry), _version(entry, "jax"), _devices(entry)]
+    started = f"started {_time(entry)}" if _time(entry) else ""
+    parts = [started, _code(entry), _version(entry, "jax"), _devices(entry)]
     return tag("p", ", ".join(part for part in parts if part), class_="soft")
 
 

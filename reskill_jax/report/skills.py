@@ -193,7 +193,7 @@ def read_bank(folder: Path, lives: Sequence[Life], problems: list[str]) -> list[
             continue
         skill, text = _read_skill(one, told)
         if skill is not None or text:
-            files[clean(one.name)] = skill, text
+            files[skill["name"] if skill else clean(one.name)] = skill, text
     problems += few(told, "skills")
     entries = []
     for name, life in known.items():

@@ -64,8 +64,8 @@ def summary_text(lines: Sequence[str]) -> Text:
 
 
 def effect_text(trial: Trial) -> str:
-    """What the candidate of a trial adds to the success rate; empty if that is not known."""
-    return "" if trial.effect is None else f"success {trial.effect:+.2f} within groups"
+    """What the candidate adds to the success rate within groups; empty if that is not known."""
+    return "" if trial.effect is None else f"success {100 * trial.effect:+.1f} points"
 
 
 def _pace(run: Run) -> str:

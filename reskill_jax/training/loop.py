@@ -268,7 +268,9 @@ def _run(
     stop: StopSignal,
     unseen: float | None,
     observer: Observer | None = None,
+    compiled: float = 0.0,
 ) -> tuple[TrainState, Life]:
+    """The steps; `compiled` is what compiling took before the first, in seconds."""
     config, folder = parts.config, storage.folder
     mode = _mode(config)
     modes_at_end = ("bank", "none") if config.skills else ("none",)
@@ -282,7 +284,7 @@ def _run(
         trial = None if life.proposal is None else life.proposal.id
         state, metrics, evidence = parts.step(state, parts.games(games))
         # Computing does not hold this call up, compiling does: the first time.
-        compiling = time.perf_counter() - began if step == start else 0.0
+        waited = time.perf_counter() - began if step == start else 0.0
         metrics = jax.device_get(metrics)
         test = _sequential_test(metrics, life.proposal, config)
         done = step + 1
@@ -292,8 +294,10 @@ def _run(
             life = learn(life, episodes)
             state, life = _live(state, life, metrics, done, parts, folder, progress)
         line = metrics_line(metrics, done, trial) | {"sequential_test": test}
-        line["seconds"] = time.perf_counter() - began - compiling
-        folder.write_metrics(line | ({"compile_seconds": compiling} if step == start else {}))
+        line["seconds"] = time.perf_counter() - began - waited
+        if step == start:
+            line["compile_seconds"] = compiled + waited
+        folder.write_metrics(line)
         skipped = int(metrics.skipped)
         evaluated = done == config.steps or _is_due(config.eval_every, done)
         if done == config.steps:

@@ -263,7 +263,7 @@ def test_log_odds_by_hand():
 
 
 def test_log_odds_of_a_retirement_by_hand():
-    # The bank in use against the candidate: gain 0.08, score -4; L = 0.08 (-4 - 0.8) 20 / 5, -1.536,
+    # The bank in use against the candidate: gain 0.08, score -4; L = 0.08 (-4 - 0.8) 4 = -1.536,
     # in favour of the retirement the opposite. It is accepted where the skill would be rejected.
     test = odds(4.0, 20.0, 5.0, gain=0.1, margin=0.04)
     np.testing.assert_allclose(test.log_odds, [-np.inf, 1.536], rtol=1e-6)

@@ -47,13 +47,9 @@ def test_seconds_per_step_leave_compiling_out(full_run):
 
 def test_decisions_tell_the_effect(full_run):
     lines = summary_lines(read_run(full_run), width=90)
-    assert (
-        "step 11       accepted ADD avoid-repetitive-loops (success +0.06 within groups)" in lines
-    )
-    assert "step 19       rejected ADD examine-everything (success -0.09 within groups)" in lines
-    assert (
-        "step 52       retired DELETE avoid-repetitive-loops (success +0.01 within groups)" in lines
-    )
+    assert "step 11       accepted ADD avoid-repetitive-loops (success +6.0 points)" in lines
+    assert "step 19       rejected ADD examine-everything (success -9.0 points)" in lines
+    assert "step 52       retired DELETE avoid-repetitive-loops (success +1.0 points)" in lines
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
