@@ -122,6 +122,8 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     logs = [read_lines(path / name, check, problems) for name, check in LOGS.items()]
     if config is None and not any(logs):
         raise ReportError(f"{path} holds no run that can be read: {problems[0]}")
+    if not any(logs) and not {"name", "steps", "seed"} & set(config or {}):
+        raise ReportError(f"{path} is no run folder: config.json is not that of a run")
     settings = _settings(config or {}, problems)
     for rule in (_drop_far_steps, _drop_other_arms):
         logs = rule(logs, settings, problems)

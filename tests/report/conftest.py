@@ -228,7 +228,8 @@ def _check(path):
     checker.feed(text)
     assert checker.open == [] and checker.loads == [] and checker.scripts == 0
     assert "url(" not in text and "@import" not in text and "http://" not in text
-    assert "nan" not in "".join(re.findall(r' (?:d|x|y|cx|cy|width|height)="([^"]*)"', text))
+    places = re.findall(r' (?:d|x|y|cx|cy|width|height|style)="([^"]*)"', text)
+    assert not re.search("nan|inf", "".join(places))
     return "".join(checker.text)
 
 

@@ -167,6 +167,9 @@ def test_what_is_no_run(tmp_path):
         read_run(tmp_path / "nowhere")
     with pytest.raises(ReportError, match="is no run folder: it has neither"):
         read_run(tmp_path)
+    (tmp_path / "config.json").write_text('{"architectures": ["Qwen3"], "vocab_size": 9}')
+    with pytest.raises(ReportError, match="is no run folder: config.json is not that of a run"):
+        read_run(tmp_path)
 
 
 def test_a_run_without_skills_is_evaluated_without(fake_run, tmp_path):
