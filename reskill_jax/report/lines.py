@@ -162,7 +162,7 @@ def _cleaned(value: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
             elif isinstance(item, (int, float)) and not abs(item) <= LARGEST:
                 odd[name], item = None, None
             if isinstance(old, dict):
-                new[clean(key)] = item
+                new[clean(str(key))] = item
             else:
                 new.append(item)
     return out, list(odd)

@@ -78,9 +78,9 @@ def _pace(run: Run) -> str:
 
 
 def _decision(trial: Trial) -> str:
-    # A change stays together where a line breaks: the space inside of it is no place to.
+    # A change stays together where a line breaks, and so does what was found.
     changes = [f"{o['operation']}\u00a0{' '.join(o['name'].split())}" for o in trial.operations]
-    effect = effect_text(trial)
+    effect = effect_text(trial).replace(" ", "\u00a0")
     return f"{trial.decision} {', '.join(changes)}" + (f" ({effect})" if effect else "")
 
 
