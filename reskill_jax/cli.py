@@ -72,7 +72,7 @@ def train(arguments: Sequence[str]) -> int:
         console.print(f"\n{told}", highlight=False, markup=False, soft_wrap=True)
         return end.status if isinstance(end, Preempted) else Interrupted.status
 
-    from reskill_jax.report import read_run, summary_lines, write_report
+    from reskill_jax.report import read_run, summary_lines, summary_text, write_report
     from reskill_jax.training.processes import is_first
 
     if not is_first():  # of several processes: the first one tells
@@ -81,9 +81,9 @@ def train(arguments: Sequence[str]) -> int:
     page, problems = write_report(folder)
     for problem in problems:
         print(f"reskill: {problem}", file=sys.stderr)
-    lines = ["", *summary_lines(read_run(folder)), ""]
+    lines = ["", *summary_lines(read_run(folder), width=console.width), ""]
     lines += [f"{'report':<14}{page}", f"{'skills':<14}{folder / 'skills'}"]
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    console.print(summary_text(lines), soft_wrap=True)
     return 0
 
 
@@ -218,7 +218,7 @@ def _read_skills(run: str) -> Sequence[Any]:
 def report(arguments: Sequence[str]) -> int:
     """`reskill report`."""
     from reskill_jax.cli_arguments import ReportArguments, parse
-    from reskill_jax.report import write_comparison, write_report
+    from reskill_jax.report import lacks_configuration, write_comparison, write_report
 
     parsed = parse(ReportArguments, arguments, prog="reskill report")
     if not parsed.runs:
@@ -231,7 +231,7 @@ def report(arguments: Sequence[str]) -> int:
     for problem in problems:
         print(f"reskill: {problem}", file=sys.stderr)
     print(page)
-    return 0
+    return 1 if lacks_configuration(problems) else 0
 
 
 def find_run(run: str) -> Path:

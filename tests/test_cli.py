@@ -266,6 +266,26 @@ def test_report(run_folder, capsys, tmp_path):
     assert "which RUN?" in refused(capsys, "report")
 
 
+def test_report_of_a_damaged_configuration(run_folder, capsys, tmp_path):
+    """What can be read is drawn; without anything that can be there is no page about nothing."""
+    (run_folder / "config.json").write_text('{"name": "first", "ste')
+    assert cli.main(["report", "first"]) == 1
+    out, err = capsys.readouterr()
+    assert out == f"{os.path.join('runs', 'first', 'report.html')}\n"
+    assert err.startswith("reskill: config.json cannot be read: ") and err.count("\n") == 1
+    page = (run_folder / "report.html").read_text(encoding="utf-8")
+    assert "config.json cannot be read: " in page and "open-first" in page
+    shutil.copytree(run_folder, tmp_path / "runs" / "second")
+    assert cli.main(["report", "first", "second"]) == 1
+    capsys.readouterr()
+
+    (run_folder / "report.html").unlink()
+    (run_folder / "metrics.jsonl").write_text("noise")
+    line = refused(capsys, "report", "first", code=1)
+    assert "holds no run that can be read: config.json cannot be read: " in line
+    assert not (run_folder / "report.html").exists()
+
+
 def test_report_of_several_runs(run_folder, capsys, tmp_path):
     shutil.copytree(run_folder, tmp_path / "runs" / "second")
     assert cli.main(["report", "first", str(tmp_path / "runs" / "second")]) == 0

@@ -181,6 +181,58 @@ def decide_trial(
     return jnp.where(due, jnp.where(better, best, 0), UNDECIDED).astype(jnp.int32)
 
 
+class SequentialTest(NamedTuple):
+    """Where a sequential test stands. A arms."""
+
+    log_odds: chex.Array  # [A] float, in favour of each candidate; -inf where nothing was compared
+    accept_at: chex.Array  # [] float, accepted from here on
+    reject_at: chex.Array  # [] float, rejected from here down
+
+
+def sequential_log_odds(
+    contrast: Contrast,
+    arm_mask: chex.Array,
+    *,
+    margin: chex.Array | float = 0.0,
+    gain: chex.Array | float = 0.08,
+    false_accept: chex.Array | float = 0.1,
+    false_reject: chex.Array | float = 0.05,
+) -> SequentialTest:
+    """What `decide_sequentially` compares with its bounds; the formula stands there.
+
+    Args:
+      contrast: over the trial so far.
+      arm_mask: [A] bool, the arms that exist.
+      margin: of the trial; > 0 for a retirement, whose roles are exchanged.
+      gain: see `decide_sequentially`.
+      false_accept: see there.
+      false_reject: see there.
+
+    Returns:
+      The log odds in favour of accepting each candidate, with the bounds.
+    """
+    score, weight, variance = contrast
+    arm_mask, margin = jnp.asarray(arm_mask).astype(bool), jnp.asarray(margin, float)
+    candidate = arm_mask & (jnp.arange(weight.shape[0]) > 0) & (weight > 0)
+    retirement = margin > 0
+    # Of arm 0 against the candidate the score is the opposite.
+    gain = jnp.where(retirement, 2 * margin, gain)
+    score = jnp.where(retirement, -score, score)
+    told = candidate & (variance > 0)
+    odds = gain * (score - gain * weight / 2) * weight / jnp.where(told, variance, 1)
+    odds = jnp.where(told, odds, 0)  # nothing but successes, or failures, says nothing
+    count = jnp.maximum(jnp.sum(arm_mask) - 1, 1)
+    upper = jnp.log((1 - false_reject) * count / false_accept)
+    lower = jnp.log(false_reject / (1 - false_accept))
+    # In favour of the candidate: of a new version, or of the bank without a skill.
+    favour = jnp.where(retirement, -odds, odds)
+    return SequentialTest(
+        log_odds=jnp.where(candidate, favour, -jnp.inf),
+        accept_at=jnp.where(retirement, -lower, upper),
+        reject_at=jnp.where(retirement, -upper, lower),
+    )
+
+
 def decide_sequentially(
     trial: Trial,
     *,
@@ -224,31 +276,22 @@ def decide_sequentially(
     false_accept = bounded(false_accept, 0, 1, "false_accept")
     false_reject = bounded(false_reject, 0, 1, "false_reject")
     full, enough = _progress(trial, min_steps, min_episodes)
-    score, weight, variance = trial.contrast
-    candidate = trial.arm_mask & (jnp.arange(weight.shape[0]) > 0) & (weight > 0)
-    retirement = trial.margin > 0
-    # Of arm 0 against the candidate the score is the opposite.
-    gain = jnp.where(retirement, 2 * trial.margin, gain)
-    score = jnp.where(retirement, -score, score)
-    told = candidate & (variance > 0)
-    odds = gain * (score - gain * weight / 2) * weight / jnp.where(told, variance, 1)
-    odds = jnp.where(told, odds, 0)  # nothing but successes, or failures, says nothing
-    count = jnp.maximum(jnp.sum(trial.arm_mask) - 1, 1)
-    upper = jnp.log((1 - false_reject) * count / false_accept)
-    lower = jnp.log(false_reject / (1 - false_accept))
-
-    # In favour of the candidate: of a new version, or of the bank without a skill.
-    favour = jnp.where(retirement, -odds, odds)
-    accept_at = jnp.where(retirement, -lower, upper)
-    reject_at = jnp.where(retirement, -upper, lower)
-    favour = jnp.where(candidate, favour, -jnp.inf)
-    best = jnp.argmax(favour).astype(jnp.int32)
-    top = favour[best]
-    accepted = enough & (top >= accept_at)
-    rejected = enough & (top <= reject_at)
+    test = sequential_log_odds(
+        trial.contrast,
+        trial.arm_mask,
+        margin=trial.margin,
+        gain=gain,
+        false_accept=false_accept,
+        false_reject=false_reject,
+    )
+    best = jnp.argmax(test.log_odds).astype(jnp.int32)
+    top = test.log_odds[best]
+    accepted = enough & (top >= test.accept_at)
+    rejected = enough & (top <= test.reject_at)
     # At the end a tie goes to the simpler bank.
-    at_last = jnp.where(retirement, top >= 0, top > 0)
-    accepted = jnp.where(full & ~rejected, at_last, accepted) & jnp.any(candidate)
+    at_last = jnp.where(trial.margin > 0, top >= 0, top > 0)
+    compared = jnp.any(test.log_odds > -jnp.inf)
+    accepted = jnp.where(full & ~rejected, at_last, accepted) & compared
     due = trial.active & (full | accepted | rejected)
     return jnp.where(due, jnp.where(accepted, best, 0), UNDECIDED).astype(jnp.int32)
 

@@ -13,7 +13,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
-from reskill_jax.core.trial import start_trial
+from reskill_jax.core.trial import sequential_log_odds, start_trial
+from reskill_jax.creator.propose import Proposal
 from reskill_jax.policy import decoder, weights
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill
@@ -31,6 +32,7 @@ from reskill_jax.training.lifecycle import (
 from reskill_jax.training.preemption import StopSignal, ended_by
 from reskill_jax.training.processes import greatest, is_first
 from reskill_jax.training.progress import TrainingProgress
+from reskill_jax.training.provenance import provenance
 from reskill_jax.training.run_folder import RunFolder
 from reskill_jax.training.sharding import (
     make_mesh,
@@ -161,11 +163,16 @@ def put_on_trial(state: TrainState, life: Life, config: TrainConfig) -> TrainSta
     if life.proposal is None:
         raise ValueError("there is no proposal to put on trial")
     mask = np.arange(config.arms) < 2
-    margin = config.retire_margin if life.proposal.kind == "retirement" else 0.0
+    margin = _margin(life.proposal, config)
     trial = start_trial(config.arms, mask, margin=margin, max_steps=config.max_trial_steps)
     trial = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), trial, state.trial)
     bank = make_bank(config, [life.skills, life.proposal.version])
     return state._replace(bank=jax.tree.map(jnp.asarray, bank), trial=trial)
+
+
+def _margin(proposal: Proposal, config: TrainConfig) -> float:
+    """By how much the candidate may be worse and still be accepted."""
+    return config.retire_margin if proposal.kind == "retirement" else 0.0
 
 
 def adopt(state: TrainState, life: Life, config: TrainConfig) -> TrainState:
@@ -216,6 +223,8 @@ def train(
         found = storage.restore(state, config) if resume else None
         state, life = found or (state, life)
         start = int(state.step)
+        if start < config.steps:
+            storage.folder.add_provenance(provenance(step=start))
         with StopSignal(tell=storage.notify) as stop:
             try:
                 with TrainingProgress(console, total=config.steps, start=start) as progress:
@@ -262,12 +271,14 @@ def _run(
     stop: StopSignal,
     unseen: float | None,
     observer: Observer | None = None,
+    compiled: float = 0.0,
 ) -> tuple[TrainState, Life]:
+    """The steps; `compiled` is what compiling took before the first, in seconds."""
     config, folder = parts.config, storage.folder
     mode = _mode(config)
     modes_at_end = ("bank", "none") if config.skills else ("none",)
-    skipped = int(state.skipped)
-    for step in range(int(state.step), config.steps):
+    skipped, start = int(state.skipped), int(state.step)
+    for step in range(start, config.steps):
         began = time.perf_counter()
         games = games_of_step(config, step)
         names = [[skill.name for skill in life.skills]] * config.arms
@@ -275,16 +286,21 @@ def _run(
             names = [names[0], [s.name for s in life.proposal.version], *names[2:]]
         trial = None if life.proposal is None else life.proposal.id
         state, metrics, evidence = parts.step(state, parts.games(games))
+        # Computing does not hold this call up, compiling does: the first time.
+        waited = time.perf_counter() - began if step == start else 0.0
         metrics = jax.device_get(metrics)
+        test = _sequential_test(metrics, life.proposal, config)
         done = step + 1
         _check_finite(metrics, done, skipped, config)
         if config.skills and (life.proposal is not None or config.will_propose(done)):
             episodes = episodes_of(jax.device_get(evidence), games, step, names, config.group_size)
             life = learn(life, episodes)
             state, life = _live(state, life, metrics, done, parts, folder, progress)
-        folder.write_metrics(
-            metrics_line(metrics, done, trial) | {"seconds": time.perf_counter() - began}
-        )
+        line = metrics_line(metrics, done, trial) | {"sequential_test": test}
+        line["seconds"] = time.perf_counter() - began - waited
+        if step == start:
+            line["compile_seconds"] = compiled + waited
+        folder.write_metrics(line)
         skipped = int(metrics.skipped)
         evaluated = done == config.steps or _is_due(config.eval_every, done)
         if done == config.steps:
@@ -431,6 +447,26 @@ def metrics_line(metrics: StepMetrics, step: int, trial: int | None) -> dict[str
     }
 
 
+_log_odds = jax.jit(sequential_log_odds)
+
+
+def _sequential_test(
+    metrics: StepMetrics, proposal: Proposal | None, config: TrainConfig
+) -> dict[str, Any] | None:
+    """Where the test of the trial under way stands, see `SequentialTest`; None without one."""
+    if proposal is None or config.trial_rule != "sequential":
+        return None
+    test = _log_odds(
+        metrics.contrast,
+        np.arange(config.arms) < 2,
+        margin=_margin(proposal, config),
+        gain=config.trial_gain,
+        false_accept=config.trial_false_accept,
+        false_reject=config.trial_false_reject,
+    )
+    return {name: np.asarray(value).tolist() for name, value in test._asdict().items()}
+
+
 def _evidence_of(metrics: StepMetrics) -> dict[str, Any]:
     return {
         "successes": metrics.trial_successes.tolist(),
@@ -440,6 +476,7 @@ def _evidence_of(metrics: StepMetrics) -> dict[str, Any]:
             "beta": metrics.posterior.beta.tolist(),
         },
         "horizon": float(metrics.horizon),
+        "difference": [round(float(value), 4) for value in metrics.contrast.difference],
     }
 
 

@@ -3,7 +3,7 @@
 ::
 
     <root>/<name>/
-      config.json       the configuration
+      config.json       the configuration, and under "provenance" what every start was made with
       metrics.jsonl     one line per training step
       eval.jsonl        one line per evaluation
       lifecycle.jsonl   one line per event in the life of the skills
@@ -84,6 +84,24 @@ class RunFolder:
         if not (path / "config.json").is_file():
             raise RunFolderError(f"nothing to resume: there is no run in {path}")
         return cls(path)
+
+    def add_provenance(self, entry: Mapping[str, Any]) -> None:
+        """Adds what a start of the run was made with to config.json.
+
+        Raises:
+          RunFolderError: it cannot be read or written.
+        """
+        path = self.path / "config.json"
+        with _explained(f"write {path}"):
+            try:
+                config = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise RunFolderError(f"{path} cannot be read: {str(error)[:200]}") from None
+            if not isinstance(config, dict):
+                raise RunFolderError(f"{path} holds no configuration")
+            old = config.get("provenance")
+            entries = [*(old if isinstance(old, list) else []), _jsonable(entry)]
+            _write_text(path, json.dumps(config | {"provenance": entries}, indent=2) + "\n")
 
     @property
     def checkpoints(self) -> Path:
@@ -213,6 +231,9 @@ class FollowedRunFolder(RunFolder):
         """Nothing."""
 
     def truncate_to(self, sizes: Mapping[str, int]) -> None:
+        """Nothing."""
+
+    def add_provenance(self, entry: Mapping[str, Any]) -> None:
         """Nothing."""
 
     def export_skills(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import chex
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from reskill_jax.core.contrast import Contrast
 from reskill_jax.policy import decoder, weights
 from reskill_jax.training import checkpoint, loop
 from reskill_jax.training.config import TrainConfig
@@ -26,6 +28,7 @@ from reskill_jax.training.state import init_state
 from reskill_jax.worlds.household.handwritten import GOOD
 
 STEPS = 40
+TIMED = ("seconds", "compile_seconds")
 
 
 def lines(path, *without):
@@ -45,7 +48,7 @@ def restored(lab, folder, step=None):
 
 def same_runs(lab, one, other):
     """Every file tells the same, the state is the same bit for bit."""
-    assert lines(one / "metrics.jsonl", "seconds") == lines(other / "metrics.jsonl", "seconds")
+    assert lines(one / "metrics.jsonl", *TIMED) == lines(other / "metrics.jsonl", *TIMED)
     for log in ("eval.jsonl", "lifecycle.jsonl"):
         assert (one / log).read_text() == (other / log).read_text()
     (step, arrays, life), (step2, arrays2, life2) = restored(lab, one), restored(lab, other)
@@ -106,6 +109,38 @@ def test_skills_are_tried_and_decided(whole):
             open_trial = event["trial"]
     names = sorted(path.name for path in (whole.folder / "skills").iterdir())
     assert names == sorted(skill.name for skill in whole.skills)
+
+
+def test_compiling_is_told_apart(whole):
+    """In the first step of every start alone."""
+    metrics = lines(whole.folder / "metrics.jsonl")
+    assert [line["step"] for line in metrics if "compile_seconds" in line] == [1]
+    assert metrics[0]["compile_seconds"] > 0 and all(line["seconds"] > 0 for line in metrics)
+
+
+def test_every_start_says_what_the_run_was_made_with(whole):
+    config = json.loads((whole.folder / "config.json").read_text())
+    (entry,) = config["provenance"]
+    assert entry["step"] == 0 and entry["devices"] == jax.device_count()
+    assert read_config(whole.folder / "config.json").keys() == config.keys() - {"provenance"}
+
+
+@pytest.mark.parametrize("kind", ["bundle", "retirement"])
+def test_the_log_tells_where_the_test_stands(lab, kind):
+    """By the function that decides, with the settings of the run."""
+    contrast = Contrast(np.array([0.0, 4.0]), np.array([0.0, 20.0]), np.array([0.0, 5.0]))
+    config = dataclasses.replace(lab.config, trial_rule="sequential", trial_gain=0.1)
+    proposal = types.SimpleNamespace(kind=kind)
+    metrics = types.SimpleNamespace(contrast=contrast)
+    test = loop._sequential_test(metrics, proposal, config)
+    # By hand in tests/core/test_trial.py.
+    expected = {"bundle": (1.2, 9.5, 0.05 / 0.9), "retirement": (1.536, 18.0, 0.1 / 0.95)}[kind]
+    assert test["log_odds"][0] == -np.inf
+    assert test["log_odds"][1] == pytest.approx(expected[0], rel=1e-5)
+    assert test["accept_at"] == pytest.approx(np.log(expected[1]), rel=1e-5)
+    assert test["reject_at"] == pytest.approx(np.log(expected[2]), rel=1e-5)
+    assert loop._sequential_test(metrics, None, config) is None
+    assert loop._sequential_test(metrics, proposal, lab.config) is None  # posterior means decide
 
 
 def test_evaluations_of_a_run(whole):
@@ -194,8 +229,8 @@ def test_going_on_at_the_very_beginning(lab, train, whole, monkeypatch, method):
             train(name, steps=4)
     train(name, steps=4, resume=True)
     folder = whole.folder.parent / name
-    expected = lines(whole.folder / "metrics.jsonl", "seconds")[:4]
-    assert lines(folder / "metrics.jsonl", "seconds") == expected
+    expected = lines(whole.folder / "metrics.jsonl", *TIMED)[:4]
+    assert lines(folder / "metrics.jsonl", *TIMED) == expected
     told = [(line["step"], line["mode"]) for line in lines(folder / "eval.jsonl")]
     assert told == [(0, "bank")] * 2 + [(4, "bank")] * 2 + [(4, "none")] * 2
     assert lines(folder / "eval.jsonl")[:2] == lines(whole.folder / "eval.jsonl")[:2]
