@@ -1,16 +1,17 @@
 """The command `reskill`: train, eval, skills, report.
 
 Everything heavy is imported inside the commands, so that help and mistakes answer at once. What a
-person did wrong is one line on stderr and an exit code: 2 for the command line and the
-configuration, 1 for everything else, 130 for Ctrl-C. RESKILL_DEBUG=1 or --debug shows tracebacks.
+person did wrong is one line on stderr and an exit code: 2 for the command line, files of --config
+included, 1 for everything else, 130 for Ctrl-C. RESKILL_DEBUG=1 or --debug shows tracebacks.
 """
 
+import contextlib
 import difflib
 import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,9 @@ commands:
   skills    list, show or export the skills of a run
   report    write the HTML page of a run, or of several side by side
 
-reskill COMMAND --help shows the options of a command; --debug shows tracebacks."""
+reskill COMMAND --help shows the options of a command; --debug shows tracebacks.
+Compiled programs are kept in the user's cache folder, or where RESKILL_COMPILATION_CACHE or
+JAX_COMPILATION_CACHE_DIR says; RESKILL_COMPILATION_CACHE=off keeps none."""
 
 SKILLS_USAGE = """\
 usage: reskill skills {list,show,export} RUN [OPTIONS]
@@ -46,20 +49,33 @@ class CommandLineError(ValueError):
     """A mistake on the command line; the message is one line."""
 
 
+class RunError(ValueError):
+    """A folder that is no run; the message is one line."""
+
+
 # --- commands -----------------------------------------------------------------------------------
 
 
 def train(arguments: Sequence[str]) -> int:
     """`reskill train`."""
-    from reskill_jax.cli_arguments import parse_train
+    from reskill_jax.cli_train import config_text, parse_train
 
-    config, resume = parse_train(arguments)
+    chosen = parse_train(arguments)
+    config, resume = chosen.config, chosen.resume
+    if chosen.print_config:
+        print(config_text(config), end="")
+        return 0
 
     from rich.console import Console
 
+    from reskill_jax.compilation_cache import keep_compiled_programs
     from reskill_jax.training import loop
     from reskill_jax.training.preemption import Preempted
+    from reskill_jax.training.settings import check_settings
 
+    keep_compiled_programs()
+    with mistakes_of_the_command_line():
+        check_settings(config)
     console = Console()
 
     try:
@@ -94,10 +110,13 @@ def evaluate(arguments: Sequence[str]) -> int:
         raise CommandLineError(f"--games {parsed.games}: there is no such file or folder")
     if parsed.games is not None and parsed.world != "alfworld":
         raise CommandLineError("--games needs --world alfworld")
-    if parsed.tasks is not None and parsed.tasks < 1:
-        raise CommandLineError(f"--tasks must be at least 1, got {parsed.tasks}")
+    _check_evaluation(run, parsed)
+
     from rich.console import Console
 
+    from reskill_jax.compilation_cache import keep_compiled_programs
+
+    keep_compiled_programs()
     console = Console()
     lines = _play(run, parsed, console)
     if parsed.output is not None:
@@ -107,6 +126,34 @@ def evaluate(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _check_evaluation(run: Path, arguments: "EvalArguments") -> None:
+    """What can be wrong with the options is found out before anything is played."""
+    from reskill_jax.training.validate import MAX_SIZE
+
+    if arguments.tasks is not None and not 1 <= arguments.tasks <= MAX_SIZE:
+        told = f"{arguments.tasks}"[:60]
+        raise CommandLineError(f"--tasks must be at least 1 and at most {MAX_SIZE}, got {told}")
+    for option in ("splits", "modes"):
+        if not getattr(arguments, option):
+            raise CommandLineError(f"--{option} needs at least one value")
+    _check_run(run)
+    if arguments.output is not None:
+        _check_writable(arguments.output)
+
+
+def _check_writable(path: Path) -> None:
+    """Whether a file can be written; nothing is left behind."""
+    existed = path.exists()
+    if existed and not path.is_file() and not path.is_dir():
+        return  # a pipe, a terminal
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise CommandLineError(f"--output {path}: {error.strerror}") from error
+    if not existed:
+        path.unlink()
+
+
 def _play(run: Path, arguments: "EvalArguments", console: "Console") -> list[dict[str, Any]]:
     """Lines as in eval.jsonl, one per split and mode."""
     from reskill_jax.training import replay
@@ -114,16 +161,19 @@ def _play(run: Path, arguments: "EvalArguments", console: "Console") -> list[dic
     games = arguments.games
     if games is None and arguments.world == "alfworld" and os.environ.get("ALFWORLD_DATA"):
         games = Path(os.environ["ALFWORLD_DATA"])
-    return replay.evaluate_run(
-        run,
-        step=arguments.step,
-        world=arguments.world,
-        splits=arguments.splits,
-        modes=arguments.modes,
-        games=games,
-        tasks=arguments.tasks,
-        console=console,
-    )
+    try:
+        return replay.evaluate_run(
+            run,
+            step=arguments.step,
+            world=arguments.world,
+            splits=arguments.splits,
+            modes=arguments.modes,
+            games=games,
+            tasks=arguments.tasks,
+            console=console,
+        )
+    except replay.ChoiceError as error:  # --step, --modes
+        raise CommandLineError(str(error)) from error
 
 
 def _evaluation_table(lines: list[dict[str, Any]]) -> Any:
@@ -200,7 +250,8 @@ def _read_skills(run: str) -> Sequence[Any]:
     from reskill_jax.skills.skillmd import import_skills
     from reskill_jax.worlds.household.symbols import SYMBOLS
 
-    folder = find_run(run) / "skills"
+    path = find_run(run)
+    folder = path / "skills"
     found = import_skills(folder) if folder.is_dir() else ()
     for skill in found:
         for pattern in (skill.trigger.pattern, skill.trigger.task_pattern):
@@ -209,6 +260,7 @@ def _read_skills(run: str) -> Sequence[Any]:
                     compile_dfa(pattern, SYMBOLS)
                 except ValueError as error:
                     raise type(error)(f"{folder / skill.name}: the trigger: {error}") from None
+    _check_run(path)
     return found
 
 
@@ -233,12 +285,30 @@ def report(arguments: Sequence[str]) -> int:
 
 def find_run(run: str) -> Path:
     """The folder of a run given as a folder or as a name in runs/."""
-    for folder in (Path(run), Path("runs") / run):
-        if folder.is_dir():
+    places = [folder for folder in (Path(run), Path("runs") / run) if folder.is_dir()]
+    for folder in places:
+        if (folder / "config.json").is_file():
             return folder
+    if places:
+        return places[0]
     known = sorted(p.parent.name for p in Path("runs").glob("*/config.json"))
     hint = f"runs/ holds: {', '.join(known)}" if known else "there is no run in runs/ yet"
     raise CommandLineError(f"there is no run '{run}'; {hint}")
+
+
+def _check_run(folder: Path) -> None:
+    """Refuses a folder that is no run, or one whose configuration cannot be read.
+
+    Raises:
+      RunError: in one line.
+    """
+    from reskill_jax.training.config import TrainConfig
+    from reskill_jax.training.config_file import apply_config, read_config
+
+    stored = folder / "config.json"
+    if not stored.is_file():
+        raise RunError(f"{folder} is no run folder: it has no config.json")
+    apply_config(TrainConfig(), read_config(stored), where=str(stored))
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
@@ -290,15 +360,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug or not _is_expected(error):
             raise
         print(f"reskill: {_message(error)}", file=sys.stderr)
-        return 2 if type(error).__name__ in ("CommandLineError", "ConfigError") else 1
+        return 2 if isinstance(error, CommandLineError) else 1
+
+
+@contextlib.contextmanager
+def mistakes_of_the_command_line() -> Iterator[None]:
+    """What goes wrong here is a mistake of the command line, whatever found it."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, CommandLineError) or not _is_expected(error):
+            raise
+        raise CommandLineError(_message(error)) from error
 
 
 def _is_expected(error: Exception) -> bool:
     """Errors of ours and of the system say what is wrong; anything else is a defect of ours."""
-    return isinstance(error, OSError) or type(error).__module__.split(".")[0] == "reskill_jax"
+    ours = type(error).__module__.split(".")[0] == "reskill_jax"
+    return ours or isinstance(error, (OSError, MemoryError)) or _is_memory_of_device(error)
+
+
+def _is_memory_of_device(error: Exception) -> bool:
+    """Whether JAX had too little memory; its own class of errors is not imported for this."""
+    return type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError") and (
+        "RESOURCE_EXHAUSTED" in str(error)
+    )
 
 
 def _message(error: Exception) -> str:
+    if isinstance(error, MemoryError) or _is_memory_of_device(error):
+        reason = " ".join(str(error).split())[:200]
+        return f"there is too little memory ({reason}); play or train fewer games at once"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split())
