@@ -359,7 +359,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug or not _is_expected(error):
             raise
-        print(f"reskill: {_message(error)}", file=sys.stderr)
+        told = "".join(c if c.isprintable() else repr(c)[1:-1] for c in _message(error))
+        print(f"reskill: {told}", file=sys.stderr)
         return 2 if isinstance(error, CommandLineError) else 1
 
 

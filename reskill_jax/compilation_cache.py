@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from reskill_jax.machine import processor_features
 
@@ -65,7 +66,8 @@ def keep_compiled_programs() -> Path | None:
     """
     import jax
 
-    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+    told: Any = jax.config
+    if told.jax_compilation_cache_dir or not told.jax_enable_compilation_cache:
         return None
     processor = f"{platform.machine()} {processor_features()}"
     folder = cache_folder(os.environ, processor=processor)

@@ -195,6 +195,9 @@ def program_of(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, **plain)  # type: ignore[arg-type]
 
 
+_TINY_ROOMS = RoomSpec(receptacles=6, min_receptacles=5, objects=5, min_objects=4)
+
+
 def household() -> TrainConfig:
     """The default: minutes on a laptop."""
     return TrainConfig()
@@ -216,13 +219,32 @@ def paper() -> TrainConfig:
 
 
 def tiny() -> TrainConfig:
-    """A few seconds: to see whether everything is in place."""
+    """A demonstration: in under a minute a skill is proposed, tried and decided about."""
     return TrainConfig(
         name="tiny",
+        steps=16,
+        horizon=10,
+        capacity=200,
+        rooms=_TINY_ROOMS,
+        groups=8,
+        group_size=8,
+        reservoir=40,
+        min_trial_steps=1,
+        min_trial_episodes=32,
+        max_trial_steps=4,
+        eval_every=0,
+        eval_tasks=64,
+    )
+
+
+def smallest() -> TrainConfig:
+    """Every part of a run at its smallest, with nothing to see: to test and time the parts."""
+    return TrainConfig(
+        name="smallest",
         steps=4,
         horizon=4,
         capacity=120,
-        rooms=RoomSpec(receptacles=6, min_receptacles=5, objects=5, min_objects=4),
+        rooms=_TINY_ROOMS,
         groups=2,
         group_size=4,
         minibatches=2,

@@ -112,6 +112,7 @@ def _value(node: yaml.Node) -> Any:
         return _mapping([(key.value, _value(value)) for key, value in node.value])
     if isinstance(node, yaml.SequenceNode):
         return [_value(item) for item in node.value]
+    assert isinstance(node, yaml.ScalarNode)
     text = node.value
     if node.style is not None:  # quoted, or a block
         return text

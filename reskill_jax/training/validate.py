@@ -62,7 +62,7 @@ def validate(config: "TrainConfig") -> None:
 
 
 @functools.cache
-def _hints(type_: type) -> dict[str, Any]:
+def _hints(type_: Any) -> dict[str, Any]:
     return typing.get_type_hints(type_)
 
 
@@ -88,6 +88,8 @@ def _check_type(field: str, value: Any, hint: Any) -> None:
         raise ValueError(f"{field} must be true or false, got {_told(value)}")
     if hint is str and not isinstance(value, str):
         raise ValueError(f"{field} must be a text, got {_told(value)}")
+    if hint not in (int, float, bool, str) and not isinstance(value, hint):
+        raise ValueError(f"{field} must be a {hint.__name__}, got {_told(value)}")
     if hint is int:
         most = MAX_SEED if field == "seed" else MAX_INTEGER
         if field in _SIZES:

@@ -1,11 +1,15 @@
 """Validation of the settings of a run."""
 
 import dataclasses
+import json
 
 import jax
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reskill_jax.training.config import PRESETS, MeshShape, TrainConfig, program_of
+from reskill_jax.training.config_file import ConfigError, apply_config
 from reskill_jax.training.state import games_key
 from reskill_jax.worlds.household.generator import RoomSpec
 
@@ -190,3 +194,41 @@ def test_the_program_of_an_odd_number_of_devices():
 def test_an_integer_of_more_digits_than_python_writes():
     with pytest.raises(ValueError, match="steps must be at most 2147483647, got a far larger one"):
         TrainConfig(steps=10**5000)
+
+
+SETTINGS = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+ANYTHING = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([-1, 0, 1, 2**31, 2**32, 2**63, 10**4000, 1e39, 1e-50, 5e-324, 10**400])
+    | st.floats()
+    | st.text(max_size=5)
+    | st.lists(st.integers(), max_size=2)
+    | st.dictionaries(st.sampled_from(["data", "objects", "min_objects", "x"]), st.integers())
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(SETTINGS)), ANYTHING), max_size=3))
+def test_whatever_a_file_says_is_a_configuration_or_one_line(pairs):
+    try:
+        config = apply_config(TrainConfig(), dict(pairs), where="c.json")
+    except ConfigError as error:
+        assert len(str(error).splitlines()) == 1 and len(str(error)) < 500
+    else:
+        program_of(config)
+        assert hash(config) == hash(dataclasses.replace(config))
+        json.dumps(dataclasses.asdict(config), allow_nan=False).encode("utf-8")
+
+
+@given(st.sampled_from(sorted(SETTINGS)), ANYTHING)
+def test_whatever_python_says_is_a_configuration_or_one_line(field, value):
+    try:
+        config = dataclasses.replace(TrainConfig(), **{field: value})
+    except ValueError as error:
+        assert len(str(error).splitlines()) == 1 and len(str(error)) < 500
+    else:
+        assert (
+            type(value) is type(SETTINGS[field]) or value is None or field not in ("seed", "root")
+        )
+        program_of(config)
