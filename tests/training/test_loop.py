@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from reskill_jax import cli
 from reskill_jax.cli_train import config_text
 from reskill_jax.policy import decoder, weights
 from reskill_jax.training import checkpoint, loop
@@ -358,6 +359,22 @@ def test_weights_of_another_language(train, tmp_path, lab):
     weights.save(path, decoder.init(jax.random.key(0), policy), {}, policy)
     with pytest.raises(loop.TrainingError, match="300 tokens, but the language .* has 259"):
         train("other", policy=str(path))
+
+
+@pytest.mark.slow
+def test_the_preset_tiny_shows_a_skill_decided(tmp_path, monkeypatch, capsys):
+    """A demonstration: success that can be seen, a skill proposed, tried and decided about."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main("train --preset tiny".split()) == 0
+    folder = tmp_path / "runs" / "tiny"
+    kinds = [event["event"] for event in lines(folder / "lifecycle.jsonl")]
+    assert "proposed" in kinds and {"accepted", "rejected"} & set(kinds)
+    evals = lines(folder / "eval.jsonl")
+    assert all(line["success"] > 0.1 for line in evals) and evals[0]["episodes"] >= 64
+    told = capsys.readouterr().out
+    assert re.search(r"^step \d+: proposed ", told, flags=re.MULTILINE)
+    assert re.search(r"^step \d+: (accepted|rejected) .*\(.+\)$", told, flags=re.MULTILINE)
+    assert "compiled the training step in" in told
 
 
 class Counter(NamedTuple):
