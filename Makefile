@@ -12,7 +12,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 WORKERS ?= 2
 export PYTHON
-# Compiled programs are kept, so that a second run starts at once. Large arrays on huge pages (glibc;
+# Compiled programs are kept beside the environment, so that the tests start at once the second time
+# (the command itself keeps them in the user's cache folder). Large arrays on huge pages (glibc;
 # ignored elsewhere): XLA on CPU otherwise spends much of its time on page faults.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1

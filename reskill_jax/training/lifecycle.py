@@ -19,7 +19,8 @@ from reskill_jax.skills.bank import Bank, build_bank
 from reskill_jax.skills.dfa import compile_dfa
 from reskill_jax.skills.skill import Bundle, Skill
 from reskill_jax.skills.skillmd import FILE_NAME, SkillFileError, import_skills
-from reskill_jax.training.config import RESERVOIR_CAPACITY, TrainConfig
+from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.validate import RESERVOIR_CAPACITY
 from reskill_jax.worlds.household import symbols
 from reskill_jax.worlds.household.handwritten import GOOD
 from reskill_jax.worlds.household.tables import TASK_TYPES

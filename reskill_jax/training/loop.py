@@ -15,7 +15,7 @@ from rich.console import Console
 
 from reskill_jax.core.trial import sequential_log_odds, start_trial
 from reskill_jax.creator.propose import Proposal
-from reskill_jax.policy import decoder, weights
+from reskill_jax.policy import decoder
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill
 from reskill_jax.training.config import MeshShape, TrainConfig, program_of
@@ -31,9 +31,10 @@ from reskill_jax.training.lifecycle import (
 )
 from reskill_jax.training.preemption import StopSignal, ended_by
 from reskill_jax.training.processes import greatest, is_first
-from reskill_jax.training.progress import TrainingProgress
+from reskill_jax.training.progress import TrainingProgress, event_text
 from reskill_jax.training.provenance import provenance
 from reskill_jax.training.run_folder import RunFolder
+from reskill_jax.training.settings import TrainingError, check_fit, load_policy
 from reskill_jax.training.sharding import (
     make_mesh,
     on_mesh,
@@ -54,10 +55,6 @@ _TOLD_OTHERWISE = (
 )
 
 
-class TrainingError(ValueError):
-    """A run that cannot go on; the message says why and what to do."""
-
-
 @dataclasses.dataclass(frozen=True)
 class RunSummary:
     """How a run ended."""
@@ -74,7 +71,7 @@ class Parts:
     config: TrainConfig
     world: HouseholdWorld
     policy: DecoderConfig
-    step: Callable[..., Any]  # compiled train_step
+    step: Any  # compiled train_step
     shardings: TrainState | None = None  # of the state; None on a single device
     rows: NamedSharding | None = None  # of rollouts
 
@@ -118,29 +115,8 @@ def make_parts(config: TrainConfig, policy: DecoderConfig) -> Parts:
       TrainingError: policy, world and settings do not fit together.
     """
     world = HouseholdWorld(spec=config.rooms)
-    if policy.vocabulary != world.vocabulary:
-        raise TrainingError(
-            f"the policy {config.policy} has {policy.vocabulary} tokens, but the language of the "
-            f"household world has {world.vocabulary}; choose another --policy"
-        )
-    least = world.intro_symbols + 1 + world.command_length
-    if config.capacity < least:
-        raise TrainingError(
-            f"a context of {config.capacity} tokens has no room for the introduction and a "
-            f"command; --capacity must be at least {least}"
-        )
+    check_fit(config, policy, world)
     return Parts(config, world, policy, *_compiled(world, policy, program_of(config)))
-
-
-def load_policy(name: str) -> tuple[Any, DecoderConfig]:
-    """Shipped weights by name, or a .safetensors file by path."""
-    if name.endswith(".safetensors"):
-        if not Path(name).is_file():
-            raise TrainingError(f"the policy {name}: there is no such file")
-        params, policy, _ = weights.load(name)
-    else:
-        params, policy, _ = weights.load_pretrained(name)
-    return params, policy
 
 
 def games_of_step(config: TrainConfig, step: int) -> np.ndarray:
@@ -235,9 +211,9 @@ def train(
                         observer(start, state, life, parts)
                     if start < config.steps and (asked := greatest(stop.received)):
                         raise ended_by(asked, start)
-                    progress.status("compiling the training step")
+                    compiled = _compile(state, parts, progress) if start < config.steps else 0.0
                     state, life = _run(
-                        state, life, parts, storage, progress, stop, unseen, observer
+                        state, life, parts, storage, progress, stop, unseen, observer, compiled
                     )
             finally:  # interrupted or not: who goes on at once finds the checkpoint complete
                 stop.only_saving()
@@ -255,6 +231,18 @@ def _begin(
     storage.folder.export_skills(life.skills)
     storage.save(state, life, parts.config, unseen=unseen)
     return unseen
+
+
+def _compile(state: TrainState, parts: Parts, progress: TrainingProgress) -> float:
+    """Compiles the step before the first one, whose time is then its own; returns the seconds."""
+    if not hasattr(parts.step, "lower"):  # a function that somebody put around the compiled one
+        return 0.0
+    progress.status("compiling the training step")
+    began = time.perf_counter()
+    parts.step.lower(state, parts.games(games_of_step(parts.config, int(state.step)))).compile()
+    seconds = time.perf_counter() - began
+    progress.status(f"compiled the training step in {seconds:.1f} s")
+    return seconds
 
 
 def _mode(config: TrainConfig) -> str:
@@ -339,7 +327,7 @@ def _live(
         life, lines = settle(life, decision, step=step, config=config, reason=reason)
         for line in lines:
             folder.write_lifecycle(line | _evidence_of(metrics))
-            progress.note(_event_words(line))
+            progress.note(event_text(line, _effect_words(metrics, config)))
         if decision > 0:
             folder.export_skills(life.skills)
     if step >= config.steps:
@@ -348,13 +336,14 @@ def _live(
     if suggestion is None:
         return state, life
     folder.write_lifecycle(suggestion)
-    progress.note(_event_words(suggestion))
+    progress.note(event_text(suggestion))
     if life.proposal is None:
         return state, life
     if config.auto_accept:
         life, lines = settle(life, 1, step=step, config=config, reason="adopted without a trial")
         for line in lines:
             folder.write_lifecycle(line)
+            progress.note(event_text(line))
         folder.export_skills(life.skills)
         return parts.placed(adopt(state, life, config)), life
     return parts.placed(put_on_trial(state, life, config)), life
@@ -480,12 +469,15 @@ def _evidence_of(metrics: StepMetrics) -> dict[str, Any]:
     }
 
 
-def _event_words(line: dict[str, Any]) -> str:
-    told = "; ".join(
-        f"{o['operation']} {o['name']}" + (f' "{o["skill"]["action"]}"' if o.get("skill") else "")
-        for o in line["operations"]
-    )
-    return f"step {line['step']}: {line['event'].replace('_', ' ')} {told or line['reason']}"
+def _effect_words(metrics: StepMetrics, config: TrainConfig) -> str:
+    """What the candidate's trial found, in a few words."""
+    if config.trial_rule == "means":
+        mean = metrics.posterior.alpha / (metrics.posterior.alpha + metrics.posterior.beta)
+        return f"success {mean[1]:.0%} against {mean[0]:.0%}"
+    if not metrics.contrast.weight[1] > 0:
+        return "nothing to compare"
+    error = np.sqrt(metrics.contrast.variance[1]) / metrics.contrast.weight[1]
+    return f"success {100 * metrics.contrast.difference[1]:+.1f} ± {100 * error:.1f} points"
 
 
 def _trial_words(metrics: StepMetrics, life: Life) -> str | None:

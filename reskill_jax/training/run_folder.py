@@ -18,7 +18,6 @@ import dataclasses
 import json
 import math
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -27,10 +26,9 @@ from typing import IO, Any
 import numpy as np
 
 from reskill_jax.skills.skillmd import export_skill
+from reskill_jax.training.validate import check_run_name
 
 LOGS = ("metrics.jsonl", "eval.jsonl", "lifecycle.jsonl")
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class RunFolderError(ValueError):
@@ -251,12 +249,10 @@ def run_path(root: str | os.PathLike[str], name: str) -> Path:
     Raises:
       RunFolderError: that is no name for a run.
     """
-    if not _NAME.fullmatch(name):
-        raise RunFolderError(
-            f"'{name}' is no name for a run: use letters, digits, '.', '_' and '-', "
-            "starting with a letter or digit"
-        )
-    return Path(root) / name
+    try:
+        return Path(root) / check_run_name(name)
+    except ValueError as error:
+        raise RunFolderError(str(error)) from None
 
 
 def _contents(path: Path) -> Iterator[Path]:

@@ -276,7 +276,7 @@ def test_the_skills_a_run_begins_with(tmp_path):
     assert good and make_bank(CONFIG, [good]).kind.any()
     export_skills((A, B), tmp_path)
     assert begin_life(dataclasses.replace(CONFIG, bank=str(tmp_path))).skills == (A, B)
-    assert begin_life(dataclasses.replace(CONFIG, bank="good", skills=False)).skills == ()
+    assert begin_life(dataclasses.replace(CONFIG, skills=False)).skills == ()
     with pytest.raises(SkillFileError, match="there is no such folder"):
         begin_life(dataclasses.replace(CONFIG, bank=str(tmp_path / "none")))
     (tmp_path / "empty").mkdir()

@@ -4,12 +4,14 @@ import dataclasses
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import types
 from pathlib import Path
+from typing import NamedTuple
 
 import chex
 import jax
@@ -17,10 +19,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from reskill_jax import cli
+from reskill_jax.cli_train import config_text
 from reskill_jax.core.contrast import Contrast
 from reskill_jax.policy import decoder, weights
 from reskill_jax.training import checkpoint, loop
-from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.config import TrainConfig, smallest
 from reskill_jax.training.config_file import apply_config, read_config
 from reskill_jax.training.lifecycle import Life, begin_life, make_bank
 from reskill_jax.training.run_folder import RunFolder
@@ -308,8 +312,9 @@ def here(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def options(weights_file):
-    words = f"train --preset tiny --policy {weights_file} --steps {STEPS} --eval-every 0"
+def options(here, weights_file):
+    (here / "smallest.yaml").write_text(config_text(smallest()))
+    words = f"train --config smallest.yaml --policy {weights_file} --steps {STEPS} --eval-every 0"
     return words.split()
 
 
@@ -426,3 +431,62 @@ def test_weights_of_another_language(train, tmp_path, lab):
     weights.save(path, decoder.init(jax.random.key(0), policy), {}, policy)
     with pytest.raises(loop.TrainingError, match="300 tokens, but the language .* has 259"):
         train("other", policy=str(path))
+
+
+@pytest.mark.slow
+def test_the_preset_tiny_shows_a_skill_decided(tmp_path, monkeypatch, capsys):
+    """A demonstration: success that can be seen, a skill proposed, tried and decided about."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main("train --preset tiny".split()) == 0
+    folder = tmp_path / "runs" / "tiny"
+    kinds = [event["event"] for event in lines(folder / "lifecycle.jsonl")]
+    assert "proposed" in kinds and {"accepted", "rejected"} & set(kinds)
+    evals = lines(folder / "eval.jsonl")
+    assert all(line["success"] > 0.1 for line in evals) and evals[0]["episodes"] >= 64
+    told = capsys.readouterr().out
+    assert re.search(r"^step \d+: proposed ", told, flags=re.MULTILINE)
+    assert re.search(r"^step \d+: (accepted|rejected) .*\(.+\)$", told, flags=re.MULTILINE)
+    assert "compiled the training step in" in told
+
+
+class Counter(NamedTuple):
+    """As much of a state as `_compile` reads."""
+
+    step: jax.Array
+
+
+def test_the_step_is_compiled_before_the_first_one_and_once(tmp_path):
+    compiled = []
+
+    def listener(event, seconds, **_):
+        compiled.extend([event] * event.endswith("backend_compile_duration"))
+
+    out = io.StringIO()
+    parts = loop.Parts(
+        TrainConfig(groups=2, group_size=2, train_games=4, min_trial_episodes=4),
+        None, None,
+        jax.jit(lambda state, games: (Counter(state.step + 1), games), donate_argnums=0),
+    )  # fmt: skip
+    state = Counter(jax.numpy.int32(0))
+    games = parts.games(loop.games_of_step(parts.config, 0))
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        with loop.TrainingProgress(Console(file=out, width=80), total=3) as progress:
+            loop._compile(state, parts, progress)
+        assert len(compiled) == 1
+        state, _ = parts.step(state, games)
+        parts.step(state, games)
+        assert len(compiled) == 1
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listener)
+    told = out.getvalue().splitlines()
+    assert told[0] == "compiling the training step"
+    assert re.fullmatch(r"compiled the training step in \d+\.\d s", told[1])
+
+
+def test_a_function_put_around_the_step_is_compiled_by_its_first_call():
+    parts = loop.Parts(TrainConfig(), None, None, lambda state, games: state)
+    out = io.StringIO()
+    with loop.TrainingProgress(Console(file=out, width=80), total=3) as progress:
+        loop._compile(Counter(jax.numpy.int32(0)), parts, progress)
+    assert out.getvalue() == ""
