@@ -190,7 +190,7 @@ def test_text_outside_the_language_is_unknown(text, expected):
     ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=12 * settings.default.max_examples)
 @given(st.text())
 def test_any_text_encodes_to_ids_of_the_vocabulary(text):
     for token in HOUSEHOLD.encode(text):
