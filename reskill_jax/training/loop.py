@@ -229,7 +229,7 @@ def _compile(state: TrainState, parts: Parts, progress: TrainingProgress) -> Non
     progress.status("compiling the training step")
     began = time.perf_counter()
     parts.step.lower(state, parts.games(games_of_step(parts.config, int(state.step)))).compile()
-    progress.status(f"compiled the training step in {time.perf_counter() - began:.1f} s")
+    progress.compiled("the training step", time.perf_counter() - began)
 
 
 def _mode(config: TrainConfig) -> str:
