@@ -168,7 +168,8 @@ def outcome(folder: Path) -> dict[str, Any]:
 
     def lines(name: str) -> list[dict[str, Any]]:
         told = [json.loads(line) for line in (folder / name).read_text().splitlines()]
-        return [{k: v for k, v in line.items() if k != "seconds"} for line in told]
+        timed = ("seconds", "compile_seconds")
+        return [{k: v for k, v in line.items() if k not in timed} for line in told]
 
     saved = sorted((folder / "checkpoints").glob("step_*"))[-1]
     manifest = json.loads((saved / "MANIFEST.json").read_text())["body"]

@@ -10,6 +10,7 @@ import difflib
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def train(arguments: Sequence[str]) -> int:
 
     from reskill_jax.compilation_cache import keep_compiled_programs
     from reskill_jax.training import loop
-    from reskill_jax.training.preemption import Preempted
+    from reskill_jax.training.preemption import Interrupted, Preempted
     from reskill_jax.training.settings import check_settings
 
     keep_compiled_programs()
@@ -75,11 +76,13 @@ def train(arguments: Sequence[str]) -> int:
     try:
         loop.train(config, resume=resume, console=console)
     except (KeyboardInterrupt, Preempted) as end:
-        run, told = _shell_words(config), str(end) or "interrupted"
-        console.print(f"\n{told}; go on with: reskill train {run} --resume", highlight=False)
-        return end.status if isinstance(end, Preempted) else 130
+        told = str(end) or "interrupted"
+        if (Path(config.root) / config.name / "config.json").is_file():
+            told += f"; go on with: reskill train {_shell_words(config)} --resume"
+        console.print(f"\n{told}", highlight=False, markup=False, soft_wrap=True)
+        return end.status if isinstance(end, Preempted) else Interrupted.status
 
-    from reskill_jax.report import read_run, summary_lines, write_report
+    from reskill_jax.report import read_run, summary_lines, summary_text, write_report
     from reskill_jax.training.processes import is_first
 
     if not is_first():  # of several processes: the first one tells
@@ -88,9 +91,9 @@ def train(arguments: Sequence[str]) -> int:
     page, problems = write_report(folder)
     for problem in problems:
         print(f"reskill: {problem}", file=sys.stderr)
-    lines = ["", *summary_lines(read_run(folder)), ""]
+    lines = ["", *summary_lines(read_run(folder), width=console.width), ""]
     lines += [f"{'report':<14}{page}", f"{'skills':<14}{folder / 'skills'}"]
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    console.print(summary_text(lines), soft_wrap=True)
     return 0
 
 
@@ -176,7 +179,7 @@ def _read_skills(run: str) -> Sequence[Any]:
 def report(arguments: Sequence[str]) -> int:
     """`reskill report`."""
     from reskill_jax.cli_arguments import ReportArguments, parse
-    from reskill_jax.report import write_comparison, write_report
+    from reskill_jax.report import lacks_configuration, write_comparison, write_report
 
     parsed = parse(ReportArguments, arguments, prog="reskill report")
     if not parsed.runs:
@@ -189,7 +192,7 @@ def report(arguments: Sequence[str]) -> int:
     for problem in problems:
         print(f"reskill: {problem}", file=sys.stderr)
     print(page)
-    return 0
+    return 1 if lacks_configuration(problems) else 0
 
 
 def find_run(run: str) -> Path:
@@ -244,6 +247,26 @@ def _shell_words(config: Any) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code; the entry point of `reskill`."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _teller(warnings.showwarning)
+        return _main(arguments)
+
+
+def _teller(otherwise: Callable[..., None]) -> Callable[..., None]:
+    """Tells each warning of ours once, in one line as everything else; the rest goes its way."""
+    told = set()
+
+    def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if category.__module__.split(".")[0] != "reskill_jax":
+            otherwise(message, category, *where, **more)
+        elif str(message) not in told:
+            told.add(str(message))
+            print(f"reskill: {' '.join(str(message).split())}", file=sys.stderr)
+
+    return tell
+
+
+def _main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or os.environ.get("RESKILL_DEBUG", "") not in ("", "0")
     words = [word for word in words if word != "--debug"]

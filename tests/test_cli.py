@@ -21,7 +21,7 @@ from reskill_jax.skills.skillmd import export_skill, import_skills
 from reskill_jax.training import replay
 from reskill_jax.training.config import PRESETS, TrainConfig
 from reskill_jax.training.config_file import apply_config, read_config
-from reskill_jax.training.preemption import Preempted
+from reskill_jax.training.preemption import Interrupted, Preempted
 from reskill_jax.training.run_folder import RunFolder, RunFolderError
 from reskill_jax.worlds.household.generator import RoomSpec
 
@@ -101,25 +101,37 @@ def test_resume_takes_the_stored_configuration(training):
     assert resume and second == first and second.seed == 7
 
 
-def test_interrupted_training_says_how_to_go_on(training, capsys, monkeypatch):
+def test_training_that_was_ended_says_how_to_go_on(training, capsys, monkeypatch):
+    """Each in a line that a terminal does not break in the middle of the command."""
+    monkeypatch.setenv("COLUMNS", "60")
+    train = training.train
+
+    def ended(how):
+        def work(config, **options):
+            train(config, **options)
+            raise how
+
+        monkeypatch.setattr(training, "train", work)
+
+    command = "reskill train --name mine --root 'my runs' --resume"
+    for how, status, told in (
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (Interrupted(7), 130, "interrupted after step 7, everything is saved"),
+        (Preempted(7), 143, "ended by SIGTERM after step 7, everything is saved"),
+    ):
+        shutil.rmtree("my runs", ignore_errors=True)
+        ended(how)
+        assert cli.main(["train", "--name", "mine", "--root", "my runs"]) == status
+        assert f"{told}; go on with: {command}\n" in capsys.readouterr().out
+
+
+def test_where_there_is_nothing_to_go_on_from_no_command_is_told(training, capsys, monkeypatch):
     def interrupted(config, **_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "train", interrupted)
-    assert cli.main(["train", "--name", "mine", "--root", "my runs"]) == 130
-    assert "go on with: reskill train --name mine --root 'my runs' --resume" in (
-        capsys.readouterr().out
-    )
-
-
-def test_preempted_training_says_how_to_go_on(training, capsys, monkeypatch):
-    def preempted(config, **_):
-        raise Preempted(7)
-
-    monkeypatch.setattr(training, "train", preempted)
-    assert cli.main(["train", "--name", "mine"]) == 143
-    told = capsys.readouterr().out
-    assert "ended by SIGTERM after step 7, everything is saved; go on with: reskill train" in told
+    assert cli.main(["train", "--name", "mine"]) == 130
+    assert capsys.readouterr().out == "\ninterrupted\n"
 
 
 @pytest.mark.parametrize(
@@ -381,6 +393,12 @@ def test_skills_mistakes(run_folder, capsys):
     assert "'lst'; did you mean 'list'?" in refused(capsys, "skills", "lst")
     path = export_skill(OPEN, run_folder / "skills")
     path.write_text(path.read_text().replace("name: open-first", "name: ../../evil"))
+    assert cli.main(["skills", "list", "first"]) == 0  # the others, and what was left out
+    out, err = capsys.readouterr()
+    assert out == "look-around  look.  [beginning]\n"
+    assert err.startswith("reskill: left out: ") and err.count("\n") == 1
+    assert "open-first/SKILL.md: the name '../../evil' is not kebab-case" in err
+    shutil.rmtree(run_folder / "skills" / "look-around")
     assert "'../../evil' is not kebab-case" in refused(capsys, "skills", "list", "first", code=1)
 
 
@@ -424,6 +442,26 @@ def test_report(run_folder, capsys, tmp_path):
     line = refused(capsys, "report", "first", "--output", "no/page.html", code=1)
     assert "No such file or directory" in line
     assert "which RUN?" in refused(capsys, "report")
+
+
+def test_report_of_a_damaged_configuration(run_folder, capsys, tmp_path):
+    """What can be read is drawn; without anything that can be there is no page about nothing."""
+    (run_folder / "config.json").write_text('{"name": "first", "ste')
+    assert cli.main(["report", "first"]) == 1
+    out, err = capsys.readouterr()
+    assert out == f"{os.path.join('runs', 'first', 'report.html')}\n"
+    assert err.startswith("reskill: config.json cannot be read: ") and err.count("\n") == 1
+    page = (run_folder / "report.html").read_text(encoding="utf-8")
+    assert "config.json cannot be read: " in page and "open-first" in page
+    shutil.copytree(run_folder, tmp_path / "runs" / "second")
+    assert cli.main(["report", "first", "second"]) == 1
+    capsys.readouterr()
+
+    (run_folder / "report.html").unlink()
+    (run_folder / "metrics.jsonl").write_text("noise")
+    line = refused(capsys, "report", "first", code=1)
+    assert "holds no run that can be read: config.json cannot be read: " in line
+    assert not (run_folder / "report.html").exists()
 
 
 def test_report_of_several_runs(run_folder, capsys, tmp_path):

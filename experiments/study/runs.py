@@ -131,7 +131,9 @@ def _can_go_on(path: Path, config: TrainConfig) -> bool:
     told = path / "config.json"
     if not told.is_file() or max(checkpoint_steps(path / "checkpoints"), default=0) == 0:
         return False
-    return json.loads(told.read_text()) == json.loads(json.dumps(dataclasses.asdict(config)))
+    stored = json.loads(told.read_text())
+    stored.pop("provenance", None)
+    return stored == json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def _read_run(path: Path) -> dict[str, Any]:

@@ -16,7 +16,13 @@ import jax.numpy as jnp
 
 from reskill_jax.core.contrast import Contrast, no_contrast
 from reskill_jax.core.horizon import relative_horizon_log_likelihood
-from reskill_jax.core.posterior import BetaPosterior, init_posterior, update_posterior
+from reskill_jax.core.numbers import as_array, as_bool, bounded, varying_like
+from reskill_jax.core.posterior import (
+    BetaPosterior,
+    check_counts,
+    init_posterior,
+    update_posterior,
+)
 
 UNDECIDED = -1
 
@@ -69,7 +75,7 @@ def start_trial(
       AssertionError: `arm_mask` is not [A].
       ValueError: `max_steps` < 1.
     """
-    arm_mask = jnp.asarray(arm_mask).astype(bool)
+    arm_mask = as_bool(arm_mask, "arm_mask")
     chex.assert_shape(arm_mask, (num_arms,))
     if max_steps < 1:
         raise ValueError(f"max_steps must be at least 1, got {max_steps}")
@@ -113,11 +119,14 @@ def observe_trial(
       The trial after the step.
 
     Raises:
-      AssertionError: wrong shapes.
+      AssertionError: wrong shapes, or counts that are no integers.
+      ValueError: counts can be seen and are impossible, or are beyond int32.
     """
-    successes = jnp.asarray(successes).astype(jnp.int32)
-    trials = jnp.asarray(trials).astype(jnp.int32)
+    counts = (as_array(x, "counts") for x in check_counts(successes, trials))
+    successes, trials = counts
+    chex.assert_type([successes, trials], int)
     chex.assert_equal_shape([trial.arm_mask, successes, trials])
+    successes, trials = successes.astype(jnp.int32), trials.astype(jnp.int32)
     counted = trial.active & (trial.steps < trial.trials.shape[0])
     taken = counted & trial.arm_mask
     successes, trials = jnp.where(taken, successes, 0), jnp.where(taken, trials, 0)
@@ -166,10 +175,62 @@ def decide_trial(
     mean = trial.posterior.mean
     index = jnp.arange(mean.shape[0])
     candidate = trial.arm_mask & (index > 0) & (jnp.sum(trial.trials, axis=0) > 0)
-    scores = jnp.where(candidate, mean, -jnp.inf)
+    scores = jnp.where(candidate & ~jnp.isnan(mean), mean, -jnp.inf)
     best = jnp.argmax(scores).astype(jnp.int32)
     better = scores[best] > mean[0] - trial.margin
     return jnp.where(due, jnp.where(better, best, 0), UNDECIDED).astype(jnp.int32)
+
+
+class SequentialTest(NamedTuple):
+    """Where a sequential test stands. A arms."""
+
+    log_odds: chex.Array  # [A] float, in favour of each candidate; -inf where nothing was compared
+    accept_at: chex.Array  # [] float, accepted from here on
+    reject_at: chex.Array  # [] float, rejected from here down
+
+
+def sequential_log_odds(
+    contrast: Contrast,
+    arm_mask: chex.Array,
+    *,
+    margin: chex.Array | float = 0.0,
+    gain: chex.Array | float = 0.08,
+    false_accept: chex.Array | float = 0.1,
+    false_reject: chex.Array | float = 0.05,
+) -> SequentialTest:
+    """What `decide_sequentially` compares with its bounds; the formula stands there.
+
+    Args:
+      contrast: over the trial so far.
+      arm_mask: [A] bool, the arms that exist.
+      margin: of the trial; > 0 for a retirement, whose roles are exchanged.
+      gain: see `decide_sequentially`.
+      false_accept: see there.
+      false_reject: see there.
+
+    Returns:
+      The log odds in favour of accepting each candidate, with the bounds.
+    """
+    score, weight, variance = contrast
+    arm_mask, margin = jnp.asarray(arm_mask).astype(bool), jnp.asarray(margin, float)
+    candidate = arm_mask & (jnp.arange(weight.shape[0]) > 0) & (weight > 0)
+    retirement = margin > 0
+    # Of arm 0 against the candidate the score is the opposite.
+    gain = jnp.where(retirement, 2 * margin, gain)
+    score = jnp.where(retirement, -score, score)
+    told = candidate & (variance > 0)
+    odds = gain * (score - gain * weight / 2) * weight / jnp.where(told, variance, 1)
+    odds = jnp.where(told, odds, 0)  # nothing but successes, or failures, says nothing
+    count = jnp.maximum(jnp.sum(arm_mask) - 1, 1)
+    upper = jnp.log((1 - false_reject) * count / false_accept)
+    lower = jnp.log(false_reject / (1 - false_accept))
+    # In favour of the candidate: of a new version, or of the bank without a skill.
+    favour = jnp.where(retirement, -odds, odds)
+    return SequentialTest(
+        log_odds=jnp.where(candidate, favour, -jnp.inf),
+        accept_at=jnp.where(retirement, -lower, upper),
+        reject_at=jnp.where(retirement, -upper, lower),
+    )
 
 
 def decide_sequentially(
@@ -207,33 +268,30 @@ def decide_sequentially(
 
     Returns:
       [] int32: -1 no decision yet, 0 arm 0 stays (reject), a > 0 arm a is accepted.
-    """
-    full, enough = _progress(trial, min_steps, min_episodes)
-    score, weight, variance = trial.contrast
-    candidate = trial.arm_mask & (jnp.arange(weight.shape[0]) > 0) & (weight > 0)
-    retirement = trial.margin > 0
-    # Of arm 0 against the candidate the score is the opposite.
-    gain = jnp.where(retirement, 2 * trial.margin, gain)
-    score = jnp.where(retirement, -score, score)
-    told = candidate & (variance > 0)
-    odds = gain * (score - gain * weight / 2) * weight / jnp.where(told, variance, 1)
-    odds = jnp.where(told, odds, 0)  # nothing but successes, or failures, says nothing
-    count = jnp.maximum(jnp.sum(trial.arm_mask) - 1, 1)
-    upper = jnp.log((1 - false_reject) * count / false_accept)
-    lower = jnp.log(false_reject / (1 - false_accept))
 
-    # In favour of the candidate: of a new version, or of the bank without a skill.
-    favour = jnp.where(retirement, -odds, odds)
-    accept_at = jnp.where(retirement, -lower, upper)
-    reject_at = jnp.where(retirement, -upper, lower)
-    favour = jnp.where(candidate, favour, -jnp.inf)
-    best = jnp.argmax(favour).astype(jnp.int32)
-    top = favour[best]
-    accepted = enough & (top >= accept_at)
-    rejected = enough & (top <= reject_at)
+    Raises:
+      ValueError: `gain` or a bound can be seen and is outside [0, 1].
+    """
+    gain = bounded(gain, 0, 1, "gain")
+    false_accept = bounded(false_accept, 0, 1, "false_accept")
+    false_reject = bounded(false_reject, 0, 1, "false_reject")
+    full, enough = _progress(trial, min_steps, min_episodes)
+    test = sequential_log_odds(
+        trial.contrast,
+        trial.arm_mask,
+        margin=trial.margin,
+        gain=gain,
+        false_accept=false_accept,
+        false_reject=false_reject,
+    )
+    best = jnp.argmax(test.log_odds).astype(jnp.int32)
+    top = test.log_odds[best]
+    accepted = enough & (top >= test.accept_at)
+    rejected = enough & (top <= test.reject_at)
     # At the end a tie goes to the simpler bank.
-    at_last = jnp.where(retirement, top >= 0, top > 0)
-    accepted = jnp.where(full & ~rejected, at_last, accepted) & jnp.any(candidate)
+    at_last = jnp.where(trial.margin > 0, top >= 0, top > 0)
+    compared = jnp.any(test.log_odds > -jnp.inf)
+    accepted = jnp.where(full & ~rejected, at_last, accepted) & compared
     due = trial.active & (full | accepted | rejected)
     return jnp.where(due, jnp.where(accepted, best, 0), UNDECIDED).astype(jnp.int32)
 
@@ -249,9 +307,11 @@ def finish_trial(history: TrialHistory, trial: Trial, decision: chex.Array) -> T
     Returns:
       The history, with one more finished trial if `decision` >= 0.
     """
-    decision = jnp.asarray(decision)
+    decision = as_array(decision, "decision")
     chex.assert_rank([decision, history.log_likelihood], [0, 1])
     grid_size = history.log_likelihood.shape[0]
+    evidence = (trial.successes, trial.trials, *history, decision)
+    history = TrialHistory(*(varying_like(x, *evidence) for x in history))
 
     def add(history):
         relative = relative_horizon_log_likelihood(

@@ -1,7 +1,5 @@
 """The skills in the bank at the end of a run: one run as cards, several side by side."""
 
-import dataclasses
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,53 +7,14 @@ from reskill_jax.report.conditions import Condition
 from reskill_jax.report.document import stacked_table
 from reskill_jax.report.markup import Markup, join, tag
 from reskill_jax.report.reading import Run
-from reskill_jax.skills.skillmd import SkillFileError, import_skill
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One skill in the bank at the end."""
-
-    name: str
-    skill: dict[str, Any] | None  # None = only its text is known
-    since: int | None  # step; None = from the start
-    text: str = ""  # of a SKILL.md that could not be read
-
-    @property
-    def key(self) -> str:
-        """What the skill says and when, its name aside."""
-        if self.skill is None:
-            return self.name + self.text
-        trigger = _trigger(self.skill)
-        parts = (trigger.get(name) for name in ("kind", "pattern", "task_pattern"))
-        return json.dumps([self.skill.get("action"), *parts])
-
-
-def final_bank(run: Run) -> list[Entry]:
-    """The skills in the bank when the logs end."""
-    known = {life.name: life for life in run.lives if life.end is None}
-    files = {path.parent.name: path for path in sorted(run.path.glob("skills/*/SKILL.md"))}
-    entries = []
-    for name in [*known, *(name for name in files if name not in known)]:
-        life = known.get(name)
-        if life is not None and life.skill:
-            entries.append(Entry(name, life.skill, life.start))
-        elif name in files:
-            # The lifecycle log does not tell about it: it was in the bank from the start.
-            try:
-                entries.append(Entry(name, import_skill(files[name].parent).to_dict(), None))
-            except SkillFileError:
-                text = files[name].read_text(encoding="utf-8", errors="replace")
-                entries.append(Entry(name, None, None, text))
-    return entries
+from reskill_jax.report.skills import Entry
 
 
 def bank_cards(run: Run) -> Markup:
     """A card per skill."""
-    entries = final_bank(run)
-    if not entries:
+    if not run.bank:
         return tag("p", "The bank is empty.", class_="soft")
-    return tag("div", *[_card(entry) for entry in entries], class_="cards")
+    return tag("div", *[_card(entry) for entry in run.bank], class_="cards")
 
 
 def bank_table(conditions: Sequence[Condition]) -> Markup:
@@ -63,7 +22,7 @@ def bank_table(conditions: Sequence[Condition]) -> Markup:
     found: dict[str, dict[tuple[int, int], Entry]] = {}
     for column, condition in enumerate(conditions):
         for number, run in enumerate(condition.runs):
-            for entry in final_bank(run):
+            for entry in run.bank:
                 found.setdefault(entry.key, {})[column, number] = entry
     if not found:
         return tag("p", "Every bank is empty.", class_="soft")
@@ -96,7 +55,7 @@ def describe(entry: Entry) -> str:
     """Name and trigger in words."""
     if entry.skill is None:
         return entry.name
-    trigger = _trigger(entry.skill)
+    trigger = entry.trigger
     pattern, task = trigger.get("pattern"), trigger.get("task_pattern")
     words = trigger_text(str(trigger.get("kind"))) + (f" {pattern}" if pattern else "")
     return f"{entry.name}: {words}" + (f", if the task says {task}" if task else "")
@@ -106,18 +65,12 @@ def _action(entry: Entry) -> str:
     return str(entry.skill.get("action") or "") if entry.skill else entry.text
 
 
-def _trigger(skill: dict[str, Any]) -> dict[str, Any]:
-    trigger = skill.get("trigger")
-    return trigger if isinstance(trigger, dict) else {}
-
-
 def _card(entry: Entry) -> Markup:
     skill = entry.skill
     if skill is None:
         return tag("div", tag("h3", entry.name), tag("pre", entry.text), class_="card")
-    trigger, examples = _trigger(skill), skill.get("examples")
+    trigger, examples = entry.trigger, skill.get("examples") or []
     pattern, task = trigger.get("pattern"), trigger.get("task_pattern")
-    examples = examples if isinstance(examples, list) else []
     start = "from the start" if entry.since is None else f"since step {entry.since}"
     return tag(
         "div",

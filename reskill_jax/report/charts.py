@@ -9,8 +9,9 @@ import numpy as np
 from scipy.special import betaincinv, betaln
 
 from reskill_jax.report.markup import Markup, tag
-from reskill_jax.report.plot import Plot, percent, responsive
-from reskill_jax.report.reading import Run, Trial
+from reskill_jax.report.plot import Plot, percent, responsive, typical_range
+from reskill_jax.report.reading import Run
+from reskill_jax.report.skills import Trial
 
 SPLITS = ("seen", "unseen")
 
@@ -39,7 +40,7 @@ def success_chart(run: Run) -> Markup:
             (0, top),
             "Success by training step on seen tasks, unseen tasks and in training",
             y_percent=True,
-            right=62,
+            right=62 if not any(plain.values()) else 160 if width > 400 else 120,
         )
         plot.spans(spans, "trial")
         plot.dots(training, "training faint", radius=1.5)
@@ -49,7 +50,9 @@ def success_chart(run: Run) -> Markup:
             plot.band([(e["step"], *e["interval"]) for e in points], split)
         for split in SPLITS:
             points = curves[split]
-            plot.line([(e["step"], e["success"]) for e in plain[split]], f"{split} dashed")
+            without = [(e["step"], e["success"]) for e in plain[split]]
+            plot.line(without if len(without) > 1 else [], f"{split} dashed")
+            plot.squares(without, split, titles=[evaluation_text(e) for e in plain[split]])
             plot.line([(e["step"], e["success"]) for e in points], split)
             plot.dots(
                 [(e["step"], e["success"]) for e in points],
@@ -60,12 +63,16 @@ def success_chart(run: Run) -> Markup:
             plot.dots([(e["step"], e["success"]) for e in others], f"{split} hollow", radius=3.5)
         ends = [(*smoothed(training)[-1], "training", "training")] if training else []
         ends += [(c[-1]["step"], c[-1]["success"], s, s) for s, c in curves.items() if c]
+        word = "without skills" if width > 400 else "no skills"
+        ends += [
+            (c[-1]["step"], c[-1]["success"], f"{s}, {word}", s) for s, c in plain.items() if c
+        ]
         plot.end_labels(ends)
         return plot
 
     names = [("seen", "seen tasks"), ("unseen", "unseen tasks"), ("training", "training rollouts")]
     if any(plain.values()):
-        names.append(("dashed", "without skills"))
+        names.append(("square", "without skills"))
     if any(candidates.values()):
         names.append(("hollow", "candidate bank"))
     if spans:
@@ -78,7 +85,8 @@ def evaluation_text(line: dict[str, Any]) -> str:
     low, high = line["interval"]
     episodes = f", {line['episodes']} episodes" if line.get("episodes") is not None else ""
     rate = f"{percent(line['success'])} ({percent(low)} to {percent(high)}{episodes})"
-    return f"step {line['step']}, {line['split']}: {rate}"
+    mode = ", without skills" if line["mode"] == "none" else ""
+    return f"step {line['step']}, {line['split']}{mode}: {rate}"
 
 
 def smoothed(
@@ -142,6 +150,53 @@ def history_chart(trial: Trial) -> Markup | None:
     return responsive(draw, wide=(420, 210), narrow=(350, 210))
 
 
+def log_odds_chart(trial: Trial) -> Markup | None:
+    """The log odds of the sequential test by step, with the bounds at which it decides."""
+    if not trial.test:
+        return None
+    count = max(len(test["log_odds"]) for _, test in trial.test)
+    curves = {
+        arm: [(step, test["log_odds"][arm]) for step, test in trial.test] for arm in range(1, count)
+    }
+    curves = {
+        arm: [(step, value) for step, value in points if value is not None]
+        for arm, points in curves.items()
+    }
+    curves = {arm: points for arm, points in curves.items() if points}
+    yes, no = ("retire", "keep") if trial.kind == "retirement_started" else ("accept", "reject")
+    bounds = {
+        name: [(step, test[f"{key}_at"]) for step, test in trial.test]
+        for name, key in ((yes, "accept"), (no, "reject"))
+    }
+    values = [y for points in (*curves.values(), *bounds.values()) for _, y in points]
+    low, high = min(0.0, *values), max(0.0, *values)
+    pad = 0.08 * (high - low)
+    steps = [step for step, _ in trial.test]
+
+    def draw(width: int, height: int) -> Plot:
+        plot = Plot(
+            width,
+            height,
+            (steps[0], steps[-1]) if len(steps) > 1 else (steps[0] - 0.5, steps[0] + 0.5),
+            (low - pad, high + pad),
+            f"Log odds of the sequential test of trial {trial.id}, and the bounds that decide",
+            right=62,
+        )
+        for (name, points), kind in zip(bounds.items(), ("good", "bad")):
+            edges = [(plot.x_range[0], points[0][1]), *points, (plot.x_range[1], points[-1][1])]
+            plot.line(edges, f"bound {kind}")
+            plot.end_labels([(plot.x_range[1], points[-1][1], name, kind)])
+        plot.line([(x, 0.0) for x in plot.x_range], "faint axis")
+        for arm, points in curves.items():
+            plot.line(points, f"arm{min(arm, 3)}")
+            plot.dots(
+                points, f"arm{min(arm, 3)}", titles=[f"step {x}: {y:+.2f}" for x, y in points]
+            )
+        return plot
+
+    return responsive(draw, wide=(860, 190), narrow=(350, 190))
+
+
 def density_chart(trial: Trial) -> Markup | None:
     """The Beta densities of the arms when the trial ended (or as they are now)."""
     arms = [arm for arm in _used_arms(trial) if arm < len(trial.alpha)]
@@ -182,7 +237,12 @@ def density_chart(trial: Trial) -> Markup | None:
 
 
 def series_chart(
-    run: Run, keys: dict[str, str], label: str, *, names: dict[str, str] | None = None
+    run: Run,
+    keys: dict[str, str],
+    label: str,
+    *,
+    names: dict[str, str] | None = None,
+    share: bool = False,
 ) -> Markup | None:
     """One or more figures of metrics.jsonl by step; None if there is nothing but zeros.
 
@@ -191,22 +251,23 @@ def series_chart(
       keys: field -> class of its line.
       label: for screen readers.
       names: field -> word at the end of its line; fields of 0 throughout are left out.
+      share: values are shares of 1, and 0 throughout is something to show.
     """
     series = {
         key: [(m["step"], m[key]) for m in run.metrics if m.get(key) is not None] for key in keys
     }
-    series = {key: points for key, points in series.items() if any(y for _, y in points)}
+    series = {k: points for k, points in series.items() if any(share or y for _, y in points)}
     if not series:
         return None
     values = [y for points in series.values() for _, y in points]
-    low = min(0.0, float(np.quantile(values, 0.01)))
-    # One slow step (compilation) must not flatten everything else.
-    high = max(float(np.quantile(values, 0.98)) * 1.15, max(values) * 0.05, low + 1e-9)
+    # One slow step, or one that exploded, must not flatten everything else.
+    low, high = typical_range(values)
+    low, high = min(0.0, low), max(1.08 * high, 0.0)
 
     def draw(width: int, height: int) -> Plot:
         plot = Plot(
             width, height, (0, max(run.last_step, 1)), (low, high), label, y_ticks=3, left=50,
-            right=14 if names is None else 54,
+            right=14 if names is None else 54, y_percent=share,
         )  # fmt: skip
         for key, points in series.items():
             plot.line(points, f"{keys[key]} faint")

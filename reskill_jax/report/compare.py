@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reskill_jax.report.bank import bank_table, final_bank
+from reskill_jax.report.bank import bank_table
 from reskill_jax.report.charts import smoothed
 from reskill_jax.report.conditions import (
     Condition,
@@ -260,7 +260,7 @@ def _settings(conditions: Sequence[Condition]) -> Markup:
 
 
 def _banks(conditions: Sequence[Condition]) -> Markup | None:
-    if not any(run.lifecycle or final_bank(run) for c in conditions for run in c.runs):
+    if not any(run.lifecycle or run.bank for c in conditions for run in c.runs):
         return None
     return section("Skills at the end", tag("div", bank_table(conditions), class_="card"))
 
@@ -276,7 +276,7 @@ def _lifecycles(conditions: Sequence[Condition]) -> Markup | None:
             _counts(run, "proposed", "accepted", "rejected"),
             _counts(run, "retired", "kept"),
             run.count("pruned"),
-            len(final_bank(run)),
+            len(run.bank),
         ]
         for condition, run in runs
     ]

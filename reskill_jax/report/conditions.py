@@ -16,7 +16,7 @@ from reskill_jax.report.reading import Run
 T = TypeVar("T")
 
 # Settings that do not make another condition.
-_SAME = frozenset({"name", "root", "seed", "keep", "checkpoint_every"})
+_SAME = frozenset({"name", "root", "seed", "keep", "checkpoint_every", "provenance"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +210,7 @@ def _rate(lines: Sequence[dict[str, Any]]) -> float:
 
 def settings(run: Run) -> dict[str, str]:
     """The configuration with nested names joined by dots."""
-    return dict(_flat(run.config))
+    return dict(_flat({k: v for k, v in run.config.items() if k != "provenance"}))
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

@@ -7,7 +7,8 @@ from reskill_jax.report import charts
 from reskill_jax.report.document import stacked_table
 from reskill_jax.report.markup import Markup, join, tag
 from reskill_jax.report.plot import number, percent, ticks
-from reskill_jax.report.reading import Life, Run, Trial
+from reskill_jax.report.reading import Run
+from reskill_jax.report.skills import Life, Trial
 
 # decision -> (word, class, sign)
 DECISIONS = {
@@ -113,11 +114,21 @@ def trial_table(trials: list[Trial]) -> Markup:
                 join(_change(trial), texts),
                 (join(_count(trial, 0), _posterior(means[:1])), "nowrap"),
                 (join(candidates, _posterior(means[1:])), "nowrap"),
-                _badge(trial),
+                join(_badge(trial), _effect(trial)),
                 trial.reason,
             ]
         )
     return stacked_table(heads, rows, class_="stack numbered")
+
+
+def _effect(trial: Trial) -> Markup | None:
+    """What was found, in points."""
+    if trial.effect is None or trial.decision is None:
+        return None
+    points = round(100 * trial.effect)
+    sign = "−" if points < 0 else "+" if points > 0 else "±"
+    word = "point" if abs(points) == 1 else "points"
+    return tag("div", f"{sign}{abs(points)} {word}", class_="soft nowrap")
 
 
 def _posterior(means: list[str]) -> Markup | None:
@@ -132,6 +143,7 @@ def trial_card(trial: Trial, *, unfolded: bool) -> Markup:
     )
     legend = charts.legend((f"arm{min(arm, 3)}", charts.arm_name(arm, count)) for arm in used)
     history, density = charts.history_chart(trial), charts.density_chart(trial)
+    odds = charts.log_odds_chart(trial)
     horizon = (
         "no discount" if trial.horizon is None else f"horizon {number(trial.horizon)} episodes"
     )
@@ -141,7 +153,19 @@ def trial_card(trial: Trial, *, unfolded: bool) -> Markup:
         trial.proposal and tag("p", trial.proposal, class_="soft"),
         [tag("div", text, class_="says") for text in _texts(trial)],
         legend if history or density else tag("p", "No step has been logged.", class_="soft"),
-        tag("div", history, density, class_="pair"),
+        odds and tag("h3", "Log odds that decide"),
+        odds,
+        tag(
+            "div",
+            *[
+                plot and tag("div", tag("h3", title), plot)
+                for title, plot in (
+                    ("Posterior means", history),
+                    ("Posteriors at the end", density),
+                )
+            ],
+            class_="pair",
+        ),
         tag("p", f"{trial.reason or 'No decision yet.'} ({horizon})", class_="soft"),
         class_="card",
         open="" if unfolded else None,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from reskill_jax.report.conditions import Condition, Estimate
 from reskill_jax.report.markup import Markup, join, tag
-from reskill_jax.report.plot import Plot, number, percent, responsive, ticks
+from reskill_jax.report.plot import Plot, number, percent, responsive, ticks, typical_range
 
 TONES, DASHES = 8, 4
 _BANDS = 4  # conditions; with more, bands hide each other
@@ -67,8 +67,8 @@ def overlay_chart(
     if share:
         top = next(t for t in (0.05, *(n / 10 for n in range(1, 11))) if t >= min(max(values), 1.0))
     else:
-        # A step that compiles must not flatten everything else.
-        top = max(sorted(values)[int(0.98 * (len(values) - 1))] * 1.15, low + 1e-9)
+        # One slow step must not flatten everything else.
+        top = max(1.15 * typical_range(values)[1], low)
 
     def draw(width: int, height: int) -> Plot:
         plot = Plot(

@@ -10,8 +10,10 @@ from reskill_jax.report.bank import bank_cards
 from reskill_jax.report.conditions import settings
 from reskill_jax.report.document import document, duration, section, tile, titled, write_page
 from reskill_jax.report.history import skill_rows, timeline, trial_card, trial_table
+from reskill_jax.report.kinds import kinds_section
 from reskill_jax.report.markup import Markup, join, tag
 from reskill_jax.report.plot import number, percent
+from reskill_jax.report.provenance import provenance_line, provenance_table
 from reskill_jax.report.reading import Run, read_run
 
 
@@ -45,6 +47,7 @@ def page(run: Run) -> str:
         _notices(run),
         _tiles(run),
         _success(run),
+        kinds_section(run),
         _timeline(run),
         None if run.plain else section("Skills at the end", bank_cards(run)),
         _trials(run),
@@ -62,7 +65,7 @@ def _header(run: Run) -> Markup:
     steps = f"{run.last_step} of {planned} steps" if planned else f"{run.last_step} steps"
     if run.metrics:
         steps += f", {duration(_total_seconds(run))} of training steps"
-    return join(tag("h1", run.name), tag("p", steps, class_="soft"))
+    return join(tag("h1", run.name), tag("p", steps, class_="soft"), provenance_line(run))
 
 
 def _notices(run: Run) -> Markup:
@@ -94,13 +97,14 @@ def _tiles(run: Run) -> Markup:
                 f"{removed} pruned or retired",
             )
         )
-    seconds = [m["seconds"] for m in run.metrics if m.get("seconds") is not None]
-    if seconds:
+    if run.seconds_per_step is not None:
+        compiling = run.compile_seconds
         tiles.append(
             tile(
                 "Time per step",
-                f"{number(statistics.median(seconds))} s",
-                f"median; {duration(sum(seconds))} in all",
+                f"{number(run.seconds_per_step)} s",
+                f"median; {duration(_total_seconds(run))} in all"
+                + (f", and {duration(compiling)} of compiling" if compiling >= 1 else ""),
             )
         )
     return tag("div", *tiles, class_="tiles")
@@ -117,14 +121,17 @@ def _success_tile(run: Run, split: str) -> Markup | None:
         return f"{100 * low:.0f}–{percent(high)}"
 
     name = f"Success on {split} tasks"
+    bare = [] if run.plain else run.evaluations(split, "none")
+    without = f"; without skills {percent(bare[-1]['success'])}" if bare else ""
     if first is last:
-        return tile(name, percent(first["success"]), f"{span(first)} (95 %)")
+        return tile(name, percent(first["success"]), f"{span(first)} (95 %){without}")
     apart = last["interval"][0] > first["interval"][1] or last["interval"][1] < first["interval"][0]
     return tile(
         name,
         f"{percent(first['success'])} → {percent(last['success'])}",
         f"{span(first)} → {span(last)}; the 95\u00a0% intervals "
-        + ("do not overlap" if apart else "overlap"),
+        + ("do not overlap" if apart else "overlap")
+        + without,
     )
 
 
@@ -165,13 +172,14 @@ def _trials(run: Run) -> Markup | None:
         for trial in run.trials
     ]
     rule = {
-        "sequential": "A trial is decided by a sequential test of the differences within groups; "
-        "the posteriors steer how often each version is played.",
+        "sequential": "A trial is decided by a sequential test of the differences within groups, "
+        "at the first step at which the log odds reach one of the bounds, else by their sign when "
+        "its steps are used up; the posteriors steer how often each version is played.",
         "means": "A version is accepted when its posterior mean is above that of the bank in use.",
     }.get(str(run.config.get("trial_rule")), "")
     note = (
-        f"Every rollout group plays both versions. {rule} Left: the posterior means with 95 % "
-        "intervals by step; right: the posteriors at the end."
+        f"Every rollout group plays both versions. {rule} Posterior means are drawn with 95 % "
+        "intervals."
     )
     return section(
         "Trials",
@@ -200,8 +208,9 @@ def _cost(run: Run) -> Markup | None:
         ("Seconds per step, trial under way (median)", median_seconds(True)),
         ("Tokens in an episode’s context (mean)", context),
         ("of these from skills (mean)", skills or None),
+        ("Compiling the step, in all (seconds)", run.compile_seconds or None),
         ("Turns per episode (mean)", mean("turns", run.metrics)),
-        ("Share of episodes cut off (mean)", mean("truncated", run.metrics)),
+        ("Episodes cut off per step (mean)", mean("truncated", run.metrics)),
     ]
     body = [
         tag("tr", tag("td", name), tag("td", number(value), class_="nowrap"))
@@ -236,8 +245,13 @@ def _cost(run: Run) -> Markup | None:
     )
 
 
+_SHARES = ("mixed_groups", "clipped")
+
+
 def _optimization(run: Run) -> Markup | None:
     names = {
+        "mixed_groups": "Groups with both outcomes, the only ones with a gradient",
+        "clipped": "Tokens whose gradient was clipped",
         "loss": "Loss",
         "kl": "KL to the reference policy",
         "entropy": "Entropy",
@@ -245,7 +259,7 @@ def _optimization(run: Run) -> Markup | None:
         "turns": "Turns per episode",
     }
     plots = [
-        titled(title, charts.series_chart(run, {key: "seen"}, title))
+        titled(title, charts.series_chart(run, {key: "seen"}, title, share=key in _SHARES))
         for key, title in names.items()
     ]
     if not any(plots):
@@ -254,6 +268,7 @@ def _optimization(run: Run) -> Markup | None:
 
 
 def _details(run: Run) -> Markup:
+    made = provenance_table(run)
     config = [
         tag("tr", tag("td", tag("code", key)), tag("td", tag("code", value)))
         for key, value in settings(run).items()
@@ -264,6 +279,7 @@ def _details(run: Run) -> Markup:
     ]
     return section(
         "Details",
+        made and tag("details", tag("summary", "Provenance"), made),
         tag("details", tag("summary", "Configuration"), tag("table", tag("tbody", *config))),
         tag("details", tag("summary", "All lifecycle events"), tag("ul", *log, class_="plain")),
     )

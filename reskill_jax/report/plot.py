@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ Point = tuple[float, float]
 
 def ticks(low: float, high: float, count: int, *, whole: bool = False) -> list[float]:
     """About `count` round numbers in [low, high]; only integers if `whole`."""
-    if not high > low:
+    if not high - low > 1e-9 * max(abs(low), abs(high)):
         return [low]
     raw = (high - low) / max(count, 1)
     power = 10.0 ** math.floor(math.log10(raw))
@@ -21,7 +22,7 @@ def ticks(low: float, high: float, count: int, *, whole: bool = False) -> list[f
     step = max(step, 1.0) if whole else step
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
 
 def number(value: float) -> str:
@@ -111,6 +112,21 @@ class Plot:
                 tag("circle", title, cx=self.x(x), cy=self.y(y), r=radius, class_=f"dot {class_}")
             )
 
+    def squares(self, points: Sequence[Point], class_: str, *, titles: Sequence[str]) -> None:
+        """Open squares with a tooltip each."""
+        for (x, y), title in zip(points, titles, strict=True):
+            self.marks.append(
+                tag(
+                    "rect",
+                    tag("title", title),
+                    x=self.x(x) - 4,
+                    y=self.y(y) - 4,
+                    width=8,
+                    height=8,
+                    class_=f"dot hollow {class_}",
+                )
+            )
+
     def spans(self, spans: Sequence[tuple[float, float]], class_: str) -> None:
         """Bars along the top of the frame."""
         for start, end in spans:
@@ -155,6 +171,10 @@ class Plot:
     def _path(self, points: Sequence[Point]) -> str:
         return "M" + "L".join(f"{self.x(x):g},{self.y(y):g}" for x, y in points)
 
+    def _share(self, value: float) -> str:
+        """A share on the y axis, with decimals where all of them are small."""
+        return percent(value) if self.y_range[1] >= 0.08 else f"{number(100 * value)}\u00a0%"
+
     def _x_ticks(self) -> list[float]:
         # There is no step 7.5.
         return ticks(*self.x_range, max(3, self.width // 100), whole=self.x_name == "step")
@@ -166,7 +186,7 @@ class Plot:
             parts.append(
                 tag("line", x1=self.left, x2=self.width - self.right, y1=y, y2=y, class_="grid")
             )
-            text = percent(value) if self.y_percent else number(value)
+            text = self._share(value) if self.y_percent else number(value)
             parts.append(_text(text, self.left - 6, y + 4, "end"))
         for value in self._x_ticks():
             text = percent(value) if self.x_percent else number(value)
@@ -189,10 +209,26 @@ def _text(text: str, x: float, y: float, anchor: str) -> Markup:
 
 def _widened(span: tuple[float, float]) -> tuple[float, float]:
     low, high = span
-    if high > low:
+    largest = max(abs(low), abs(high))
+    if high - low > max(1e-6 * largest, 1e-30):
         return low, high
-    pad = abs(low) * 0.1 or 0.5
+    pad = 0.1 * largest if largest > 1e-30 else 0.5
     return low - pad, high + pad
+
+
+def typical_range(values: Sequence[float]) -> tuple[float, float]:
+    """The range of the values without those that would flatten all others.
+
+    Left out is what lies further from the middle half of the values than 8 times its width.
+    """
+    if len(values) < 4:
+        return min(values), max(values)
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    reach = 8 * (high - low)
+    if reach == 0:
+        return min(values), max(values)
+    kept = [value for value in values if low - reach <= value <= high + reach]
+    return min(kept), max(kept)
 
 
 def responsive(draw: Any, *, wide: tuple[int, int], narrow: tuple[int, int]) -> Markup:

@@ -83,6 +83,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds {_type_name(type(values))}, not a mapping of options")
+    values.pop("provenance", None)  # what a run adds to its config.json, see `provenance`
     return values
 
 

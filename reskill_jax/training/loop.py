@@ -13,7 +13,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
-from reskill_jax.core.trial import start_trial
+from reskill_jax.core.trial import sequential_log_odds, start_trial
+from reskill_jax.creator.propose import Proposal
 from reskill_jax.policy import decoder
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill
@@ -28,9 +29,10 @@ from reskill_jax.training.lifecycle import (
     settle,
     suggest,
 )
-from reskill_jax.training.preemption import Preempted, StopSignal
-from reskill_jax.training.processes import any_process, is_first
+from reskill_jax.training.preemption import StopSignal, ended_by
+from reskill_jax.training.processes import greatest, is_first
 from reskill_jax.training.progress import TrainingProgress, event_text
+from reskill_jax.training.provenance import provenance
 from reskill_jax.training.run_folder import RunFolder
 from reskill_jax.training.settings import TrainingError, check_fit, load_policy
 from reskill_jax.training.sharding import (
@@ -137,11 +139,16 @@ def put_on_trial(state: TrainState, life: Life, config: TrainConfig) -> TrainSta
     if life.proposal is None:
         raise ValueError("there is no proposal to put on trial")
     mask = np.arange(config.arms) < 2
-    margin = config.retire_margin if life.proposal.kind == "retirement" else 0.0
+    margin = _margin(life.proposal, config)
     trial = start_trial(config.arms, mask, margin=margin, max_steps=config.max_trial_steps)
     trial = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), trial, state.trial)
     bank = make_bank(config, [life.skills, life.proposal.version])
     return state._replace(bank=jax.tree.map(jnp.asarray, bank), trial=trial)
+
+
+def _margin(proposal: Proposal, config: TrainConfig) -> float:
+    """By how much the candidate may be worse and still be accepted."""
+    return config.retire_margin if proposal.kind == "retirement" else 0.0
 
 
 def adopt(state: TrainState, life: Life, config: TrainConfig) -> TrainState:
@@ -176,7 +183,7 @@ def train(
     Raises:
       RunFolderError, CheckpointError, WeightsError, TrainingError, MeshError, MirrorError: with one
         clear line; OtherProcessError in the processes that wait for the first, when it has one.
-      Preempted: SIGTERM came; the checkpoint of the last step is complete.
+      Preempted, Interrupted: SIGTERM or Ctrl-C came; the checkpoint of the last step is complete.
     """
     console = (console or Console()) if is_first() else Console(quiet=True)
     params, policy = load_policy(config.policy)
@@ -192,21 +199,25 @@ def train(
         found = storage.restore(state, config) if resume else None
         state, life = found or (state, life)
         start = int(state.step)
-        try:
-            with (
-                StopSignal() as stop,
-                TrainingProgress(console, total=config.steps, start=start) as progress,
-            ):
-                unseen = None
-                if found is None:
-                    unseen = _begin(state, life, parts, storage, progress)
-                if observer is not None:
-                    observer(start, state, life, parts)
-                if start < config.steps:
-                    _compile(state, parts, progress)
-                state, life = _run(state, life, parts, storage, progress, stop, unseen, observer)
-        finally:  # interrupted or not: who goes on at once finds the checkpoint complete
-            storage.wait()
+        if start < config.steps:
+            storage.folder.add_provenance(provenance(step=start))
+        with StopSignal(tell=storage.notify) as stop:
+            try:
+                with TrainingProgress(console, total=config.steps, start=start) as progress:
+                    unseen = None
+                    if found is None:
+                        unseen = _begin(state, life, parts, storage, progress)
+                    if observer is not None:
+                        observer(start, state, life, parts)
+                    if start < config.steps and (asked := greatest(stop.received)):
+                        raise ended_by(asked, start)
+                    compiled = _compile(state, parts, progress) if start < config.steps else 0.0
+                    state, life = _run(
+                        state, life, parts, storage, progress, stop, unseen, observer, compiled
+                    )
+            finally:  # interrupted or not: who goes on at once finds the checkpoint complete
+                stop.only_saving()
+                storage.wait()
         storage.check_mirror()
         return RunSummary(storage.folder.path, int(state.step), life.skills)
 
@@ -222,14 +233,16 @@ def _begin(
     return unseen
 
 
-def _compile(state: TrainState, parts: Parts, progress: TrainingProgress) -> None:
-    """Compiles the step before the first one, whose time is then its own."""
+def _compile(state: TrainState, parts: Parts, progress: TrainingProgress) -> float:
+    """Compiles the step before the first one, whose time is then its own; returns the seconds."""
     if not hasattr(parts.step, "lower"):  # a function that somebody put around the compiled one
-        return
+        return 0.0
     progress.status("compiling the training step")
     began = time.perf_counter()
     parts.step.lower(state, parts.games(games_of_step(parts.config, int(state.step)))).compile()
-    progress.compiled("the training step", time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    progress.compiled("the training step", seconds)
+    return seconds
 
 
 def _mode(config: TrainConfig) -> str:
@@ -246,12 +259,14 @@ def _run(
     stop: StopSignal,
     unseen: float | None,
     observer: Observer | None = None,
+    compiled: float = 0.0,
 ) -> tuple[TrainState, Life]:
+    """The steps; `compiled` is what compiling took before the first, in seconds."""
     config, folder = parts.config, storage.folder
     mode = _mode(config)
     modes_at_end = ("bank", "none") if config.skills else ("none",)
-    skipped = int(state.skipped)
-    for step in range(int(state.step), config.steps):
+    skipped, start = int(state.skipped), int(state.step)
+    for step in range(start, config.steps):
         began = time.perf_counter()
         games = games_of_step(config, step)
         names = [[skill.name for skill in life.skills]] * config.arms
@@ -259,16 +274,21 @@ def _run(
             names = [names[0], [s.name for s in life.proposal.version], *names[2:]]
         trial = None if life.proposal is None else life.proposal.id
         state, metrics, evidence = parts.step(state, parts.games(games))
+        # Computing does not hold this call up, compiling does: the first time.
+        waited = time.perf_counter() - began if step == start else 0.0
         metrics = jax.device_get(metrics)
+        test = _sequential_test(metrics, life.proposal, config)
         done = step + 1
-        _check_finite(metrics, done, skipped, config.minibatches)
+        _check_finite(metrics, done, skipped, config)
         if config.skills and (life.proposal is not None or config.will_propose(done)):
             episodes = episodes_of(jax.device_get(evidence), games, step, names, config.group_size)
             life = learn(life, episodes)
             state, life = _live(state, life, metrics, done, parts, folder, progress)
-        folder.write_metrics(
-            metrics_line(metrics, done, trial) | {"seconds": time.perf_counter() - began}
-        )
+        line = metrics_line(metrics, done, trial) | {"sequential_test": test}
+        line["seconds"] = time.perf_counter() - began - waited
+        if step == start:
+            line["compile_seconds"] = compiled + waited
+        folder.write_metrics(line)
         skipped = int(metrics.skipped)
         evaluated = done == config.steps or _is_due(config.eval_every, done)
         if done == config.steps:
@@ -276,17 +296,17 @@ def _run(
             unseen = _evaluate(state, parts, folder, done, modes_at_end)[1].success
         elif evaluated:
             unseen = _evaluate(state, parts, folder, done, (mode,))[1].success
-        stopping = any_process(stop.received) and done < config.steps
+        asked = greatest(stop.received) if done < config.steps else 0
         due = _is_due(config.checkpoint_every, done) or (config.keep_best and evaluated)
-        if stopping or due or done == config.steps:
+        if asked or due or done == config.steps:
             storage.save(state, life, config, unseen=unseen if evaluated else None)
         if observer is not None:
             observer(done, state, life, parts)
         progress.update(
             done, success=float(metrics.success), unseen=unseen, trial=_trial_words(metrics, life)
         )
-        if stopping:
-            raise Preempted(done)
+        if asked:
+            raise ended_by(asked, done)
     return state, life
 
 
@@ -377,9 +397,16 @@ def _is_due(every: int, step: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _check_finite(metrics: StepMetrics, step: int, skipped_before: int, updates: int) -> None:
-    """A single update that is not finite is left out; a step without any other is the end."""
-    if int(metrics.skipped) - skipped_before >= updates:
+def _check_finite(
+    metrics: StepMetrics, step: int, skipped_before: int, config: TrainConfig
+) -> None:
+    """Episodes and updates that are not finite are left out; a step of nothing else is the end."""
+    if int(metrics.invalid) == config.groups * config.group_size:
+        raise TrainingError(
+            f"step {step}: no episode is valid, the policy's log-probabilities are not finite; "
+            "train again with other weights or a lower --learning-rate"
+        )
+    if int(metrics.skipped) - skipped_before >= config.minibatches:
         raise TrainingError(
             f"step {step}: no update was finite; train again with a lower --learning-rate"
         )
@@ -409,6 +436,26 @@ def metrics_line(metrics: StepMetrics, step: int, trial: int | None) -> dict[str
     }
 
 
+_log_odds = jax.jit(sequential_log_odds)
+
+
+def _sequential_test(
+    metrics: StepMetrics, proposal: Proposal | None, config: TrainConfig
+) -> dict[str, Any] | None:
+    """Where the test of the trial under way stands, see `SequentialTest`; None without one."""
+    if proposal is None or config.trial_rule != "sequential":
+        return None
+    test = _log_odds(
+        metrics.contrast,
+        np.arange(config.arms) < 2,
+        margin=_margin(proposal, config),
+        gain=config.trial_gain,
+        false_accept=config.trial_false_accept,
+        false_reject=config.trial_false_reject,
+    )
+    return {name: np.asarray(value).tolist() for name, value in test._asdict().items()}
+
+
 def _evidence_of(metrics: StepMetrics) -> dict[str, Any]:
     return {
         "successes": metrics.trial_successes.tolist(),
@@ -418,6 +465,7 @@ def _evidence_of(metrics: StepMetrics) -> dict[str, Any]:
             "beta": metrics.posterior.beta.tolist(),
         },
         "horizon": float(metrics.horizon),
+        "difference": [round(float(value), 4) for value in metrics.contrast.difference],
     }
 
 

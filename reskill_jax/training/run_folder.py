@@ -3,7 +3,7 @@
 ::
 
     <root>/<name>/
-      config.json       the configuration
+      config.json       the configuration, and under "provenance" what every start was made with
       metrics.jsonl     one line per training step
       eval.jsonl        one line per evaluation
       lifecycle.jsonl   one line per event in the life of the skills
@@ -59,7 +59,7 @@ class RunFolder:
           RunFolderError: a bad name, a folder that holds something already, or one that cannot be
             written.
         """
-        path = _run_path(root, name)
+        path = run_path(root, name)
         if path.exists() and (not path.is_dir() or any(_contents(path))):
             raise RunFolderError(
                 f"{path} exists already: continue it with --resume or choose another --name"
@@ -78,10 +78,28 @@ class RunFolder:
         Raises:
           RunFolderError: there is no such run, or it cannot be written.
         """
-        path = _run_path(root, name)
+        path = run_path(root, name)
         if not (path / "config.json").is_file():
             raise RunFolderError(f"nothing to resume: there is no run in {path}")
         return cls(path)
+
+    def add_provenance(self, entry: Mapping[str, Any]) -> None:
+        """Adds what a start of the run was made with to config.json.
+
+        Raises:
+          RunFolderError: it cannot be read or written.
+        """
+        path = self.path / "config.json"
+        with _explained(f"write {path}"):
+            try:
+                config = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise RunFolderError(f"{path} cannot be read: {str(error)[:200]}") from None
+            if not isinstance(config, dict):
+                raise RunFolderError(f"{path} holds no configuration")
+            old = config.get("provenance")
+            entries = [*(old if isinstance(old, list) else []), _jsonable(entry)]
+            _write_text(path, json.dumps(config | {"provenance": entries}, indent=2) + "\n")
 
     @property
     def checkpoints(self) -> Path:
@@ -114,12 +132,11 @@ class RunFolder:
         """Bytes in each log, to be kept in a checkpoint and given to `truncate_to`."""
         return {name: os.fstat(log.fileno()).st_size for name, log in self._logs.items()}
 
-    def truncate_to(self, sizes: Mapping[str, int]) -> None:
-        """Drops what was logged after a checkpoint. A log that `sizes` does not name is emptied.
+    def check_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Whether `truncate_to` can go back to these sizes.
 
         Raises:
-          RunFolderError: a log is shorter than the checkpoint says, or cut in mid-line there; then
-            nothing is changed.
+          RunFolderError: a log is shorter than the checkpoint says, or cut in mid-line there.
         """
         for name in LOGS:
             size, now = sizes.get(name, 0), self.sizes()[name]
@@ -133,6 +150,14 @@ class RunFolder:
                     f"{self.path / name} was changed after the checkpoint: no line ends at byte "
                     f"{size}"
                 )
+
+    def truncate_to(self, sizes: Mapping[str, int]) -> None:
+        """Drops what was logged after a checkpoint. A log that `sizes` does not name is emptied.
+
+        Raises:
+          RunFolderError: as `check_sizes` says; then nothing is changed.
+        """
+        self.check_sizes(sizes)
         for name, log in self._logs.items():
             with _explained(f"truncate {self.path / name}"):
                 log.truncate(sizes.get(name, 0))
@@ -198,9 +223,15 @@ class FollowedRunFolder(RunFolder):
     @classmethod
     def of(cls, root: str | os.PathLike[str], name: str) -> "FollowedRunFolder":
         """The folder <root>/<name>, which the first process has opened."""
-        return cls(_run_path(root, name))
+        return cls(run_path(root, name))
+
+    def check_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Nothing."""
 
     def truncate_to(self, sizes: Mapping[str, int]) -> None:
+        """Nothing."""
+
+    def add_provenance(self, entry: Mapping[str, Any]) -> None:
         """Nothing."""
 
     def export_skills(
@@ -212,7 +243,12 @@ class FollowedRunFolder(RunFolder):
         pass
 
 
-def _run_path(root: str | os.PathLike[str], name: str) -> Path:
+def run_path(root: str | os.PathLike[str], name: str) -> Path:
+    """The folder of a run.
+
+    Raises:
+      RunFolderError: that is no name for a run.
+    """
     try:
         return Path(root) / check_run_name(name)
     except ValueError as error:

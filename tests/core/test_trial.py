@@ -12,6 +12,7 @@ from reskill_jax.core.trial import (
     finish_trial,
     idle_trial,
     observe_trial,
+    sequential_log_odds,
     start_history,
     start_trial,
 )
@@ -247,3 +248,28 @@ def test_wrong_input_is_refused():
         begin(max_steps=0)
     with pytest.raises(AssertionError, match="shape"):
         observe_trial(begin(), jnp.ones(3, int), jnp.ones(3, int), horizon=10.0)
+
+
+def odds(score, weight, variance, **settings):
+    values = (jnp.array([0.0, x]) for x in (score, weight, variance))
+    return sequential_log_odds(Contrast(*values), jnp.array([True, True]), **settings)
+
+
+def test_log_odds_by_hand():
+    # L = 0.1 (4 - 0.1 * 20 / 2) * 20 / 5 = 1.2; bounds log(0.95 / 0.1), log(0.05 / 0.9).
+    test = odds(4.0, 20.0, 5.0, gain=0.1)
+    np.testing.assert_allclose(test.log_odds, [-np.inf, 1.2], rtol=1e-6)
+    np.testing.assert_allclose([test.accept_at, test.reject_at], np.log([9.5, 0.05 / 0.9]), 1e-6)
+
+
+def test_log_odds_of_a_retirement_by_hand():
+    # The bank in use against the candidate: gain 0.08, score -4; L = 0.08 (-4 - 0.8) 4 = -1.536,
+    # in favour of the retirement the opposite. It is accepted where the skill would be rejected.
+    test = odds(4.0, 20.0, 5.0, gain=0.1, margin=0.04)
+    np.testing.assert_allclose(test.log_odds, [-np.inf, 1.536], rtol=1e-6)
+    np.testing.assert_allclose([test.accept_at, test.reject_at], np.log([18.0, 0.1 / 0.95]), 1e-6)
+
+
+def test_log_odds_without_evidence():
+    assert odds(0.0, 0.0, 0.0).log_odds.tolist() == [-np.inf, -np.inf]  # nothing compared
+    assert odds(0.0, 20.0, 0.0).log_odds.tolist() == [-np.inf, 0.0]  # nothing but successes

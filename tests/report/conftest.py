@@ -54,8 +54,11 @@ TRIALS = [  # start, end, operations, gain, decision, reason
 ]  # fmt: skip
 
 
-def write_fake_run(folder, *, steps=60, seed=0, gain=0.0, **settings):
-    """Writes the run; the same numbers every time, others for another seed."""
+def write_fake_run(folder, *, steps=60, seed=0, gain=0.0, full=False, **settings):
+    """Writes the run; the same numbers every time, others for another seed.
+
+    With `full` the logs also tell what those of the first version did not.
+    """
     chance, folder = random.Random(3 + seed), Path(folder)
     folder.mkdir(parents=True)
     metrics, evals, life = [], [], []
@@ -134,11 +137,39 @@ def write_fake_run(folder, *, steps=60, seed=0, gain=0.0, **settings):
             life.append(event | {"horizon": metrics[-1]["horizon"]})
     config = {"name": folder.name, "steps": 60, "seed": seed, "optimizer": {"rate": 4e-4}}
     config |= settings
+    if full:
+        _tell_all(config, metrics, evals, life)
     (folder / "config.json").write_text(json.dumps(config))
     for name, lines in (("metrics", metrics), ("eval", evals), ("lifecycle", life)):
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
     return folder
+
+
+def _tell_all(config, metrics, evals, life):
+    """Compiling, the sequential test, kinds of task, effects, what the run was made with."""
+    config |= {
+        "trial_rule": "sequential",
+        "provenance": [
+            {"started": "2026-11-26T18:00:00+00:00", "step": 0, "reskill_jax": "0.1.0",
+             "commit": "0123456789abcdef+", "python": "3.11.7",
+             "versions": {"jax": "0.10.2", "flax": "0.12.8"}, "machine": "a laptop",
+             "device": "TPU v4 (tpu)", "devices": 8, "processes": 2},
+            {"started": "2026-11-27T08:00:00+00:00", "step": 30, "python": "3.14.0"},
+        ],
+    }  # fmt: skip
+    metrics[0] |= {"seconds": 3.5, "compile_seconds": 34.5}
+    for line in metrics:
+        line |= {"mixed_groups": 0.5, "clipped": 0.012}
+        if line["trial"] is not None:
+            start = TRIALS[line["trial"] - 1][0]
+            odds = [None, 0.4 * (line["step"] - start)]
+            line["sequential_test"] = {"log_odds": odds, "accept_at": 2.25, "reject_at": -2.89}
+    for line in evals:
+        line["by_task_type"] = {"pick_and_place": [40, 128], "heat_it": [line["step"], 128]}
+    for line in life:
+        if line["event"] not in ("proposed", "retirement_started"):
+            line["difference"] = [0.0, TRIALS[line["trial"] - 1][3]]
 
 
 def _event(step, event, trial, operations, reason):
@@ -152,6 +183,12 @@ def _event(step, event, trial, operations, reason):
 def fake_run(tmp_path_factory):
     """Shared and read only."""
     return write_fake_run(tmp_path_factory.mktemp("runs") / "household-demo")
+
+
+@pytest.fixture(scope="session")
+def full_run(tmp_path_factory):
+    """The same, with all that logs tell today. Shared and read only."""
+    return write_fake_run(tmp_path_factory.mktemp("runs") / "household-full", full=True)
 
 
 @pytest.fixture(scope="session")
@@ -191,7 +228,8 @@ def _check(path):
     checker.feed(text)
     assert checker.open == [] and checker.loads == [] and checker.scripts == 0
     assert "url(" not in text and "@import" not in text and "http://" not in text
-    assert "nan" not in "".join(re.findall(r' (?:d|x|y|cx|cy|width|height)="([^"]*)"', text))
+    places = re.findall(r' (?:d|x|y|cx|cy|width|height|style)="([^"]*)"', text)
+    assert not re.search("nan|inf", "".join(places))
     return "".join(checker.text)
 
 

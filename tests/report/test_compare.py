@@ -89,7 +89,7 @@ def test_every_text_is_escaped(runs, tmp_path, check, evil, poisoned):
         (folder / "skills" / "from-file" / "SKILL.md").write_text(evil)
         folders.append(folder)
     path, problems = write_comparison(folders)
-    assert len(problems) == 6
+    assert len(problems) == 8  # a line of each log and a skill, of both runs
     text = check(path)
     assert evil + "open." in text and f"{evil} (2)" in text
 
@@ -106,6 +106,7 @@ def test_damaged_logs_and_interrupted_runs_are_told(runs, tmp_path, check):
     third = tmp_path / "third"
     third.mkdir()
     (third / "config.json").write_text("[")
+    (third / "metrics.jsonl").write_text('{"step": 1}\n')
     path, problems = write_comparison([first, second, third])
     assert [p.split(": ")[:2] for p in problems] == [
         ["plain-s0", "metrics.jsonl line 5"],
@@ -115,8 +116,10 @@ def test_damaged_logs_and_interrupted_runs_are_told(runs, tmp_path, check):
     assert problems[1].endswith("(cut off: the run was interrupted here)")
     text = check(path)
     assert "plain-s1 was interrupted or is still going on: step 20 of 60" in text
-    assert "third has logged nothing yet" in text
     assert all(problem in text for problem in problems)
+    (third / "metrics.jsonl").write_text('{"step": 1')
+    with pytest.raises(ReportError, match="third holds no run that can be read: config.json"):
+        write_comparison([first, second, third])
 
 
 def test_runs_without_any_log(tmp_path, check):

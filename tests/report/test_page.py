@@ -1,6 +1,7 @@
 """The page: self-contained, escaped, complete; markup and plot by hand."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from reskill_jax.report import write_report
 from reskill_jax.report.charts import beta_interval, smoothed
 from reskill_jax.report.markup import Markup, join, tag
-from reskill_jax.report.plot import Plot, number, ticks
+from reskill_jax.report.plot import Plot, number, ticks, typical_range
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.skills.skillmd import export_skill
 
@@ -84,7 +85,7 @@ def test_every_text_of_a_run_is_escaped(fake_run, tmp_path, check, evil, poisone
     (folder / "skills" / "from-file").mkdir(parents=True)
     (folder / "skills" / "from-file" / "SKILL.md").write_text(evil)
     path, problems = write_report(folder)
-    assert len(problems) == 3
+    assert len(problems) == 4  # a line of each log, a skill
     text = check(path)
     assert evil + "open." in text and evil + "the policy does as well without it" in text
     assert "from-file" + evil in text
@@ -172,3 +173,72 @@ def test_interval_and_smoothing():
     points = list(enumerate([0.0, 3.0, 6.0]))
     assert smoothed(points, 3) == [(0, 1.5), (1, 3.0), (2, 4.5)]
     assert smoothed(points, 3, by=max) == [(0, 3.0), (1, 6.0), (2, 6.0)]
+
+
+@pytest.fixture(scope="module")
+def full_page(full_run, tmp_path_factory, check):
+    path, problems = write_report(full_run, tmp_path_factory.mktemp("page") / "full.html")
+    assert problems == []
+    return path.read_text(encoding="utf-8"), check(path)
+
+
+def test_the_page_draws_what_decided(full_page):
+    source, text = full_page
+    assert text.count("Log odds that decide") == 7
+    assert source.count("Log odds of the sequential test of trial 1, and the bounds") == 2
+    # Bounds have the colour of what they decide, and its name; those of a retirement others.
+    for word, count in (("accept", 6), ("reject", 6), ("retire", 1), ("keep", 1)):
+        kind = "good" if word in ("accept", "retire") else "bad"
+        assert source.count(f'class="label {kind}">{word}</text>') == 2 * count  # wide and narrow
+    assert "<title>step 11: +3.20</title>" in source
+    assert "✓ accepted+6 points" in text and "✗ rejected−9 points" in text
+
+
+def test_the_page_draws_success_by_kind_of_task(full_page):
+    source, text = full_page
+    assert "heat it0\u00a0% → 47\u00a0% of 128" in text
+    title = "last: 60 of 128; first: 0 of 128; without skills: 60 of 128"
+    assert source.count(f'title="{title}"') == 2  # seen and unseen
+    assert "Groups with both outcomes" in text and "Tokens whose gradient was clipped" in text
+
+
+def test_without_skills_is_labelled_where_it_is(full_page):
+    source, text = full_page
+    for split in ("seen", "unseen"):
+        assert f'class="label {split}">{split}, without skills</text>' in source
+        assert f"step 60, {split}, without skills: " in text
+    assert "overlap; without skills" in text
+
+
+def test_the_page_tells_what_the_run_was_made_with(full_page):
+    source, text = full_page
+    for part in (
+        "2026-11-26 18:00:00 UTC, reskill_jax 0.1.0 (0123456789ab with changes), jax 0.10.2, "
+        "8 × TPU v4 (tpu) in 2 processes",
+        "Python 3.11.7, jax 0.10.2, flax 0.12.8",
+        "2026-11-27 08:00:00 UTC",
+        "34 s of compiling",
+    ):
+        assert part in text, part
+    assert "provenance" not in text  # no setting
+
+
+def test_logs_of_the_first_version_are_drawn(report, check):
+    """Without the figures that they do not have."""
+    text = check(report)
+    for part in ("Log odds", "Success by kind", "Provenance", "compiling"):
+        assert part not in text
+
+
+def test_the_range_of_a_plot_is_that_of_most_values():
+    assert typical_range([1.0, 2.0, 3.0, 4.0, 1e30]) == (1.0, 4.0)
+    assert typical_range([-1e9, 1.0, 2.0, 3.0, 4.0]) == (1.0, 4.0)
+    assert typical_range([0.0, 0.0, 0.0, 0.0, 7.0]) == (0.0, 7.0)  # rare, but all there is
+    assert typical_range([5.0]) == (5.0, 5.0)
+
+
+@pytest.mark.parametrize("low,high", [(0, 1e-40), (1e30, 1e30 + 1e15), (0, 1e-13), (-1e38, 1e38)])
+def test_no_range_is_too_small_or_large_for_a_plot(low, high):
+    plot = Plot(200, 100, (0, 3), (low, high), "x")
+    plot.line([(0, low), (3, high)], "a")
+    assert not re.search("nan|inf", plot.svg()) and len(ticks(*plot.y_range, 4)) < 20

@@ -1,10 +1,13 @@
 """Reading a run: trials, lives of skills, damaged lines, folders that are no run."""
 
 import json
+import math
+import os
 import shutil
 
 import pytest
 
+from reskill_jax.report.lines import MAX_LINE
 from reskill_jax.report.reading import ReportError, read_run, wilson
 
 
@@ -103,14 +106,18 @@ BAD = [
     ("metrics", "{", "Expecting property name"),
     ("metrics", "[1]", "an object was expected, not list"),
     ("metrics", '{"success": 1}', "'step' is missing"),
-    ("metrics", '{"step": "3"}', "'step' should be an integer, is \"3\""),
+    ("metrics", '{"step": "3"}', "'step' should be an integer from 0, is \"3\""),
     ("metrics", '{"step": 3, "loss": "x"}', "'loss' should be a number"),
     ("metrics", '{"step": 3, "posterior": {"alpha": [1]}}', "'posterior' should be"),
     ("metrics", '{"step": 3, "posterior": {"alpha": [0], "beta": [1]}}', "'posterior' should be"),
     ("eval", '{"step": 3, "split": "seen", "mode": "bank"}', "'success' is missing"),
     ("eval", '{"step": 3, "split": 3, "mode": "bank", "success": 1}', "'split' should be a text"),
     ("lifecycle", '{"step": 3}', "'event' is missing"),
-    ("lifecycle", '{"step": 3, "event": "accepted", "operations": [4]}', "should be an object"),
+    (
+        "lifecycle",
+        '{"step": 3, "event": "accepted", "operations": [4]}',
+        "'operations' should be a list of objects, is [4]",
+    ),
     ("lifecycle", '{"step": 3, "event": "accepted", "trials": "x"}', "'trials' should be a list"),
 ]
 
@@ -160,6 +167,9 @@ def test_what_is_no_run(tmp_path):
         read_run(tmp_path / "nowhere")
     with pytest.raises(ReportError, match="is no run folder: it has neither"):
         read_run(tmp_path)
+    (tmp_path / "config.json").write_text('{"architectures": ["Qwen3"], "vocab_size": 9}')
+    with pytest.raises(ReportError, match="is no run folder: config.json is not that of a run"):
+        read_run(tmp_path)
 
 
 def test_a_run_without_skills_is_evaluated_without(fake_run, tmp_path):
@@ -170,3 +180,145 @@ def test_a_run_without_skills_is_evaluated_without(fake_run, tmp_path):
     plain = read_run(tmp_path)
     assert plain.plain
     assert plain.evaluations("seen") == run.evaluations("seen", "none") != []
+
+
+def test_numbers_that_are_none_are_left_out_and_told(fake_run, tmp_path):
+    """The line stays, with null as the writer of the logs has it."""
+    folder = shutil.copytree(fake_run, tmp_path / "run")
+    path = folder / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[2] |= {"kl": math.nan, "loss": math.inf}
+    lines[5]["arm_success"] = [-math.inf, None]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    path.write_text(text.replace('"grad_norm": ', '"grad_norm": 1e400, "was": ', 1))
+    run = read_run(folder)
+    told = "is left out: it is no finite number"
+    assert run.problems == [
+        f"metrics.jsonl line 1: 'grad_norm' {told}",
+        f"metrics.jsonl line 3: 'loss' {told}",
+        f"metrics.jsonl line 3: 'kl' {told}",
+        f"metrics.jsonl line 6: 'arm_success' {told}",
+    ]
+    assert len(run.metrics) == 60 and run.metrics[2]["kl"] is None
+    assert run.metrics[5]["arm_success"] == [None, None] and run.metrics[0]["grad_norm"] is None
+
+
+BEYOND = [
+    ("metrics", {"step": 10**6}, "'step' is far beyond the other lines"),
+    ("metrics", {"step": 61, "seconds": -1}, "'seconds' should be a number from 0, is -1"),
+    ("metrics", {"step": 61, "success": 1.5}, "'success' should be a number from 0 to 1, is 1.5"),
+    ("metrics", {"step": 61, "loss": True}, "'loss' should be a number, is true"),
+    ("metrics", {"step": 61, "trial": [1]}, "'trial' should be an integer or a text, is [1]"),
+    ("metrics", {"step": 61, "arm_trials": [3]}, "'arm_trials' has 1 arms, the run has 2"),
+    ("metrics", {"step": -1}, "'step' should be an integer from 0, is -1"),
+    ("eval", {"step": 9, "split": "seen", "mode": "bank", "success": 0.5}, "'episodes' is missing"),
+    (
+        "eval",
+        {"step": 9, "split": "seen", "mode": "bank", "success": 0.5, "interval": [0.9, 0.1]},
+        "'interval' should be two numbers from 0 to 1, is [0.9, 0.1]",
+    ),
+    (
+        "lifecycle",
+        {"step": 9, "event": "accepted", "operations": [operation("ADD", 7)]},
+        "'name' should be a text of at most 200 characters, is 7",
+    ),
+    (
+        "lifecycle",
+        {"step": 9, "event": "accepted", "operations": [operation("ADD", "a", 7)]},
+        "'action' should be a text of at most 20000 characters, is 7",
+    ),
+    (
+        "lifecycle",
+        {"step": 9, "event": "accepted", "operations": [operation("TAKE", "a")]},
+        "'operation' should be one of ADD, MODIFY, DELETE, is \"TAKE\"",
+    ),
+]
+
+
+@pytest.mark.parametrize("log,line,message", BEYOND)
+def test_values_that_cannot_be(fake_run, tmp_path, log, line, message):
+    folder = shutil.copytree(fake_run, tmp_path / "run")
+    with open(folder / f"{log}.jsonl", "a") as file:
+        file.write(json.dumps(line) + "\n")
+    run, good = read_run(folder), read_run(fake_run)
+    (problem,) = run.problems
+    assert problem.partition(": ")[2] == message
+    assert (run.metrics, run.evals, run.lifecycle) == (good.metrics, good.evals, good.lifecycle)
+
+
+def test_configuration_without_what_cannot_be_used(fake_run, tmp_path):
+    folder = shutil.copytree(fake_run, tmp_path / "run")
+    config = {"name": ["x"], "steps": True, "seed": 4, "arms": 0, "rooms": {"objects": 3}}
+    (folder / "config.json").write_text(json.dumps(config))
+    run = read_run(folder)
+    assert run.config == {"seed": 4, "rooms": {"objects": 3}}
+    assert run.name == "run" and run.planned_steps is None
+    assert [problem.split(" should")[0] for problem in run.problems] == [
+        "config.json: 'name'",
+        "config.json: 'steps'",
+        "config.json: 'arms'",
+    ]
+
+
+def test_files_that_are_none(fake_run, tmp_path):
+    """Neither a pipe, which would never end, nor a folder, nor lines without an end."""
+    folder = shutil.copytree(fake_run, tmp_path / "run")
+    (folder / "eval.jsonl").unlink()
+    os.mkfifo(folder / "eval.jsonl")
+    (folder / "lifecycle.jsonl").unlink()
+    (folder / "lifecycle.jsonl").mkdir()
+    with open(folder / "metrics.jsonl", "ab") as log:
+        log.write(b" " * (2 * MAX_LINE) + b'{"step": 61}\n{"step": 62}\n')
+    run = read_run(folder)
+    assert run.problems == [
+        f"metrics.jsonl line 61: it has more than {MAX_LINE} bytes",
+        "eval.jsonl cannot be read: it is no file",
+        "lifecycle.jsonl cannot be read: it is no file",
+    ]
+    assert [line["step"] for line in run.metrics] == [*range(1, 61), 62]
+
+
+def test_a_byte_order_mark_is_passed_over(fake_run, tmp_path):
+    folder = shutil.copytree(fake_run, tmp_path / "run")
+    for name in ("config.json", "metrics.jsonl"):
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    run = read_run(folder)
+    assert run.problems == [] and len(run.metrics) == 60 and run.planned_steps == 60
+
+
+def test_many_problems_are_told_in_few_lines(fake_run, tmp_path):
+    folder = shutil.copytree(fake_run, tmp_path / "run")
+    with open(folder / "metrics.jsonl", "a") as log:
+        log.write("noise\n" * 5000)
+    problems = read_run(folder).problems
+    assert len(problems) == 51 and problems[-1] == "metrics.jsonl: 4950 more of the kind"
+
+
+def test_skills_that_cannot_be_read_are_told(fake_run, tmp_path):
+    folder = shutil.copytree(fake_run, tmp_path / "run")
+    secret = tmp_path / "secret"
+    secret.write_text("not for the report")
+    for name in ("broken", "empty", "folder", "linked"):
+        (folder / "skills" / name).mkdir(parents=True)
+    (folder / "skills" / "broken" / "SKILL.md").write_text("no front matter\x1b[31m")
+    (folder / "skills" / "folder" / "SKILL.md").mkdir()
+    (folder / "skills" / "linked" / "SKILL.md").symlink_to(secret)
+    run = read_run(folder)
+    assert [problem.split(": ")[0] for problem in run.problems] == [
+        f"skills/{name}/SKILL.md" for name in ("broken", "empty", "folder", "linked")
+    ]
+    assert [(entry.name, entry.text) for entry in run.bank] == [
+        ("open-after-navigation", ""),
+        ("clean-before-placement", ""),
+        ("broken", "no front matter\ufffd[31m"),
+    ]
+
+
+def test_what_decided_and_what_was_found(full_run):
+    run = read_run(full_run)
+    assert run.problems == []
+    first = run.trials[0]
+    assert [step for step, _ in first.test] == list(range(4, 12))
+    assert first.test[-1][1] == {"log_odds": [None, 3.2], "accept_at": 2.25, "reject_at": -2.89}
+    assert [trial.effect for trial in run.trials[:3]] == [0.06, -0.09, 0.13]
+    assert run.trials[-1].effect is None and len(run.trials[-1].test) == 7  # under way

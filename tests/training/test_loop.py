@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from rich.console import Console
 
 from reskill_jax import cli
 from reskill_jax.cli_train import config_text
+from reskill_jax.core.contrast import Contrast
 from reskill_jax.policy import decoder, weights
 from reskill_jax.training import checkpoint, loop
 from reskill_jax.training.config import TrainConfig, smallest
@@ -30,6 +32,7 @@ from reskill_jax.training.state import init_state
 from reskill_jax.worlds.household.handwritten import GOOD
 
 STEPS = 40
+TIMED = ("seconds", "compile_seconds")
 
 
 def lines(path, *without):
@@ -49,7 +52,7 @@ def restored(lab, folder, step=None):
 
 def same_runs(lab, one, other):
     """Every file tells the same, the state is the same bit for bit."""
-    assert lines(one / "metrics.jsonl", "seconds") == lines(other / "metrics.jsonl", "seconds")
+    assert lines(one / "metrics.jsonl", *TIMED) == lines(other / "metrics.jsonl", *TIMED)
     for log in ("eval.jsonl", "lifecycle.jsonl"):
         assert (one / log).read_text() == (other / log).read_text()
     (step, arrays, life), (step2, arrays2, life2) = restored(lab, one), restored(lab, other)
@@ -112,6 +115,38 @@ def test_skills_are_tried_and_decided(whole):
     assert names == sorted(skill.name for skill in whole.skills)
 
 
+def test_compiling_is_told_apart(whole):
+    """In the first step of every start alone."""
+    metrics = lines(whole.folder / "metrics.jsonl")
+    assert [line["step"] for line in metrics if "compile_seconds" in line] == [1]
+    assert metrics[0]["compile_seconds"] > 0 and all(line["seconds"] > 0 for line in metrics)
+
+
+def test_every_start_says_what_the_run_was_made_with(whole):
+    config = json.loads((whole.folder / "config.json").read_text())
+    (entry,) = config["provenance"]
+    assert entry["step"] == 0 and entry["devices"] == jax.device_count()
+    assert read_config(whole.folder / "config.json").keys() == config.keys() - {"provenance"}
+
+
+@pytest.mark.parametrize("kind", ["bundle", "retirement"])
+def test_the_log_tells_where_the_test_stands(lab, kind):
+    """By the function that decides, with the settings of the run."""
+    contrast = Contrast(np.array([0.0, 4.0]), np.array([0.0, 20.0]), np.array([0.0, 5.0]))
+    config = dataclasses.replace(lab.config, trial_rule="sequential", trial_gain=0.1)
+    proposal = types.SimpleNamespace(kind=kind)
+    metrics = types.SimpleNamespace(contrast=contrast)
+    test = loop._sequential_test(metrics, proposal, config)
+    # By hand in tests/core/test_trial.py.
+    expected = {"bundle": (1.2, 9.5, 0.05 / 0.9), "retirement": (1.536, 18.0, 0.1 / 0.95)}[kind]
+    assert test["log_odds"][0] == -np.inf
+    assert test["log_odds"][1] == pytest.approx(expected[0], rel=1e-5)
+    assert test["accept_at"] == pytest.approx(np.log(expected[1]), rel=1e-5)
+    assert test["reject_at"] == pytest.approx(np.log(expected[2]), rel=1e-5)
+    assert loop._sequential_test(metrics, None, config) is None
+    assert loop._sequential_test(metrics, proposal, lab.config) is None  # posterior means decide
+
+
 def test_evaluations_of_a_run(whole):
     evals = lines(whole.folder / "eval.jsonl")
     told = [(line["step"], line["mode"], line["split"]) for line in evals]
@@ -159,23 +194,32 @@ def test_going_on_in_the_middle_of_a_trial(lab, train, whole, monkeypatch):
 
 
 def test_a_run_that_is_asked_to_end_saves_its_step(train, lab, whole):
-    """SIGTERM in the middle of step 7, where no checkpoint is due."""
-    before = signal.getsignal(signal.SIGTERM)
+    """Before the first step, and in the middle of others, where no checkpoint is due."""
+    folder = whole.folder.parent / "asked"
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     told = []
 
-    def observer(step, *_):
-        told.append(step)
-        if step == 6:
-            signal.raise_signal(signal.SIGTERM)
+    def end(number, at, **options):
+        def observer(step, *_):
+            told.append(step)
+            if step == at:
+                signal.raise_signal(number)
 
-    with pytest.raises(SystemExit) as ended:
-        train("preempted", observer=observer)
-    assert ended.value.code == 143
-    assert str(ended.value) == "ended by SIGTERM after step 7, everything is saved"
-    assert signal.getsignal(signal.SIGTERM) is before and told == list(range(8))
-    folder = whole.folder.parent / "preempted"
+        with pytest.raises((SystemExit, KeyboardInterrupt)) as ended:
+            train("asked", observer=observer, **options)
+        return ended.value
+
+    interrupted = end(signal.SIGINT, 0)
+    assert isinstance(interrupted, KeyboardInterrupt) and told == [0]
+    assert str(interrupted) == "interrupted after step 0, everything is saved"
+    preempted = end(signal.SIGTERM, 6, resume=True)
+    assert preempted.code == 143 and told == [0, *range(8)]
+    assert str(preempted) == "ended by SIGTERM after step 7, everything is saved"
     assert checkpoint.steps(folder / "checkpoints")[-1] == 7
-    train("preempted", resume=True)
+    assert end(signal.SIGINT, 12, resume=True).step == 13
+    assert checkpoint.steps(folder / "checkpoints")[-1] == 13
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+    train("asked", resume=True)
     same_runs(lab, whole.folder, folder)
 
 
@@ -189,8 +233,8 @@ def test_going_on_at_the_very_beginning(lab, train, whole, monkeypatch, method):
             train(name, steps=4)
     train(name, steps=4, resume=True)
     folder = whole.folder.parent / name
-    expected = lines(whole.folder / "metrics.jsonl", "seconds")[:4]
-    assert lines(folder / "metrics.jsonl", "seconds") == expected
+    expected = lines(whole.folder / "metrics.jsonl", *TIMED)[:4]
+    assert lines(folder / "metrics.jsonl", *TIMED) == expected
     told = [(line["step"], line["mode"]) for line in lines(folder / "eval.jsonl")]
     assert told == [(0, "bank")] * 2 + [(4, "bank")] * 2 + [(4, "none")] * 2
     assert lines(folder / "eval.jsonl")[:2] == lines(whole.folder / "eval.jsonl")[:2]
@@ -298,27 +342,55 @@ def test_the_command_writes_a_run(here, commanded):
     assert "report.html" in commanded.stdout
 
 
-def test_killed_and_continued(lab, here, options, commanded):
-    folder = here / "runs" / "killed"
+def ended_by(number, words, here, when):
+    """The output of a training command that gets a signal as soon as `when()` holds."""
     process = subprocess.Popen(
-        command(*options, "--name", "killed"),
+        command(*words),
         cwd=here,
-        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        env=os.environ | {"COLUMNS": "60", "PYTHONPATH": str(Path.cwd())},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     try:
         began = time.monotonic()
-        while not any(s >= 2 for s in checkpoint.steps(folder / "checkpoints")):
+        while not when():
             assert process.poll() is None and time.monotonic() - began < 300
             time.sleep(0.01)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=300)
     finally:
-        process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert 2 <= len((folder / "metrics.jsonl").read_text().splitlines()) < STEPS
-    done = reskill(here, *options, "--name", "killed", "--resume")
+        process.kill()
+    return process.returncode, out
+
+
+def test_interrupted_killed_and_continued(lab, here, options, commanded):
+    """Ctrl-C keeps the step it came in; SIGKILL loses what came after a checkpoint."""
+    folder = here / "runs" / "killed"
+    words = [*options, "--name", "killed"]
+
+    def logged():
+        log = folder / "metrics.jsonl"
+        return len(log.read_text().splitlines()) if log.is_file() else 0
+
+    status, out = ended_by(
+        signal.SIGINT, [*words, "--checkpoint-every", 0], here, lambda: logged() >= 3
+    )
+    step = logged()
+    assert status == 130 and 3 <= step < STEPS, out
+    assert "interrupted: ends as soon as this step is done; Ctrl-C again ends at once\n" in out
+    assert out.endswith(
+        f"\ninterrupted after step {step}, everything is saved; go on with: reskill train "
+        "--name killed --resume\n"
+    )
+    assert checkpoint.steps(folder / "checkpoints") == [0, step]
+
+    words = [*words, "--resume", "--checkpoint-every", 2]
+    status, _ = ended_by(signal.SIGKILL, words, here, lambda: logged() >= step + 3)
+    assert status == -signal.SIGKILL and logged() < STEPS
+    done = reskill(here, *words)
     assert done.returncode == 0, done.stderr
-    assert "going on after step" in done.stdout
+    assert f"going on after step {step}" not in done.stdout and "going on after" in done.stdout
     same_runs(lab, here / "runs" / "whole", folder)
 
 

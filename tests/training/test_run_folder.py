@@ -53,6 +53,20 @@ def test_create_writes_the_configuration(run, tmp_path):
     assert run.report == run.path / "report.html"
 
 
+def test_every_start_adds_what_it_was_made_with(run):
+    before = json.loads((run.path / "config.json").read_text())
+    run.add_provenance({"step": 0, "python": "3.11"})
+    run.add_provenance({"step": jnp.int32(4), "python": "3.14"})
+    assert json.loads((run.path / "config.json").read_text()) == before | {
+        "provenance": [{"step": 0, "python": "3.11"}, {"step": 4, "python": "3.14"}]
+    }
+    assert not list(run.path.glob("*.partial"))
+    (run.path / "config.json").write_text("{")
+    with pytest.raises(RunFolderError, match="config.json cannot be read: "):
+        run.add_provenance({"step": 4})
+    assert (run.path / "config.json").read_text() == "{"
+
+
 def test_every_line_is_on_disk_at_once(run):
     run.write_metrics({"step": 1, "arm_success": jnp.array([0.5, 0.25]), "turns": np.float32(2)})
     run.write_metrics({"step": jnp.int32(2), "horizon": float("inf"), "kl": np.array([np.nan, 1])})
