@@ -140,6 +140,7 @@ def one_line(message: str) -> str:
     if not parts:
         return ""
     text = " ".join(parts[min(1, len(parts) - 1)])
+    text = re.sub(r"'\(('[^']*'),\)'", r"\1", text)  # tyro 1.0 names an option as a tuple
     near = re.search(r"Perhaps you meant.*?(--[\w.-]+)", message, flags=re.DOTALL)
     return f"{text}; did you mean {near.group(1)}?" if near else text
 

@@ -550,6 +550,8 @@ def test_boxed_and_plain_messages_become_one_line():
     assert one_line(boxed) == "what is wrong; did you mean --size?"
     assert one_line(plain) == "what is wrong"
     assert one_line("") == ""
+    tuple_ = "╭─ Title ──╮\n│ Missing value for argument '('--size',)'. │\n╰──╯"
+    assert one_line(tuple_) == "Missing value for argument '--size'."
 
 
 def test_a_skill_whose_trigger_explodes_is_refused(tmp_path, capsys):

@@ -219,21 +219,23 @@ def paper() -> TrainConfig:
 
 
 def tiny() -> TrainConfig:
-    """A demonstration: in under a minute a skill is proposed, tried and decided about."""
+    """A demonstration: in under a minute skills are proposed, tried and decided about."""
     return TrainConfig(
         name="tiny",
+        seed=1,
         steps=16,
-        horizon=10,
-        capacity=200,
+        horizon=12,
+        capacity=240,
         rooms=_TINY_ROOMS,
         groups=8,
         group_size=8,
+        learning_rate=2e-4,
+        final_learning_rate=2e-4,
         reservoir=40,
-        min_trial_steps=1,
         min_trial_episodes=32,
         max_trial_steps=4,
         eval_every=0,
-        eval_tasks=64,
+        eval_tasks=128,
     )
 
 

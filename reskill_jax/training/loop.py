@@ -241,7 +241,7 @@ def _compile(state: TrainState, parts: Parts, progress: TrainingProgress) -> flo
     began = time.perf_counter()
     parts.step.lower(state, parts.games(games_of_step(parts.config, int(state.step)))).compile()
     seconds = time.perf_counter() - began
-    progress.status(f"compiled the training step in {seconds:.1f} s")
+    progress.compiled("the training step", seconds)
     return seconds
 
 

@@ -83,6 +83,11 @@ class TrainingProgress:
         if self._live is None:
             self._console.print(Text(text), soft_wrap=True)
 
+    def compiled(self, what: str, seconds: float) -> None:
+        """Says how long compiling took; the time from here on is that of the first step."""
+        self.note(f"compiled {what} in {seconds:.1f} s")
+        self._status, self._last_update = "first step", self._clock()
+
     def note(self, text: str | Text) -> None:
         """Prints what stays, e.g. an accepted skill or an evaluation; never cut within a word."""
         text = Text(text) if isinstance(text, str) else text

@@ -66,7 +66,7 @@ def test_compiling_is_no_step():
     with TrainingProgress(console, total=61, clock=clock) as progress:
         progress.status("compiling the training step")
         clock.now += 60
-        progress.status("compiled the training step in 60.0 s")
+        progress.compiled("the training step", 60.0)
         clock.now += 1.5
         progress.update(1, success=0.25)
     assert out.getvalue().splitlines() == [
