@@ -1,6 +1,7 @@
 # Needs Python >= 3.11 and make, nothing else: the environment in .venv is created on first use.
 #   make train [ARGS="--help"]   train the small policy and its skills in the household world
-#   make test  [ARGS="-k core"]  run the tests, in two processes (WORKERS=0: in one, to debug)
+#   make test  [ARGS="-k core"]  run the quick tests: every room, minutes on two cores
+#   make test-all                run all tests (both: in two processes; WORKERS=0: in one, to debug)
 #   make check                   lint, format, types
 #   make notebooks               run the notebooks and keep what they show (minutes)
 #   make env                     only create the environment, with the development tools
@@ -12,22 +13,27 @@ BIN := $(VENV)/bin
 ARGS ?=
 WORKERS ?= 2
 export PYTHON
-# Compiled programs are kept, so that a second run starts at once. Large arrays on huge pages (glibc;
+# Compiled programs are kept beside the environment, so that the tests start at once the second time
+# (the command itself keeps them in the user's cache folder). Large arrays on huge pages (glibc;
 # ignored elsewhere): XLA on CPU otherwise spends much of its time on page faults.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 CODE := $(wildcard reskill_jax tests benchmarks experiments notebooks scripts/*.py)
 
-.PHONY: help train test check format notebooks env clean
+.PHONY: help train test test-all check format notebooks env clean
 
 help:
-	@sed -n '1,6s/^# \{0,1\}//p' Makefile
+	@sed -n '1,7s/^# \{0,1\}//p' Makefile
 
 train: $(VENV)/.installed
 	$(BIN)/reskill train $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	$(PYTEST) -m "not slow" --hypothesis-profile quick $(ARGS)
+
+test-all: $(VENV)/.installed-dev
+	$(PYTEST) $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(CODE)

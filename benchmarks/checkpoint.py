@@ -26,7 +26,7 @@ from rich.console import Console
 
 from reskill_jax.machine import describe_machine
 from reskill_jax.training import checkpoint, loop
-from reskill_jax.training.config import PRESETS
+from reskill_jax.training.config import TrainConfig, household, smallest
 
 
 class Enough(Exception):
@@ -38,9 +38,8 @@ def bytes_below(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def measure(preset: str, steps: int, repeats: int) -> dict[str, Any]:
+def measure(config: TrainConfig, steps: int, repeats: int) -> dict[str, Any]:
     """Times steps and saves."""
-    config = PRESETS[preset]()
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         config = dataclasses.replace(
@@ -117,10 +116,10 @@ def report(found: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="the tiny preset, few repeats")
+    parser.add_argument("--quick", action="store_true", help="the smallest run, few repeats")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args(arguments)
-    found = measure("tiny", 30, 3) if options.quick else measure("household", 4, 15)
+    found = measure(smallest(), 30, 3) if options.quick else measure(household(), 4, 15)
     print(report(found))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")

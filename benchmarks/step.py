@@ -28,7 +28,7 @@ from reskill_jax.core.trial import start_trial
 from reskill_jax.machine import describe_machine
 from reskill_jax.policy import decoder, weights
 from reskill_jax.skills.skill import Skill, Trigger
-from reskill_jax.training.config import PRESETS, TrainConfig
+from reskill_jax.training.config import TrainConfig, household, smallest
 from reskill_jax.training.lifecycle import make_bank
 from reskill_jax.training.loop import games_of_step
 from reskill_jax.training.rollout import rollout
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here too")
     arguments = parser.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)
-    config = PRESETS["tiny" if arguments.quick else "household"]()
+    config = smallest() if arguments.quick else household()
     # Room for every turn, skills included: a row that is cut short would save work.
     config = dataclasses.replace(config, capacity=config.capacity * 5 // 4, learning_rate=1e-9)
     found = measure(config, arguments.repeats or (3 if arguments.quick else 15))

@@ -139,6 +139,7 @@ class Policy:
             [self._skills],
             language=symbols.SYMBOLS,
             encode=symbols.words,
+            lacking=symbols.lacking,
             slots=max(len(self._skills), 1),
         )
         return play_compiled(

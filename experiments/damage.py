@@ -32,7 +32,7 @@ from rich.console import Console
 from reskill_jax.machine import describe_machine
 from reskill_jax.policy import decoder, weights
 from reskill_jax.training import loop
-from reskill_jax.training.config import PRESETS
+from reskill_jax.training.config import smallest
 from reskill_jax.worlds.household.symbols import VOCABULARY_SIZE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,7 +46,7 @@ def train(root: Path, *, resume: bool = True, stop: int | None = None, **changes
     """Trains to step 8 (or stops before); returns what was said."""
     told = io.StringIO()
     config = dataclasses.replace(
-        PRESETS["tiny"](), root=str(root), name="run", steps=8, checkpoint_every=2, eval_every=0
+        smallest(), root=str(root), name="run", steps=8, checkpoint_every=2, eval_every=0
     )
 
     def observer(step: int, *_: Any) -> None:

@@ -74,10 +74,10 @@ def child(told: dict[str, Any]) -> None:
     from rich.console import Console
 
     from reskill_jax.training import loop
-    from reskill_jax.training.config import PRESETS, MeshShape
+    from reskill_jax.training.config import MeshShape, smallest
 
     config = dataclasses.replace(
-        PRESETS["tiny"](), name=told["name"], root=told["root"], steps=told["steps"], horizon=12,
+        smallest(), name=told["name"], root=told["root"], steps=told["steps"], horizon=12,
         capacity=320, groups=8, trial_rule="means", min_trial_steps=2, min_trial_episodes=32,
         max_trial_steps=4, reservoir=32, cooldown=0, eval_every=0, eval_tasks=16,
         checkpoint_every=max(told["steps"] // 2, 1), mesh=MeshShape(*told["mesh"]),

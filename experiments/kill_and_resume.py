@@ -47,7 +47,7 @@ def child(root: str, name: str, resume: bool) -> None:
     from rich.console import Console
 
     from reskill_jax.training import loop
-    from reskill_jax.training.config import PRESETS
+    from reskill_jax.training.config import smallest
     from reskill_jax.training.storage import Storage
     from reskill_jax.worlds.household import symbols
     from reskill_jax.worlds.household.world import HouseholdWorld
@@ -99,7 +99,7 @@ def child(root: str, name: str, resume: bool) -> None:
 
     Storage.save = during("in a save", save_and_wait)
     config = dataclasses.replace(
-        PRESETS["tiny"](),
+        smallest(),
         root=root, name=name, steps=STEPS, horizon=6, capacity=160, groups=4, trial_rule="means",
         min_trial_steps=2, min_trial_episodes=20, max_trial_steps=4, reservoir=8, cooldown=0,
         checkpoint_every=CHECKPOINT_EVERY, eval_every=EVAL_EVERY, keep=2,

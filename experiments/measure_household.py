@@ -118,7 +118,7 @@ def measure_obedience(params, policy: DecoderConfig, *, games: int, seed: int) -
 
 
 def _bank(arms: Sequence[Sequence[Skill]]) -> Bank:
-    return build_bank(arms, language=symbols.SYMBOLS, encode=symbols.words)
+    return build_bank(arms, language=symbols.SYMBOLS, encode=symbols.words, lacking=symbols.lacking)
 
 
 def measure(params, policy: DecoderConfig, *, games: int = 256, seed: int = 10_000) -> dict:

@@ -1,23 +1,19 @@
 """The command `reskill`: train, eval, skills, report.
 
 Everything heavy is imported inside the commands, so that help and mistakes answer at once. What a
-person did wrong is one line on stderr and an exit code: 2 for the command line and the
-configuration, 1 for everything else, 130 for Ctrl-C. RESKILL_DEBUG=1 or --debug shows tracebacks.
+person did wrong is one line on stderr and an exit code: 2 for the command line, files of --config
+included, 1 for everything else, 130 for Ctrl-C. RESKILL_DEBUG=1 or --debug shows tracebacks.
 """
 
+import contextlib
 import difflib
-import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from reskill_jax.cli_arguments import EvalArguments
+from typing import Any
 
 USAGE = """\
 usage: reskill COMMAND [OPTIONS]
@@ -30,7 +26,9 @@ commands:
   skills    list, show or export the skills of a run
   report    write the HTML page of a run, or of several side by side
 
-reskill COMMAND --help shows the options of a command; --debug shows tracebacks."""
+reskill COMMAND --help shows the options of a command; --debug shows tracebacks.
+Compiled programs are kept in the user's cache folder, or where RESKILL_COMPILATION_CACHE or
+JAX_COMPILATION_CACHE_DIR says; RESKILL_COMPILATION_CACHE=off keeps none."""
 
 SKILLS_USAGE = """\
 usage: reskill skills {list,show,export} RUN [OPTIONS]
@@ -46,28 +44,43 @@ class CommandLineError(ValueError):
     """A mistake on the command line; the message is one line."""
 
 
+class RunError(ValueError):
+    """A folder that is no run; the message is one line."""
+
+
 # --- commands -----------------------------------------------------------------------------------
 
 
 def train(arguments: Sequence[str]) -> int:
     """`reskill train`."""
-    from reskill_jax.cli_arguments import parse_train
+    from reskill_jax.cli_train import config_text, parse_train
 
-    config, resume = parse_train(arguments)
+    chosen = parse_train(arguments)
+    config, resume = chosen.config, chosen.resume
+    if chosen.print_config:
+        print(config_text(config), end="")
+        return 0
 
     from rich.console import Console
 
+    from reskill_jax.compilation_cache import keep_compiled_programs
     from reskill_jax.training import loop
-    from reskill_jax.training.preemption import Preempted
+    from reskill_jax.training.preemption import Interrupted, Preempted
+    from reskill_jax.training.settings import check_settings
 
+    keep_compiled_programs()
+    with mistakes_of_the_command_line():
+        check_settings(config)
     console = Console()
 
     try:
         loop.train(config, resume=resume, console=console)
     except (KeyboardInterrupt, Preempted) as end:
-        run, told = _shell_words(config), str(end) or "interrupted"
-        console.print(f"\n{told}; go on with: reskill train {run} --resume", highlight=False)
-        return end.status if isinstance(end, Preempted) else 130
+        told = str(end) or "interrupted"
+        if (Path(config.root) / config.name / "config.json").is_file():
+            told += f"; go on with: reskill train {_shell_words(config)} --resume"
+        console.print(f"\n{told}", highlight=False, markup=False, soft_wrap=True)
+        return end.status if isinstance(end, Preempted) else Interrupted.status
 
     from reskill_jax.report import read_run, summary_lines, summary_text, write_report
     from reskill_jax.training.processes import is_first
@@ -86,60 +99,9 @@ def train(arguments: Sequence[str]) -> int:
 
 def evaluate(arguments: Sequence[str]) -> int:
     """`reskill eval`."""
-    from reskill_jax.cli_arguments import EvalArguments, parse
+    from reskill_jax.cli_eval import evaluate_and_print
 
-    parsed = parse(EvalArguments, arguments, prog="reskill eval")
-    run = find_run(parsed.run)
-    if parsed.games is not None and not parsed.games.exists():
-        raise CommandLineError(f"--games {parsed.games}: there is no such file or folder")
-    if parsed.games is not None and parsed.world != "alfworld":
-        raise CommandLineError("--games needs --world alfworld")
-    if parsed.tasks is not None and parsed.tasks < 1:
-        raise CommandLineError(f"--tasks must be at least 1, got {parsed.tasks}")
-    from rich.console import Console
-
-    console = Console()
-    lines = _play(run, parsed, console)
-    if parsed.output is not None:
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        parsed.output.write_text(text, encoding="utf-8")
-    console.print(_evaluation_table(lines))
-    return 0
-
-
-def _play(run: Path, arguments: "EvalArguments", console: "Console") -> list[dict[str, Any]]:
-    """Lines as in eval.jsonl, one per split and mode."""
-    from reskill_jax.training import replay
-
-    games = arguments.games
-    if games is None and arguments.world == "alfworld" and os.environ.get("ALFWORLD_DATA"):
-        games = Path(os.environ["ALFWORLD_DATA"])
-    return replay.evaluate_run(
-        run,
-        step=arguments.step,
-        world=arguments.world,
-        splits=arguments.splits,
-        modes=arguments.modes,
-        games=games,
-        tasks=arguments.tasks,
-        console=console,
-    )
-
-
-def _evaluation_table(lines: list[dict[str, Any]]) -> Any:
-    from rich.table import Table
-
-    table = Table("split", "skills", "success", "95 % interval", "episodes")
-    for line in lines:
-        low, high = line["interval"]
-        table.add_row(
-            str(line["split"]),
-            {"bank": "in use"}.get(line["mode"], str(line["mode"])),
-            f"{100 * line['success']:.1f} %",
-            f"{100 * low:.1f} – {100 * high:.1f} %",
-            str(line["episodes"]),
-        )
-    return table
+    return evaluate_and_print(arguments)
 
 
 def skills(arguments: Sequence[str]) -> int:
@@ -200,7 +162,8 @@ def _read_skills(run: str) -> Sequence[Any]:
     from reskill_jax.skills.skillmd import import_skills
     from reskill_jax.worlds.household.symbols import SYMBOLS
 
-    folder = find_run(run) / "skills"
+    path = find_run(run)
+    folder = path / "skills"
     found = import_skills(folder) if folder.is_dir() else ()
     for skill in found:
         for pattern in (skill.trigger.pattern, skill.trigger.task_pattern):
@@ -209,6 +172,7 @@ def _read_skills(run: str) -> Sequence[Any]:
                     compile_dfa(pattern, SYMBOLS)
                 except ValueError as error:
                     raise type(error)(f"{folder / skill.name}: the trigger: {error}") from None
+    check_run(path)
     return found
 
 
@@ -233,12 +197,30 @@ def report(arguments: Sequence[str]) -> int:
 
 def find_run(run: str) -> Path:
     """The folder of a run given as a folder or as a name in runs/."""
-    for folder in (Path(run), Path("runs") / run):
-        if folder.is_dir():
+    places = [folder for folder in (Path(run), Path("runs") / run) if folder.is_dir()]
+    for folder in places:
+        if (folder / "config.json").is_file():
             return folder
+    if places:
+        return places[0]
     known = sorted(p.parent.name for p in Path("runs").glob("*/config.json"))
     hint = f"runs/ holds: {', '.join(known)}" if known else "there is no run in runs/ yet"
     raise CommandLineError(f"there is no run '{run}'; {hint}")
+
+
+def check_run(folder: Path) -> None:
+    """Refuses a folder that is no run, or one whose configuration cannot be read.
+
+    Raises:
+      RunError: in one line.
+    """
+    from reskill_jax.training.config import TrainConfig
+    from reskill_jax.training.config_file import apply_config, read_config
+
+    stored = folder / "config.json"
+    if not stored.is_file():
+        raise RunError(f"{folder} is no run folder: it has no config.json")
+    apply_config(TrainConfig(), read_config(stored), where=str(stored))
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
@@ -265,6 +247,26 @@ def _shell_words(config: Any) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code; the entry point of `reskill`."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _teller(warnings.showwarning)
+        return _main(arguments)
+
+
+def _teller(otherwise: Callable[..., None]) -> Callable[..., None]:
+    """Tells each warning of ours once, in one line as everything else; the rest goes its way."""
+    told = set()
+
+    def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if category.__module__.split(".")[0] != "reskill_jax":
+            otherwise(message, category, *where, **more)
+        elif str(message) not in told:
+            told.add(str(message))
+            print(f"reskill: {' '.join(str(message).split())}", file=sys.stderr)
+
+    return tell
+
+
+def _main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or os.environ.get("RESKILL_DEBUG", "") not in ("", "0")
     words = [word for word in words if word != "--debug"]
@@ -289,16 +291,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug or not _is_expected(error):
             raise
-        print(f"reskill: {_message(error)}", file=sys.stderr)
-        return 2 if type(error).__name__ in ("CommandLineError", "ConfigError") else 1
+        told = "".join(c if c.isprintable() else repr(c)[1:-1] for c in _message(error))
+        print(f"reskill: {told}", file=sys.stderr)
+        return 2 if isinstance(error, CommandLineError) else 1
+
+
+@contextlib.contextmanager
+def mistakes_of_the_command_line() -> Iterator[None]:
+    """What goes wrong here is a mistake of the command line, whatever found it."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, CommandLineError) or not _is_expected(error):
+            raise
+        raise CommandLineError(_message(error)) from error
 
 
 def _is_expected(error: Exception) -> bool:
     """Errors of ours and of the system say what is wrong; anything else is a defect of ours."""
-    return isinstance(error, OSError) or type(error).__module__.split(".")[0] == "reskill_jax"
+    ours = type(error).__module__.split(".")[0] == "reskill_jax"
+    return ours or isinstance(error, (OSError, MemoryError)) or _is_memory_of_device(error)
+
+
+def _is_memory_of_device(error: Exception) -> bool:
+    """Whether JAX had too little memory; its own class of errors is not imported for this."""
+    return type(error).__name__ in ("XlaRuntimeError", "JaxRuntimeError") and (
+        "RESOURCE_EXHAUSTED" in str(error)
+    )
 
 
 def _message(error: Exception) -> str:
+    if isinstance(error, MemoryError) or _is_memory_of_device(error):
+        reason = " ".join(str(error).split())[:200]
+        return f"there is too little memory ({reason}); play or train fewer games at once"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split())

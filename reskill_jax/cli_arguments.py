@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 
 from reskill_jax.cli import CommandLineError
-from reskill_jax.training.config_file import ConfigError, apply_config, nearest, read_config
 
 T = TypeVar("T")
 
@@ -91,81 +90,6 @@ class ReportArguments:
     """The file to write; if not given RUN/report.html, or comparison.html beside the first run."""
 
 
-def parse_train(arguments: Sequence[str]) -> tuple[Any, bool]:
-    """The configuration that the arguments ask for, and whether to resume.
-
-    Later ones win: preset, stored configuration of the run to resume, --config, single options.
-
-    Raises:
-      CommandLineError, ConfigError: in one line.
-    """
-    from reskill_jax.training.config import PRESETS, TrainConfig
-
-    preset = peek(arguments, "--preset") or next(iter(PRESETS))
-    if preset not in PRESETS:
-        hint = nearest(preset, PRESETS) or ", ".join(PRESETS)
-        raise CommandLineError(f"there is no preset '{preset}'; did you mean {hint}?")
-    config = PRESETS[preset]()
-    file = peek(arguments, "--config")
-    values = read_config(file) if file else {}
-    if "--resume" in arguments:
-        root = peek(arguments, "--root") or values.get("root", config.root)
-        name = peek(arguments, "--name") or values.get("name", config.name)
-        mirror = peek(arguments, "--mirror") or values.get("mirror")
-        if mirror:
-            from reskill_jax.training.mirror import bring_back
-
-            bring_back(mirror, root, name)
-        stored = Path(root) / name / "config.json"
-        if not stored.is_file():
-            raise ConfigError(f"nothing to resume: there is no run in {stored.parent}")
-        config = apply_config(config, read_config(stored), where=str(stored))
-        config = dataclasses.replace(config, root=root, name=name)
-    config = apply_config(config, values, where=str(file))
-
-    names = tuple(PRESETS)
-    arguments_type = dataclasses.make_dataclass(
-        "TrainArguments",
-        [
-            (
-                "preset",
-                Annotated[
-                    Literal[names],  # type: ignore[valid-type]
-                    tyro.conf.arg(help="Settings to start from."),
-                ],
-            ),
-            (
-                "config",
-                Annotated[
-                    Path | None,
-                    tyro.conf.arg(help="JSON or YAML file with options; single options win."),
-                ],
-            ),
-            (
-                "resume",
-                Annotated[
-                    bool,
-                    tyro.conf.FlagCreatePairsOff,
-                    tyro.conf.arg(
-                        help="Continue the run ROOT/NAME from its last checkpoint, with its "
-                        "configuration."
-                    ),
-                ],
-            ),
-            ("train", Annotated[TrainConfig, tyro.conf.arg(name="")]),
-        ],
-    )
-    default = arguments_type(preset=preset, config=None, resume=False, train=config)
-    description = (
-        "Train a policy and its skills. Writes ROOT/NAME/: configuration, metrics, the life of "
-        "every skill, checkpoints, SKILL.md files and report.html."
-    )
-    parsed: Any = parse(
-        arguments_type, arguments, prog="reskill train", description=description, default=default
-    )
-    return parsed.train, parsed.resume
-
-
 def parse(
     type_: type[T],
     arguments: Sequence[str],
@@ -216,6 +140,7 @@ def one_line(message: str) -> str:
     if not parts:
         return ""
     text = " ".join(parts[min(1, len(parts) - 1)])
+    text = re.sub(r"'\(('[^']*'),\)'", r"\1", text)  # tyro 1.0 names an option as a tuple
     near = re.search(r"Perhaps you meant.*?(--[\w.-]+)", message, flags=re.DOTALL)
     return f"{text}; did you mean {near.group(1)}?" if near else text
 

@@ -2,7 +2,6 @@
 
 import os
 import platform
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,12 +9,7 @@ import numpy as np
 
 def describe_machine() -> str:
     """The processor, the cores this process may use, the versions, and JAX's device."""
-    model = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        lines = information.read_text(encoding="utf-8").splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        model = names[0] if names else model
+    model = _told_by_linux("model name") or platform.processor() or platform.machine()
     cores = os.cpu_count()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
     device = jax.devices()[0]
@@ -23,3 +17,22 @@ def describe_machine() -> str:
         f"{model}, {usable} of {cores} cores; Python {platform.python_version()}, "
         f"numpy {np.__version__}, jax {jax.__version__} on {device.device_kind} ({device.platform})"
     )
+
+
+def processor_features() -> str:
+    """The processor's model and its instructions, as far as the system tells."""
+    model = _told_by_linux("model name") or platform.processor()
+    return f"{model} {_told_by_linux('flags') or _told_by_linux('Features')}".strip()
+
+
+def _told_by_linux(entry: str) -> str:
+    """An entry of the first processor in /proc/cpuinfo; "" where there is none."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as information:
+            for line in information:
+                name, colon, value = line.partition(":")
+                if colon and name.strip() == entry:
+                    return value.strip()
+    except OSError:
+        pass
+    return ""

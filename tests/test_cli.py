@@ -1,21 +1,29 @@
 """The command line: what reaches the library, what a person reads, exit codes."""
 
+import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import types
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reskill_jax import cli
 from reskill_jax.cli_arguments import one_line
+from reskill_jax.cli_train import GROUPS, NESTED, config_text, field_helps
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.skills.skillmd import export_skill, import_skills
-from reskill_jax.training.config import PRESETS
-from reskill_jax.training.preemption import Preempted
+from reskill_jax.training import replay
+from reskill_jax.training.config import PRESETS, TrainConfig
+from reskill_jax.training.config_file import apply_config, read_config
+from reskill_jax.training.preemption import Interrupted, Preempted
 from reskill_jax.training.run_folder import RunFolder, RunFolderError
+from reskill_jax.worlds.household.generator import RoomSpec
 
 OPEN = Skill("open-first", "When it is closed.", "open.", Trigger("action_pattern", "^go to"))
 LOOK = Skill("look-around", "At the start.", "look.", Trigger("beginning"))
@@ -93,25 +101,37 @@ def test_resume_takes_the_stored_configuration(training):
     assert resume and second == first and second.seed == 7
 
 
-def test_interrupted_training_says_how_to_go_on(training, capsys, monkeypatch):
+def test_training_that_was_ended_says_how_to_go_on(training, capsys, monkeypatch):
+    """Each in a line that a terminal does not break in the middle of the command."""
+    monkeypatch.setenv("COLUMNS", "60")
+    train = training.train
+
+    def ended(how):
+        def work(config, **options):
+            train(config, **options)
+            raise how
+
+        monkeypatch.setattr(training, "train", work)
+
+    command = "reskill train --name mine --root 'my runs' --resume"
+    for how, status, told in (
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (Interrupted(7), 130, "interrupted after step 7, everything is saved"),
+        (Preempted(7), 143, "ended by SIGTERM after step 7, everything is saved"),
+    ):
+        shutil.rmtree("my runs", ignore_errors=True)
+        ended(how)
+        assert cli.main(["train", "--name", "mine", "--root", "my runs"]) == status
+        assert f"{told}; go on with: {command}\n" in capsys.readouterr().out
+
+
+def test_where_there_is_nothing_to_go_on_from_no_command_is_told(training, capsys, monkeypatch):
     def interrupted(config, **_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "train", interrupted)
-    assert cli.main(["train", "--name", "mine", "--root", "my runs"]) == 130
-    assert "go on with: reskill train --name mine --root 'my runs' --resume" in (
-        capsys.readouterr().out
-    )
-
-
-def test_preempted_training_says_how_to_go_on(training, capsys, monkeypatch):
-    def preempted(config, **_):
-        raise Preempted(7)
-
-    monkeypatch.setattr(training, "train", preempted)
-    assert cli.main(["train", "--name", "mine"]) == 143
-    told = capsys.readouterr().out
-    assert "ended by SIGTERM after step 7, everything is saved; go on with: reskill train" in told
+    assert cli.main(["train", "--name", "mine"]) == 130
+    assert capsys.readouterr().out == "\ninterrupted\n"
 
 
 @pytest.mark.parametrize(
@@ -134,6 +154,33 @@ def test_preempted_training_says_how_to_go_on(training, capsys, monkeypatch):
         ("--config value.json", "value.json: 'steps' should be an integer, is \"many\""),
         ("--config range.json", "range.json: steps must be at least 1, got 0"),
         ("--resume --name nope", "nothing to resume: there is no run in runs/nope"),
+        ("--config twice.json", "twice.json cannot be read: 'steps' is given twice"),
+        ("--config clock.yaml", "clock.yaml: 'steps' should be an integer, is \"10:30\""),
+        ("--config apart.yaml", "apart.yaml: min_trial_steps = 20 is more than max_trial_steps"),
+        ("--config apart.yaml --rooms.receptacles 3", "rooms need 4 <= min_receptacles <= recept"),
+        ("--min-trial-steps 20", "min_trial_steps = 20 is more than max_trial_steps = 16 (see"),
+        ("--seed 9223372036854775808", "seed must be at most 4294967295, got 922337203685477"),
+        ("--seed 4294967296", "seed must be at most 4294967295, got 4294967296"),
+        ("--seed -1", "seed must not be negative, got -1"),
+        ("--learning-rate inf", "learning_rate must be positive and finite in float32, got inf"),
+        ("--learning-rate nan", "learning_rate must be positive and finite in float32, got nan"),
+        ("--steps 99999999999", "steps must be at most 2147483647"),
+        ("--name ../x", "'../x' is no name for a run: use letters"),
+        ("--name=", "'' is no name for a run"),
+        ("--resume --name ../x", "'../x' is no name for a run"),
+        ("--no-skills --bank good", "bank = good has no effect with skills = False"),
+        ("--bank nope", "--bank nope: nope: there is no such folder"),
+        ("--bank broken", "--bank broken: broken/one/SKILL.md: "),
+        ("--bank foreign", "--bank foreign: "),
+        ("--policy nope", "no pretrained weights 'nope'; there are: household"),
+        ("--policy nope.safetensors", "the policy nope.safetensors: there is no such file"),
+        ("--policy bad.safetensors", "bad.json: "),
+        ("--mesh.data 0", "mesh.data must be at least 1, got 0"),
+        ("--mesh.data 3", "32 rollouts of a minibatch cannot be split over"),
+        ("--mesh.data 16", "a mesh of 16 x 1 x 1 needs 16 devices, there are 8"),
+        ("--capacity 10", "a context of 10 tokens has no room"),
+        ("--mirror nope://x", "--mirror nope://x: "),
+        ("--root s3://x", "root must be a folder, got s3://x; --mirror takes such places"),
     ],
 )
 def test_mistakes_are_one_line(training, capsys, tmp_path, arguments, message):
@@ -143,10 +190,86 @@ def test_mistakes_are_one_line(training, capsys, tmp_path, arguments, message):
         "room": '{"rooms": {"objectz": 1}}',
         "value": '{"steps": "many"}',
         "range": '{"steps": 0}',
+        "twice": '{"steps": 3, "steps": 3}',
     }.items():
         (tmp_path / f"{name}.json").write_text(text)
+    (tmp_path / "clock.yaml").write_text("steps: 10:30\n")
+    (tmp_path / "apart.yaml").write_text("min_trial_steps: 20\n")
+    (tmp_path / "bad.safetensors").write_bytes(b"none")
+    foreign = Skill("one", "x", "transmogrify the fridge.", Trigger("general"))
+    export_skill(foreign, tmp_path / "foreign")
+    (tmp_path / "broken" / "one").mkdir(parents=True)
+    (tmp_path / "broken" / "one" / "SKILL.md").write_text("---\nname: two\n---\n")
     assert message in refused(capsys, "train", *arguments.split())
     assert training.calls == []
+
+
+def test_a_single_option_can_put_right_what_the_file_says(training, tmp_path):
+    """Only what results has to be valid."""
+    (tmp_path / "apart.yaml").write_text("min_trial_steps: 20\nrooms: {min_receptacles: 12}\n")
+    words = "train --config apart.yaml --max-trial-steps 30 --rooms.receptacles 15".split()
+    assert cli.main(words) == 0
+    ((config, _),) = training.calls
+    assert (config.min_trial_steps, config.max_trial_steps) == (20, 30)
+    assert (config.rooms.min_receptacles, config.rooms.receptacles) == (12, 15)
+
+
+def test_a_damaged_run_is_no_mistake_of_the_command_line(training, capsys, run_folder):
+    (run_folder / "config.json").write_text('{"steps": "many"}')
+    line = refused(capsys, "train", "--resume", "--name", "first", code=1)
+    assert "runs/first/config.json: 'steps' should be an integer" in line and not training.calls
+
+
+PRINTABLE = {
+    "name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,9}", fullmatch=True),
+    "root": st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), max_size=9),
+    "seed": st.integers(0, 2**32 - 1),
+    "learning_rate": st.floats(1e-30, 1e30),
+    "whiten": st.booleans(),
+    "policy_until": st.none() | st.integers(0, 99),
+    "bank": st.none() | st.sampled_from(["good", "no", "null", "10:30", "a: b", "#", " x "]),
+    "rooms": st.integers(10, 99).map(lambda n: RoomSpec(receptacles=n)),
+}
+
+
+@given(st.fixed_dictionaries({}, optional=PRINTABLE))
+def test_a_printed_configuration_is_read_back(tmp_path_factory, changes):
+    config = TrainConfig(**changes)
+    path = tmp_path_factory.mktemp("printed") / "c.yaml"
+    path.write_text(config_text(config), encoding="utf-8")
+    assert apply_config(PRESETS["tiny"](), read_config(path), where="c") == config
+
+
+def test_print_config(training, capsys, tmp_path):
+    words = "train --print-config --preset paper --seed 3 --no-whiten".split()
+    assert cli.main(words) == 0
+    out, err = capsys.readouterr()
+    (tmp_path / "c.yaml").write_text(out)
+    assert err == "" and "\nseed: 3\n" in out and "\nmesh:\n  data: 1\n" in out
+    assert cli.main(["train", "--config", "c.yaml"]) == 0
+    ((config, resume),) = training.calls
+    assert not resume
+    assert config == dataclasses.replace(PRESETS["paper"](), seed=3, whiten=False)
+    assert cli.main("train --resume --name paper --print-config --steps 77".split()) == 0
+    assert "\nsteps: 77\n" in capsys.readouterr().out and len(training.calls) == 1
+
+
+def test_every_setting_is_in_one_group_of_the_help():
+    grouped = [name for _, names in GROUPS.values() for name in names] + list(NESTED)
+    assert sorted(grouped) == sorted(field.name for field in dataclasses.fields(TrainConfig))
+    for type_ in (TrainConfig, *NESTED.values()):
+        assert all(field_helps(type_).values()), f"a setting of {type_} has no help"
+
+
+def test_help_is_arranged_in_groups(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    out = capsys.readouterr().out
+    titles = re.findall(r"^\W*(\w+) options\W*$", out, flags=re.MULTILINE)
+    assert titles == [*GROUPS, *NESTED]
+    skills = out[out.index("skills options") : out.index("trial options")]
+    assert "--bank" in skills and "--retire-after" in skills and "--floor" not in skills
 
 
 def test_help_is_readable(capsys):
@@ -205,7 +328,46 @@ def test_eval_mistakes(evaluation, run_folder, capsys):
     assert "--games none: there is no such file or folder" in line
     assert "needs --world alfworld" in refused(capsys, "eval", "first", "--games", "runs")
     assert "--tasks must be at least 1" in refused(capsys, "eval", "first", "--tasks", "0")
+    assert "--tasks must be at least 1" in refused(capsys, "eval", "first", "--tasks", "9" * 30)
+    assert "--modes needs at least one" in refused(capsys, "eval", "first", "--modes")
     assert "RUN" in refused(capsys, "eval")
+    assert evaluation == []
+
+
+def test_eval_finds_out_about_its_output_before_it_plays(evaluation, run_folder, capsys, tmp_path):
+    line = refused(capsys, "eval", "first", "--output", "none/o.jsonl")
+    assert line == "reskill: --output none/o.jsonl: No such file or directory\n"
+    assert "--output runs: Is a directory" in refused(capsys, "eval", "first", "--output", "runs")
+    assert "--output runs/first/config.json/o: Not a directory" in refused(
+        capsys, "eval", "first", "--output", "runs/first/config.json/o"
+    )
+    assert evaluation == [] and not (tmp_path / "none").exists()
+
+
+def test_a_failed_eval_leaves_no_output_behind(run_folder, capsys, tmp_path, monkeypatch):
+    def failing(folder, **_):
+        raise replay.ReplayError("no episode is valid")
+
+    monkeypatch.setattr(replay, "evaluate_run", failing)
+    assert refused(capsys, "eval", "first", "--output", "o", code=1).endswith("is valid\n")
+    assert not (tmp_path / "o").exists()
+    (tmp_path / "o").write_text("before")
+    refused(capsys, "eval", "first", "--output", "o", code=1)
+    assert (tmp_path / "o").read_text() == "before"
+
+
+def test_eval_of_a_checkpoint_that_is_not_there(run_folder, capsys):
+    line = refused(capsys, "eval", "first", "--step", "7")
+    assert "there is no checkpoint of step 7; there are: none" in line
+    assert "was evaluated" in refused(capsys, "eval", "first", "--step", "best")
+
+
+def test_eval_of_what_is_no_run(evaluation, run_folder, capsys, tmp_path):
+    (tmp_path / "empty").mkdir()
+    line = refused(capsys, "eval", "empty", code=1)
+    assert line == "reskill: empty is no run folder: it has no config.json\n"
+    (run_folder / "config.json").write_text("{")
+    assert "config.json cannot be read" in refused(capsys, "eval", "first", code=1)
     assert evaluation == []
 
 
@@ -231,7 +393,41 @@ def test_skills_mistakes(run_folder, capsys):
     assert "'lst'; did you mean 'list'?" in refused(capsys, "skills", "lst")
     path = export_skill(OPEN, run_folder / "skills")
     path.write_text(path.read_text().replace("name: open-first", "name: ../../evil"))
+    assert cli.main(["skills", "list", "first"]) == 0  # the others, and what was left out
+    out, err = capsys.readouterr()
+    assert out == "look-around  look.  [beginning]\n"
+    assert err.startswith("reskill: left out: ") and err.count("\n") == 1
+    assert "open-first/SKILL.md: the name '../../evil' is not kebab-case" in err
+    shutil.rmtree(run_folder / "skills" / "look-around")
     assert "'../../evil' is not kebab-case" in refused(capsys, "skills", "list", "first", code=1)
+
+
+@pytest.mark.parametrize("words", [["list"], ["show", "{}", "x"], ["export", "{}", "out"]])
+def test_skills_of_what_is_no_run(run_folder, capsys, tmp_path, words):
+    action, *others = words
+    others = others or ["{}"]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text('{"name": "bare"}')
+    line = refused(capsys, "skills", action, *(w.format("empty") for w in others), code=1)
+    assert line == "reskill: empty is no run folder: it has no config.json\n"
+    for text in ("{", "[]", '{"steps": "many"}', "\0", '{"a": 1, "a": 1}'):
+        (run_folder / "config.json").write_text(text)
+        line = refused(capsys, "skills", action, *(w.format("first") for w in others), code=1)
+        assert "runs/first/config.json" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_without_skills_yet(capsys, tmp_path):
+    RunFolder.create("runs", "bare", {"name": "bare"}).close()
+    assert cli.main(["skills", "list", "bare"]) == 0
+    assert capsys.readouterr().out == "the bank is empty\n"
+
+
+def test_a_folder_of_the_same_name_is_not_mistaken_for_the_run(run_folder, capsys, tmp_path):
+    (tmp_path / "first").mkdir()
+    assert cli.main(["skills", "list", "first"]) == 0
+    assert "open-first" in capsys.readouterr().out
 
 
 def test_report(run_folder, capsys, tmp_path):
@@ -319,6 +515,34 @@ def test_as_a_program():
     assert done.stderr == "reskill: reskill has no command 'trian'; did you mean 'train'?\n"
 
 
+def test_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "reskill_jax", "--version"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stdout.startswith("reskill 0."), done.stderr
+
+
+class XlaRuntimeError(RuntimeError):
+    """Stands in for JAX's own."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [XlaRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 9 GB"), MemoryError("9 GB")],
+)
+def test_too_little_memory_is_one_line(training, capsys, monkeypatch, error):
+    def train(config, **_):
+        raise error
+
+    monkeypatch.setattr(training, "train", train)
+    line = refused(capsys, "train", code=1)
+    assert "there is too little memory (" in line and "fewer games at once" in line
+    monkeypatch.setattr(training, "train", lambda *a, **k: (_ for _ in ()).throw(
+        XlaRuntimeError("INTERNAL: a defect")))  # fmt: skip
+    with pytest.raises(XlaRuntimeError):
+        cli.main(["train"])
+
+
 def test_boxed_and_plain_messages_become_one_line():
     boxed = "╭─ Title ──╮\n│ what is  │\n│ wrong    │\n│ ──────── │\n│ Perhaps you meant: │\n"
     boxed += "│ --size INT │\n╰──╯"
@@ -326,6 +550,8 @@ def test_boxed_and_plain_messages_become_one_line():
     assert one_line(boxed) == "what is wrong; did you mean --size?"
     assert one_line(plain) == "what is wrong"
     assert one_line("") == ""
+    tuple_ = "╭─ Title ──╮\n│ Missing value for argument '('--size',)'. │\n╰──╯"
+    assert one_line(tuple_) == "Missing value for argument '--size'."
 
 
 def test_a_skill_whose_trigger_explodes_is_refused(tmp_path, capsys):

@@ -46,6 +46,17 @@ def test_star_and_plain_imports():
     assert run(code + "print(w is whiten, init_posterior(3).alpha)") == "True [1. 1. 1.]"
 
 
+def test_mistakes_of_eval_do_not_import_jax():
+    code = """
+import contextlib, io, sys
+from reskill_jax.cli import main
+with contextlib.redirect_stderr(io.StringIO()):
+    assert main(["eval", "nope"]) == main(["eval", "x", "--steps"]) == 2
+print(*sys.modules)
+"""
+    assert not {"jax", "flax"} & set(run(code).split())
+
+
 @pytest.mark.parametrize("words", [["--help"], ["skills", "--help"], ["--version"], ["trian"]])
 def test_help_and_mistakes_do_not_import_jax(words):
     code = f"""

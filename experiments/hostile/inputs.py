@@ -1,7 +1,9 @@
 """Strategies (hypothesis) of hostile inputs, and a corpus of what has hurt others."""
 
 import gzip
+import hashlib
 import json
+import math
 import zlib
 from typing import Any
 
@@ -71,6 +73,35 @@ When a place is closed.
 
 open.
 """
+_FOREIGN_SKILL = """---
+name: open-first
+description: >-
+  Opens what is closed.
+  Use it for doors.
+license: MIT
+metadata:
+  author: someone
+  needs: {bins: [git, "ssh"]}
+---
+
+Some words first.
+
+## When to use
+
+Now and then.
+
+```markdown
+## Action
+
+do not open.
+```
+
+---
+
+## Action
+
+1. open
+"""
 BOMB = "a: &a [x, x]\n" + "".join(
     f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(20)
 )
@@ -97,6 +128,8 @@ def changed(draw, original: str) -> str:
 
 skill_files = st.one_of(
     changed(_GOOD_SKILL),
+    changed(_FOREIGN_SKILL),
+    changed(_FOREIGN_SKILL.replace("\n", "\r\n")).map("\ufeff".__add__),
     st.sampled_from(EVIL_FRONTS).map(lambda front: f"---\n{front}\n---\nopen.\n"),
     st.tuples(st.sampled_from(EVIL_FRONTS), text).map(
         lambda fb: _GOOD_SKILL.replace("metadata:", fb[0] + "\nmetadata:") + fb[1]
@@ -176,6 +209,7 @@ def problems(original: str) -> st.SearchStrategy[str]:
     lines = original.split("\n")
     return st.one_of(
         changed(original),
+        changed(original).map(lambda told: "\ufeff" + told.replace("\n", "\r\n")),
         st.sampled_from(EVIL_PROBLEMS),
         st.lists(st.sampled_from(lines), min_size=1, max_size=60).map("\n".join),
         st.integers(0, len(original)).map(lambda at: original[:at]),
@@ -224,6 +258,113 @@ def gzip_bomb(megabytes: int = 300) -> bytes:
     block = b" " * (1 << 20)
     return b"".join(packer.compress(block) for _ in range(megabytes)) + packer.flush()
 
+
+# --- weights --------------------------------------------------------------------------------------
+
+_CONFIG = {"vocabulary": 5, "width": 4, "layers": 1, "heads": 2, "kv_heads": 1, "mlp": 3}
+_SHAPES = {
+    "embedding": [5, 4],
+    "final_norm": [4],
+    "layer_0.attention.out": [1, 2, 2, 4],
+    "layer_0.attention.qkv": [4, 1, 4, 2],
+    "layer_0.attention_norm": [4],
+    "layer_0.mlp.down": [3, 4],
+    "layer_0.mlp.gate_up": [4, 2, 3],
+    "layer_0.mlp_norm": [4],
+}
+_TYPES = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F64": 8, "I32": 4, "C64": 8}
+
+
+def _header(kind: str) -> tuple[dict[str, Any], int]:
+    """The header of a file with all arrays in one type, and how many bytes they take."""
+    header, end = {}, 0
+    for name, shape in _SHAPES.items():
+        begin, end = end, end + math.prod(shape) * _TYPES[kind]
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
+    return header, end
+
+
+def _packed(text: str, data: bytes, size: int | None = None) -> bytes:
+    """A safetensors file; `size` is what it says of its header's length, if that is not true."""
+    header = text.encode("utf-8", "replace")
+    return (len(header) if size is None else size).to_bytes(8, "little") + header + data
+
+
+def described(arrays: bytes, **changes: Any) -> bytes:
+    """The description that belongs to a file of arrays."""
+    digest = hashlib.sha256(arrays).hexdigest()
+    told = {"format": 1, "sha256": digest, "config": _CONFIG, "provenance": {"by": "me"}}
+    return json.dumps(told | changes).encode("utf-8", "surrogatepass")
+
+
+@st.composite
+def weights_arrays(draw) -> bytes:
+    """Sound files of every type, with any numbers, and files with a damaged or lying header."""
+    kind = draw(st.sampled_from([*_TYPES]))
+    header, size = _header(kind)
+    data = draw(st.sampled_from([b"\0", b"\x3c", b"\xff", b"\x7f\x80", b"\x01\x02\x03"]))
+    data = (data * size)[: size + draw(st.sampled_from([0, 0, 0, 0, -1, 1, -size]))]
+    how = draw(st.integers(0, 5))
+    if how == 0:
+        name = draw(st.sampled_from([*header]))
+        field = draw(st.sampled_from(["dtype", "shape", "data_offsets", "x"]))
+        header[name][field] = draw(json_values)
+    elif how == 1:
+        header[draw(text)] = draw(json_values)
+    elif how == 2:
+        del header[draw(st.sampled_from([*header]))]
+    told = json.dumps(header)
+    if how == 3:
+        told = draw(changed(told))
+    elif how == 4:
+        told = told[:-1] + ", " + told[1:]  # every name twice
+    length = draw(st.none() | st.integers(0, 2**64 - 1)) if how == 5 else None
+    file = _packed(told, data, length)
+    return file[: draw(st.integers(0, len(file)))] if draw(st.integers(0, 9)) == 0 else file
+
+
+ARRAYS = _packed(json.dumps(_header("BF16")[0]), bytes(_header("BF16")[1]))
+_DESCRIPTION = described(ARRAYS).decode()
+_numbers = st.sampled_from(
+    [
+        0,
+        -1,
+        1,
+        2,
+        True,
+        False,
+        1.0,
+        2.5,
+        1e400,
+        float("nan"),
+        2**31,
+        2**63,
+        10**30,
+        None,
+        "1",
+        [],
+        {},
+    ]
+)
+_fields = st.sampled_from(
+    [*_CONFIG, "head_width", "rope_base", "norm_eps", "tie_embeddings", "qk_norm", "dtype", "remat"]
+)
+descriptions = st.one_of(
+    st.dictionaries(_fields, _numbers, min_size=1, max_size=3).map(
+        lambda changes: described(ARRAYS, config=_CONFIG | changes)
+    ),
+    st.dictionaries(text, json_values, max_size=2).map(
+        lambda changes: described(ARRAYS, config=_CONFIG | changes)
+    ),
+    st.dictionaries(
+        st.sampled_from(["format", "sha256", "config", "provenance", "other"]), json_values
+    ).map(lambda changes: described(ARRAYS, **changes)),
+    changed(_DESCRIPTION).map(lambda told: told.encode("utf-8", "replace")),
+    st.sampled_from(["utf-8-sig", "utf-16", "utf-32"]).map(_DESCRIPTION.encode),
+    json_values.map(lambda value: json.dumps(value).encode("utf-8", "replace")),
+    st.sampled_from([b"", b"{" * 10**5, b"[" * 10**6, b"9" * 10**5, b"\xff\xfe\x00", b"\0" * 99]),
+    st.binary(max_size=60),
+)
 
 # --- what worlds say ------------------------------------------------------------------------------
 

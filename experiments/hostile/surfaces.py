@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from hypothesis import strategies as st
 
 from reskill_jax.creator.episode import Episode
@@ -18,10 +20,12 @@ from reskill_jax.creator.household import household_vocabulary
 from reskill_jax.creator.propose import Proposal, propose
 from reskill_jax.creator.recommend import CreatorSettings
 from reskill_jax.creator.state import init_state, observe
+from reskill_jax.policy import weights
+from reskill_jax.policy.weights import WeightsError
 from reskill_jax.skills.dfa import compile_dfa
 from reskill_jax.skills.patterns import TriggerError, search
 from reskill_jax.skills.skill import Trigger
-from reskill_jax.skills.skillmd import MAX_FILE_BYTES, SkillFileError, export_skills, import_skills
+from reskill_jax.skills.skillmd import MAX_FILE_BYTES, SkillFileError, export_skills, read_skills
 from reskill_jax.training.act import text_symbols
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.config_file import ConfigError, apply_config, read_config
@@ -61,12 +65,18 @@ def _skill_tree(entries: list[tuple[str, str, str]], folder: Path) -> bool:
     root.mkdir()
     for name, kind, content in entries:
         _make(root / name, kind, content)
-    skills = import_skills(root)
+    found = read_skills(root)
+    if any(not told.strip() or len(told.splitlines()) != 1 for told in found.problems):
+        raise AssertionError(f"what was left out should be told in one line: {found.problems!r}")
     out = folder / "out"
-    export_skills(skills, out)
-    if import_skills(out) != skills:
+    export_skills(found.skills, out)
+    if read_skills(out) != (found.skills, ()):
         raise AssertionError("what was imported is not what is exported")
-    return bool(skills)
+    written = {path.read_bytes() for path in root.glob("*/SKILL.md") if path.is_file()}
+    for skill in found.skills:
+        if (out / skill.name / "SKILL.md").read_bytes() not in written:
+            raise AssertionError(f"{skill.name} went out otherwise than it came in")
+    return bool(found.skills)
 
 
 def _make(path: Path, kind: str, content: str) -> None:
@@ -80,7 +90,7 @@ def _make(path: Path, kind: str, content: str) -> None:
         path.mkdir()
         file = path / "SKILL.md"
         if kind == "skill":
-            file.write_text(content, encoding="utf-8", errors="replace")
+            file.write_text(content, encoding="utf-8", errors="replace", newline="")
         elif kind == "skill_link":
             file.symlink_to(content)
         elif kind == "fifo":
@@ -111,6 +121,26 @@ def _games(given: tuple[str, bytes], folder: Path) -> bool:
     path = folder / f"games{ending}"
     path.write_bytes(data)
     return bool(read_games(path))
+
+
+def _weights(given: tuple[bytes, bytes], folder: Path) -> bool:
+    arrays, description = given
+    path = folder / "policy.safetensors"
+    path.write_bytes(arrays)
+    path.with_suffix(".json").write_bytes(description)
+    params, config, _ = weights.load(path)
+    for array in jax.tree.leaves(params):
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            raise AssertionError(f"weights of {config} that no policy can play with")
+    return True
+
+
+def _description(description: bytes, folder: Path) -> bool:
+    return _weights((inputs.ARRAYS, description), folder)
+
+
+def _arrays(arrays: bytes, folder: Path) -> bool:
+    return _weights((arrays, inputs.described(arrays)), folder)
 
 
 def _said(content: str, folder: Path) -> bool:
@@ -163,6 +193,8 @@ def surfaces(problem: str, game: dict[str, str]) -> tuple[Surface, ...]:
         Surface("configurations", inputs.configs, _config, (ConfigError,)),
         Surface("problem files", inputs.problems(problem), _problem, (PddlError,)),
         Surface("games files", inputs.games_files(game), _games, (GamesError,)),
+        Surface("weights: arrays", inputs.weights_arrays(), _arrays, (WeightsError,)),
+        Surface("weights: descriptions", inputs.descriptions, _description, (WeightsError,)),
         Surface("what a world says", inputs.said, _said, ()),
         Surface("evidence", st.lists(inputs.said, min_size=1, max_size=6), _evidence, ()),
     )

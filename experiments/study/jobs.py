@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from reskill_jax.training.config import PRESETS, TrainConfig
+from reskill_jax.training.config import PRESETS, TrainConfig, smallest
 from reskill_jax.worlds.household.generator import RoomSpec
 
 POLICIES = Path(__file__).resolve().parents[1] / "policies"
@@ -31,9 +31,9 @@ def _rooms(receptacles: int, fewest: int, objects: int, least: int) -> RoomSpec:
     return RoomSpec(receptacles, fewest, objects, least)
 
 
-_TINY = PRESETS["tiny"]()
+_SMALLEST = smallest()
 WORLDS = {
-    "tiny": World(_TINY.rooms, _TINY.horizon, _TINY.capacity),  # to try things out
+    "tiny": World(_SMALLEST.rooms, _SMALLEST.horizon, _SMALLEST.capacity),  # to try things out
     "small": World(RoomSpec(), TrainConfig().horizon, TrainConfig().capacity),
     "medium": World(_rooms(16, 12, 20, 12), 26, 640),
     "large": World(_rooms(26, 20, 34, 22), 36, 960),
@@ -92,15 +92,15 @@ QUICK = Study(
     worlds=("tiny",),
     policies=(),
     rates=(1e-4,),
-    steps=_TINY.steps,
-    groups=_TINY.groups,
-    group_size=_TINY.group_size,
-    minibatches=_TINY.minibatches,
+    steps=_SMALLEST.steps,
+    groups=_SMALLEST.groups,
+    group_size=_SMALLEST.group_size,
+    minibatches=_SMALLEST.minibatches,
     eval_every=2,
     eval_games=8,
     final_games=16,
     changes=tuple(
-        (name, getattr(_TINY, name))
+        (name, getattr(_SMALLEST, name))
         for name in ("reservoir", "min_trial_steps", "min_trial_episodes", "max_trial_steps")
     ),
     drift_every=2,

@@ -8,6 +8,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from reskill_jax.core.numbers import above_smallest, as_array, as_bool, as_float, as_real
+
 
 def group_relative_advantages(
     rewards: chex.Array,
@@ -19,10 +21,13 @@ def group_relative_advantages(
     """Rewards minus the mean of their group, divided by its sample standard deviation.
 
     A group whose valid rewards are all equal gets exactly 0; a group with a single valid member
-    keeps its raw reward; entries outside the mask are 0. Gradients are finite everywhere.
+    keeps its raw reward; entries outside the mask are 0. A large offset common to a group costs no
+    precision. A group with a valid reward that is not finite is NaN throughout (outside the mask
+    still 0), so that it can be counted; give a mask to leave such episodes out. Gradients are
+    finite everywhere.
 
     Args:
-      rewards: [B, G] float (integers and bools are converted).
+      rewards: [B, G] bools, integers or floats (see `core.numbers`); G may be 0.
       mask: [B, G] bool, the valid episodes; None = all.
       scale_by_std: divide by the standard deviation (ddof = 1) plus `eps`.
       eps: added to the standard deviation.
@@ -32,33 +37,33 @@ def group_relative_advantages(
 
     Raises:
       AssertionError: `rewards` is not [B, G] or `mask` has another shape.
+      TypeError: `rewards` are no real numbers.
     """
-    rewards = jnp.asarray(rewards)
+    rewards = as_real(rewards, "rewards")
     chex.assert_rank(rewards, 2)
-    rewards = rewards.astype(jnp.result_type(rewards.dtype, jnp.float32))
-    mask = jnp.ones(rewards.shape, bool) if mask is None else jnp.asarray(mask).astype(bool)
+    mask = jnp.ones(rewards.shape, bool) if mask is None else as_bool(mask, "mask")
     chex.assert_equal_shape([rewards, mask])
 
-    # A masked reward may be anything, NaN included, so it is replaced, never multiplied away.
-    rewards = jnp.where(mask, rewards, 0)
-    count = jnp.sum(mask, axis=1, keepdims=True).astype(rewards.dtype)
-    mean = jnp.sum(rewards, axis=1, keepdims=True) / jnp.maximum(count, 1)
-    centred = jnp.where(mask, rewards - mean, 0)
+    # In units of a power of two, which round nothing and keep squares from overflowing.
+    excess, unit, _ = above_smallest(rewards, mask, axis=1)
+    count = jnp.sum(mask, axis=1, keepdims=True).astype(excess.dtype)
+    mean = jnp.sum(excess, axis=1, keepdims=True) / jnp.maximum(count, 1)
+    centred = jnp.where(mask, excess - mean, 0)
+    flat = jnp.max(excess, axis=1, keepdims=True, initial=0) == 0
 
-    highest = jnp.max(jnp.where(mask, rewards, -jnp.inf), axis=1, keepdims=True)
-    lowest = jnp.min(jnp.where(mask, rewards, jnp.inf), axis=1, keepdims=True)
-    varies = highest > lowest
-
-    advantages = centred
+    advantages = centred * unit
     if scale_by_std:
         variance = jnp.sum(centred**2, axis=1, keepdims=True) / jnp.maximum(count - 1, 1)
-        # The root has an infinite slope at 0; those groups are 0 by definition. A variance that
-        # underflows to 0 is treated alike.
-        positive = varies & (variance > 0)
-        std = jnp.sqrt(jnp.where(positive, variance, 1))
-        advantages = jnp.where(positive, centred / (std + eps), 0)
-    advantages = jnp.where(varies, advantages, 0)
-    return jnp.where(mask, jnp.where(count == 1, rewards, advantages), 0)
+        # The root has an infinite slope at 0; those groups are 0 by definition.
+        std = jnp.sqrt(jnp.where(flat, 1, variance))
+        advantages = centred / (std + eps / unit)
+    advantages = jnp.where(flat, 0, advantages)
+
+    # A masked reward may be anything, NaN included, so it is replaced, never multiplied away.
+    raw = jnp.where(mask, as_float(rewards, "rewards"), 0)
+    finite = jnp.all(jnp.isfinite(raw), axis=1, keepdims=True)
+    advantages = jnp.where(finite, advantages, jnp.nan)
+    return jnp.where(mask, jnp.where(count == 1, raw, advantages), 0)
 
 
 def whiten(
@@ -70,31 +75,33 @@ def whiten(
 ) -> chex.Array:
     """Shifts and scales to mean 0 and variance 1 (ddof = 0) over the whole mask.
 
+    Equal values give exactly 0, whatever they are.
+
     Args:
-      values: float array of any shape.
-      mask: same shape, the entries that count.
+      values: bools, integers or floats of any shape (see `core.numbers`).
+      mask: bool, same shape, the entries that count.
       eps: added to the variance.
       axis_name: mapped axis to take the statistics over as well (data parallel).
 
     Returns:
-      Array of the same shape; entries outside the mask are 0.
+      Float array of the same shape; entries outside the mask are 0.
 
     Raises:
       AssertionError: the shapes differ.
+      TypeError: `values` are no real numbers.
     """
-    values, mask = jnp.asarray(values), jnp.asarray(mask).astype(bool)
+    values, mask = as_real(values, "values"), as_bool(mask, "mask")
     chex.assert_equal_shape([values, mask])
-    values = jnp.where(mask, values, 0)
 
     def total(x):
-        x = jnp.sum(x)
+        x = jnp.sum(x, keepdims=True)
         return x if axis_name is None else jax.lax.psum(x, axis_name)
 
-    count = total(mask.astype(values.dtype))
-    mean = total(values) / jnp.maximum(count, 1)
-    centred = jnp.where(mask, values - mean, 0)
-    variance = total(centred**2) / jnp.maximum(count, 1)
-    return centred * jax.lax.rsqrt(variance + eps)
+    excess, unit, _ = above_smallest(values, mask, axis_name=axis_name)
+    count = jnp.maximum(total(mask.astype(jnp.int32)), 1).astype(excess.dtype)
+    centred = jnp.where(mask, excess - total(excess) / count, 0)
+    variance = total(centred**2) / count + (eps / unit) / unit
+    return centred * jax.lax.rsqrt(jnp.where(variance == 0, 1, variance))
 
 
 def token_advantages(
@@ -122,8 +129,10 @@ def token_advantages(
 
     Raises:
       AssertionError: the shapes do not fit.
+      TypeError: `advantages` are no real numbers.
     """
-    advantages, token_mask = jnp.asarray(advantages), jnp.asarray(token_mask).astype(bool)
+    advantages = as_array(advantages, "advantages")
+    token_mask = as_bool(token_mask, "token_mask")
     chex.assert_rank([advantages, token_mask], [1, 2])
     chex.assert_equal_shape_prefix([advantages, token_mask], 1)
     spread = jnp.where(token_mask, advantages[:, None], 0)

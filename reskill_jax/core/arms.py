@@ -6,7 +6,9 @@ Source: ReSkill, arXiv:2606.01619, section 3 (Thompson assignment with a floor).
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from reskill_jax.core.numbers import as_array, as_bool, as_float, bounded, power_of_two, seen
 from reskill_jax.core.posterior import BetaPosterior, probability_best
 
 
@@ -21,21 +23,21 @@ def assignment_probabilities(
     Args:
       posterior: [A] alpha and beta.
       arm_mask: [A] bool, the arms that exist.
-      floor: in [0, 0.5]; 0.5 is uniform assignment.
+      floor: in [0, 0.5]; 0.5 is uniform assignment. Traced values are clipped.
 
     Returns:
-      [A] float summing to 1; 0 for arms that do not exist.
+      [A] float summing to 1; 0 for arms that do not exist. All 0 when none exists, NaN where
+      `probability_best` is.
 
     Raises:
-      ValueError: `floor` is outside [0, 0.5].
+      ValueError: `floor` can be seen and is outside [0, 0.5].
       AssertionError: wrong shapes.
     """
-    if isinstance(floor, (int, float)) and not 0 <= floor <= 0.5:
-        raise ValueError(f"floor must lie in [0, 0.5], got {floor}")
+    share = as_float(bounded(floor, 0, 0.5, "floor"), "floor")
+    arm_mask = as_bool(arm_mask, "arm_mask")
     best = probability_best(posterior, arm_mask)
-    arm_mask = jnp.asarray(arm_mask).astype(bool)
     existing = jnp.sum(arm_mask).astype(best.dtype)
-    lowest = jnp.where(existing > 1, 2 * floor / jnp.maximum(existing, 1), 0)
+    lowest = jnp.where(existing > 1, 2 * share.astype(best.dtype) / jnp.maximum(existing, 1), 0)
 
     # Raising one arm to the floor shrinks the rest, which can push the next one below it: at most
     # A rounds settle it.
@@ -45,7 +47,8 @@ def assignment_probabilities(
         left = 1 - lowest * jnp.sum(at_floor).astype(best.dtype)
         mass = jnp.sum(jnp.where(at_floor, 0, best))
         scale = jnp.where(mass > 0, jnp.maximum(left, 0) / jnp.where(mass > 0, mass, 1), 0)
-    return jnp.where(arm_mask, jnp.maximum(best * scale, lowest), 0)
+    raised = jnp.maximum(best * scale, lowest)
+    return jnp.where(arm_mask, jnp.where(jnp.isnan(best), jnp.nan, raised), 0)
 
 
 def assign_arms(
@@ -60,9 +63,11 @@ def assign_arms(
 
     Args:
       key: random key.
-      probabilities: [A] float, need not be normalised; an arm with 0 is never drawn.
-      num_groups: B.
-      group_size: G.
+      probabilities: [A] float, need not be normalised; an arm with 0 is never drawn. Where they
+        cannot be seen and are no distribution (all 0, one negative, infinite or NaN) every
+        rollout gets arm 0, the bank in use.
+      num_groups: B, may be 0.
+      group_size: G, may be 0.
       scheme: "independent": every rollout on its own, as in the paper. "stratified": within each
         group an arm gets floor(G p) or ceil(G p) rollouts, G p on average, in random order; the
         marginal of every single rollout is the same as with "independent".
@@ -71,19 +76,27 @@ def assign_arms(
       [B, G] int32 arms.
 
     Raises:
-      ValueError: unknown scheme.
+      ValueError: unknown scheme; `probabilities` can be seen and are no distribution.
       AssertionError: `probabilities` is not [A].
     """
     if scheme not in ("independent", "stratified"):
         raise ValueError(f"scheme must be 'independent' or 'stratified', got {scheme!r}")
-    probabilities = jnp.asarray(probabilities)
+    probabilities = as_float(probabilities, "probabilities")
     chex.assert_rank(probabilities, 1)
+    known = seen(probabilities)
+    if known is not None and not (np.all(np.isfinite(known) & (known >= 0)) and np.any(known > 0)):
+        raise ValueError(f"probabilities must be >= 0 and not all 0, got {known}")
+    usable = jnp.all(jnp.isfinite(probabilities) & (probabilities >= 0))
+    # In units of a power of two, so that neither the sum nor a product overflows.
+    largest = jnp.max(jnp.where(jnp.isfinite(probabilities), probabilities, 0))
+    probabilities = probabilities / power_of_two(largest)
     draw_key, order_key = jax.random.split(key)
     if scheme == "independent":
         points = jax.random.uniform(draw_key, (num_groups, group_size))
     else:
         start = jax.random.uniform(draw_key, (num_groups, 1))
-        points = (start + jnp.arange(group_size, dtype=start.dtype)[None, :]) / group_size
+        places = jnp.arange(group_size, dtype=start.dtype)[None, :]
+        points = (start + places) / max(group_size, 1)
         points = jax.random.permutation(order_key, points, axis=1, independent=True)
 
     # The arm of a point is the number of arms that end at or before it. An arm of probability 0
@@ -93,7 +106,7 @@ def assign_arms(
     arms = jnp.sum(passed, axis=-1, dtype=jnp.int32)
     num_arms = probabilities.shape[0]
     last = num_arms - 1 - jnp.argmax((probabilities > 0)[::-1]).astype(jnp.int32)
-    return jnp.minimum(arms, last)
+    return jnp.where(usable & (ends[-1] > 0), jnp.minimum(arms, last), 0)
 
 
 def arm_outcomes(
@@ -107,9 +120,9 @@ def arm_outcomes(
     """Counts episodes and successes per arm, as integers so that every replica agrees exactly.
 
     Args:
-      arms: integers of any shape, usually [B, G].
-      success: same shape, bool or 0/1.
-      valid: same shape; False for an episode that does not count (a crashed environment).
+      arms: integers of any shape, usually [B, G]; others than 0..A-1 are counted nowhere.
+      success: same shape, bool, or 0 and 1; anything where the episode is not valid.
+      valid: same shape, bool; False for an episode that does not count (a crashed environment).
       num_arms: A.
       axis_name: mapped axis to sum over (data parallel).
 
@@ -118,14 +131,15 @@ def arm_outcomes(
 
     Raises:
       AssertionError: the shapes differ or `arms` is not of integers.
+      ValueError: `success` or `valid` can be seen and holds something else than 0 and 1.
     """
-    arms, success, valid = jnp.asarray(arms), jnp.asarray(success), jnp.asarray(valid)
+    arms, valid = as_array(arms, "arms"), as_bool(valid, "valid")
+    chex.assert_equal_shape([valid, success])
+    success = as_bool(success, "success", where=valid)
     chex.assert_equal_shape([arms, success, valid])
     chex.assert_type(arms, int)
-    arms = arms.reshape(-1)
-    valid = valid.reshape(-1).astype(bool)
-    success = success.reshape(-1).astype(bool) & valid
-    member = arms[None, :] == jnp.arange(num_arms, dtype=arms.dtype)[:, None]  # [A, N]
+    arms, valid, success = arms.reshape(-1), valid.reshape(-1), success.reshape(-1)
+    member = arms[None, :] == jnp.arange(num_arms)[:, None]  # [A, N]
     trials = jnp.sum(member & valid[None, :], axis=1, dtype=jnp.int32)
     successes = jnp.sum(member & success[None, :], axis=1, dtype=jnp.int32)
     if axis_name is not None:

@@ -11,6 +11,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from reskill_jax.core.numbers import as_array, as_bool
+
 
 class Contrast(NamedTuple):
     """Candidates against arm 0, added up over groups (and steps). Entry 0 is 0."""
@@ -50,8 +52,8 @@ def within_group_contrast(
 
     Args:
       arms: [B, G] int.
-      success: [B, G] bool or 0/1.
-      valid: [B, G]; False for an episode that does not count (a crashed environment).
+      success: [B, G] bool, or 0 and 1; anything where the episode is not valid.
+      valid: [B, G] bool; False for an episode that does not count (a crashed environment).
       num_arms: A.
       axis_name: mapped axis over which groups are split, to sum over (data parallel).
 
@@ -60,16 +62,17 @@ def within_group_contrast(
 
     Raises:
       AssertionError: the shapes differ, are not [B, G], or `arms` is not of integers.
+      ValueError: `success` or `valid` can be seen and holds something else than 0 and 1.
     """
-    arms, success, valid = jnp.asarray(arms), jnp.asarray(success), jnp.asarray(valid)
+    arms, valid = as_array(arms, "arms"), as_bool(valid, "valid")
+    chex.assert_equal_shape([valid, success])
+    success = as_bool(success, "success", where=valid)
     chex.assert_rank(arms, 2)
     chex.assert_equal_shape([arms, success, valid])
     chex.assert_type(arms, int)
-    member = (arms[None] == jnp.arange(num_arms, dtype=arms.dtype)[:, None, None]) & (
-        valid.astype(bool)[None]
-    )  # [A, B, G]
+    member = (arms[None] == jnp.arange(num_arms)[:, None, None]) & valid[None]  # [A, B, G]
     tried = jnp.sum(member, axis=2).astype(float)  # [A, B]
-    won = jnp.sum(member & success.astype(bool)[None], axis=2).astype(float)
+    won = jnp.sum(member & success[None], axis=2).astype(float)
     both = tried + tried[:1]
     wins = won + won[:1]
     several = jnp.maximum(both, 1)

@@ -13,6 +13,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from reskill_jax.core.numbers import as_array, as_float, varying_like
+from reskill_jax.core.posterior import check_counts
+
 # Discounted parameters below this are raised to it.
 SMALLEST_PARAMETER = 1e-6
 
@@ -83,17 +86,20 @@ def _replay(
     successes: chex.Array, trials: chex.Array, grid_size: int
 ) -> tuple[chex.Array, chex.Array]:
     """(log likelihood at M = grid_size, [grid] log likelihoods relative to it)."""
-    successes, trials = jnp.asarray(successes), jnp.asarray(trials)
+    successes, trials = check_counts(successes, trials)
     chex.assert_rank([successes, trials], 2)
     chex.assert_equal_shape([successes, trials])
     if grid_size < 1:
         raise ValueError(f"grid_size must be at least 1, got {grid_size}")
     dtype = jnp.result_type(float)
     num_steps, num_arms = trials.shape
+    if num_steps == 0:
+        return jnp.zeros((), dtype), jnp.zeros(grid_size, dtype)
     occupied = jnp.any(trials > 0, axis=1)
     steps = jnp.max(jnp.where(occupied, jnp.arange(1, num_steps + 1), 0), initial=0)
     # [T, 2, A, 1]: successes and failures
-    counts = jnp.stack([successes, trials - successes], axis=1).astype(dtype)[..., None]
+    both = (as_float(x, "counts") for x in (successes, trials - successes))
+    counts = jnp.stack(tuple(both), axis=1).astype(dtype)[..., None]
     memory = jnp.arange(1, grid_size + 1, dtype=dtype)[None, None, :]  # [1, 1, grid]
     floor = SMALLEST_PARAMETER
 
@@ -119,6 +125,7 @@ def _replay(
 
     ones = jnp.ones((2, num_arms, grid_size), dtype)
     start = (ones, jnp.zeros_like(ones), jnp.zeros((), dtype), jnp.zeros(grid_size, dtype))
+    start = jax.tree.map(lambda x: varying_like(x, counts), start)
     *_, likelihood, gain = jax.lax.fori_loop(0, steps, step, start)
     gain = gain.at[-1].set(0)
     return likelihood, -jnp.cumsum(gain[::-1])[::-1]
@@ -134,7 +141,7 @@ def horizon_log_likelihood(
     nothing and forgets nothing.
 
     Args:
-      successes: [T, A] int, counts per step.
+      successes: [T, A] int, counts per step; T may be 0.
       trials: [T, A] int; steps past the end of the trial have 0.
       grid_size: largest M.
 
@@ -143,7 +150,7 @@ def horizon_log_likelihood(
 
     Raises:
       AssertionError: not [T, A] or different shapes.
-      ValueError: `grid_size` < 1.
+      ValueError: `grid_size` < 1; counts can be seen and are impossible.
     """
     likelihood, relative = _replay(successes, trials, grid_size)
     return likelihood + relative
@@ -168,12 +175,16 @@ def estimate_horizon(log_likelihood: chex.Array, completed_trials: chex.Array) -
       completed_trials: [] int, how many.
 
     Returns:
-      [] float M in episodes; the smallest of equals; inf before two trials are finished.
+      [] float M in episodes; the smallest of equals; inf before two trials are finished. NaN when a
+      likelihood is NaN or no M has one above 0.
 
     Raises:
       AssertionError: wrong shapes.
     """
-    log_likelihood, completed = jnp.asarray(log_likelihood), jnp.asarray(completed_trials)
+    log_likelihood = as_float(log_likelihood, "log_likelihood")
+    completed = as_array(completed_trials, "completed_trials")
     chex.assert_rank([log_likelihood, completed], [1, 0])
+    largest = jnp.max(log_likelihood)
     best = (jnp.argmax(log_likelihood) + 1).astype(log_likelihood.dtype)
+    best = jnp.where(jnp.isfinite(largest), best, jnp.nan)
     return jnp.where(completed >= 2, best, jnp.inf)

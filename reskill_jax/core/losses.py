@@ -11,6 +11,11 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from reskill_jax.core.numbers import above_smallest, as_bool, as_float, as_real
+
+# Beyond e^20 a ratio means that something else is wrong; the bound keeps it finite.
+_LARGEST_LOG_RATIO = 20.0
+
 
 class PolicyLoss(NamedTuple):
     """What `grpo_loss` returns. With an axis_name every field is this device's share of a sum."""
@@ -18,7 +23,7 @@ class PolicyLoss(NamedTuple):
     loss: chex.Array  # [] float
     surrogate: chex.Array  # [] float, the clipped surrogate alone
     kl: chex.Array  # [] float, k3 estimate of KL(policy || reference); 0 without a reference
-    clipped: chex.Array  # [] float, share of the tokens whose ratio was clipped
+    clipped: chex.Array  # [] float, share of the tokens without gradient because of the clipping
 
 
 def clipped_surrogate(
@@ -39,18 +44,22 @@ def clipped_surrogate(
       clip_high: how far above.
 
     Returns:
-      (losses, clipped): same shape; `clipped` bool marks tokens without gradient.
+      (losses, clipped): same shape; `clipped` bool marks tokens whose gradient a bound takes away:
+      `clip_low`, `clip_high`, or that of e^-20 to e^20 which keeps every ratio finite.
 
     Raises:
       AssertionError: the shapes differ.
     """
+    log_probs = as_float(log_probs, "log_probs")
+    old_log_probs = jax.lax.stop_gradient(as_float(old_log_probs, "old_log_probs"))
+    advantages = as_float(advantages, "advantages")
     chex.assert_equal_shape([log_probs, old_log_probs, advantages])
-    # Beyond e^20 a ratio means that something else is wrong; the bound keeps it finite.
-    difference = jnp.clip(log_probs - jax.lax.stop_gradient(old_log_probs), -20, 20)
-    ratio = jnp.exp(difference)
+    difference = log_probs - old_log_probs
+    extreme = jnp.abs(difference) > _LARGEST_LOG_RATIO
+    ratio = jnp.exp(jnp.clip(difference, -_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO))
     free = ratio * advantages
     bounded = jnp.clip(ratio, 1 - clip_low, 1 + clip_high) * advantages
-    return -jnp.minimum(free, bounded), bounded < free
+    return -jnp.minimum(free, bounded), (bounded < free) | (extreme & (advantages != 0))
 
 
 def k3_divergence(log_probs: chex.Array, reference_log_probs: chex.Array) -> chex.Array:
@@ -66,17 +75,23 @@ def k3_divergence(log_probs: chex.Array, reference_log_probs: chex.Array) -> che
     Raises:
       AssertionError: the shapes differ.
     """
-    chex.assert_equal_shape([log_probs, reference_log_probs])
-    difference = jnp.clip(jax.lax.stop_gradient(reference_log_probs) - log_probs, -20, 20)
-    return jnp.minimum(jnp.expm1(difference) - difference, 10.0)
+    log_probs = as_float(log_probs, "log_probs")
+    reference = jax.lax.stop_gradient(as_float(reference_log_probs, "reference_log_probs"))
+    chex.assert_equal_shape([log_probs, reference])
+    difference = jnp.clip(reference - log_probs, -_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO)
+    # Of two policies that nearly agree the exponential and the difference would cancel.
+    near = jnp.abs(difference) < 0.1
+    d = jnp.where(near, difference, 0)
+    series = d * d * (1 / 2 + d * (1 / 6 + d * (1 / 24 + d / 120)))
+    return jnp.where(near, series, jnp.minimum(jnp.expm1(difference) - difference, 10.0))
 
 
 def entropy(logits: chex.Array, allowed: chex.Array | None = None) -> chex.Array:
     """Entropy of the softmax over the last axis, over the allowed entries.
 
     Args:
-      logits: [..., V] float.
-      allowed: [..., V] bool; None = all. Rows in which nothing is allowed have entropy 0.
+      logits: [..., V] float; -inf is a probability of 0, which adds nothing.
+      allowed: [..., V] bool; None = all. Rows in which nothing is possible have entropy 0.
 
     Returns:
       [...] float, in nats.
@@ -84,13 +99,18 @@ def entropy(logits: chex.Array, allowed: chex.Array | None = None) -> chex.Array
     Raises:
       AssertionError: the shapes differ.
     """
-    allowed = jnp.ones(logits.shape, bool) if allowed is None else allowed
+    logits = as_float(logits, "logits")
+    allowed = jnp.ones(logits.shape, bool) if allowed is None else as_bool(allowed, "allowed")
     chex.assert_equal_shape([logits, allowed])
-    # A finite stand-in for -inf: its exponential is 0 and its product with 0 is 0, not NaN.
-    logits = jnp.where(allowed, logits, jnp.finfo(logits.dtype).min / 2)
-    log_probs = jax.nn.log_softmax(logits, axis=-1)
-    summands = jnp.where(allowed, jnp.exp(log_probs) * log_probs, 0)
-    return -jnp.sum(summands, axis=-1)
+    possible = allowed & (logits != -jnp.inf)
+    peak = jnp.max(logits, axis=-1, keepdims=True, where=possible, initial=-jnp.inf)
+    peak = jax.lax.stop_gradient(jnp.where(peak == -jnp.inf, 0, peak))
+    # Relative to the most likely entry; others are replaced, so that no infinity meets a 0.
+    logits = jnp.where(possible, logits, peak) - peak
+    weights = jnp.where(possible, jnp.exp(logits), 0)
+    total = jnp.sum(weights, axis=-1)
+    total = jnp.where(total > 0, total, 1)
+    return jnp.log(total) - jnp.sum(weights * logits, axis=-1) / total
 
 
 def masked_mean(
@@ -99,8 +119,8 @@ def masked_mean(
     """Mean over the mask; 0 where the mask is empty.
 
     Args:
-      values: float of any shape.
-      mask: same shape.
+      values: bools, integers or floats of any shape (see `core.numbers`).
+      mask: bool, same shape.
       axis_name: mapped axis whose members share the denominator. The result is then this member's
         share: the mean is the sum of the shares (`psum`), and so is its gradient.
 
@@ -110,13 +130,13 @@ def masked_mean(
     Raises:
       AssertionError: the shapes differ.
     """
+    values, mask = as_real(values, "values"), as_bool(mask, "mask")
     chex.assert_equal_shape([values, mask])
-    mask = mask.astype(bool)
-    count = jnp.sum(mask, dtype=jnp.int32)
-    if axis_name is not None:
-        count = jax.lax.psum(count, axis_name)
-    total = jnp.sum(jnp.where(mask, values, 0))
-    return total / jnp.maximum(count, 1).astype(total.dtype)
+    excess, unit, smallest = above_smallest(values, mask)
+    here = jnp.sum(mask, dtype=jnp.int32)
+    count = here if axis_name is None else jax.lax.psum(here, axis_name)
+    here, count = (n.astype(excess.dtype) for n in (here, jnp.maximum(count, 1)))
+    return smallest.reshape(()) * (here / count) + unit.reshape(()) * (jnp.sum(excess) / count)
 
 
 def aggregate(
@@ -138,15 +158,14 @@ def aggregate(
       ValueError: unknown mode.
       AssertionError: not [N, L] or different shapes.
     """
+    values, mask = as_real(values, "values"), as_bool(mask, "mask")
     chex.assert_rank([values, mask], 2)
     chex.assert_equal_shape([values, mask])
     if mode == "token":
         return masked_mean(values, mask, axis_name=axis_name)
     if mode == "sequence":
-        mask = mask.astype(bool)
-        count = jnp.sum(mask, axis=1).astype(values.dtype)
-        means = jnp.sum(jnp.where(mask, values, 0), axis=1) / jnp.maximum(count, 1)
-        return masked_mean(means, count > 0, axis_name=axis_name)
+        means = jax.vmap(masked_mean)(as_float(values, "values"), mask)
+        return masked_mean(means, jnp.any(mask, axis=1), axis_name=axis_name)
     raise ValueError(f"mode must be 'token' or 'sequence', got {mode!r}")
 
 
@@ -184,9 +203,11 @@ def grpo_loss(
     Raises:
       AssertionError: the shapes do not fit.
     """
+    log_probs = as_float(log_probs, "log_probs")
+    old_log_probs = as_float(old_log_probs, "old_log_probs")
+    advantages, mask = as_float(advantages, "advantages"), as_bool(mask, "mask")
     chex.assert_rank([log_probs, old_log_probs, mask], 2)
     chex.assert_equal_shape([log_probs, old_log_probs, mask])
-    mask = mask.astype(bool)
     if advantages.ndim == 1:
         chex.assert_equal_shape_prefix([advantages, mask], 1)
         advantages = jnp.broadcast_to(advantages[:, None], mask.shape)
@@ -199,7 +220,8 @@ def grpo_loss(
     surrogate = aggregate(losses, mask, mode=mode, axis_name=axis_name)
     kl = jnp.zeros_like(surrogate)
     if reference_log_probs is not None:
-        divergence = k3_divergence(log_probs, jnp.where(mask, reference_log_probs, 0))
+        reference = as_float(reference_log_probs, "reference_log_probs")
+        divergence = k3_divergence(log_probs, jnp.where(mask, reference, 0))
         kl = aggregate(divergence, mask, mode=mode, axis_name=axis_name)
     share = masked_mean(clipped.astype(losses.dtype), mask, axis_name=axis_name)
     return PolicyLoss(surrogate + kl_weight * kl, surrogate, kl, share)

@@ -16,7 +16,13 @@ import jax.numpy as jnp
 
 from reskill_jax.core.contrast import Contrast, no_contrast
 from reskill_jax.core.horizon import relative_horizon_log_likelihood
-from reskill_jax.core.posterior import BetaPosterior, init_posterior, update_posterior
+from reskill_jax.core.numbers import as_array, as_bool, bounded, varying_like
+from reskill_jax.core.posterior import (
+    BetaPosterior,
+    check_counts,
+    init_posterior,
+    update_posterior,
+)
 
 UNDECIDED = -1
 
@@ -69,7 +75,7 @@ def start_trial(
       AssertionError: `arm_mask` is not [A].
       ValueError: `max_steps` < 1.
     """
-    arm_mask = jnp.asarray(arm_mask).astype(bool)
+    arm_mask = as_bool(arm_mask, "arm_mask")
     chex.assert_shape(arm_mask, (num_arms,))
     if max_steps < 1:
         raise ValueError(f"max_steps must be at least 1, got {max_steps}")
@@ -113,11 +119,14 @@ def observe_trial(
       The trial after the step.
 
     Raises:
-      AssertionError: wrong shapes.
+      AssertionError: wrong shapes, or counts that are no integers.
+      ValueError: counts can be seen and are impossible, or are beyond int32.
     """
-    successes = jnp.asarray(successes).astype(jnp.int32)
-    trials = jnp.asarray(trials).astype(jnp.int32)
+    counts = (as_array(x, "counts") for x in check_counts(successes, trials))
+    successes, trials = counts
+    chex.assert_type([successes, trials], int)
     chex.assert_equal_shape([trial.arm_mask, successes, trials])
+    successes, trials = successes.astype(jnp.int32), trials.astype(jnp.int32)
     counted = trial.active & (trial.steps < trial.trials.shape[0])
     taken = counted & trial.arm_mask
     successes, trials = jnp.where(taken, successes, 0), jnp.where(taken, trials, 0)
@@ -166,7 +175,7 @@ def decide_trial(
     mean = trial.posterior.mean
     index = jnp.arange(mean.shape[0])
     candidate = trial.arm_mask & (index > 0) & (jnp.sum(trial.trials, axis=0) > 0)
-    scores = jnp.where(candidate, mean, -jnp.inf)
+    scores = jnp.where(candidate & ~jnp.isnan(mean), mean, -jnp.inf)
     best = jnp.argmax(scores).astype(jnp.int32)
     better = scores[best] > mean[0] - trial.margin
     return jnp.where(due, jnp.where(better, best, 0), UNDECIDED).astype(jnp.int32)
@@ -259,7 +268,13 @@ def decide_sequentially(
 
     Returns:
       [] int32: -1 no decision yet, 0 arm 0 stays (reject), a > 0 arm a is accepted.
+
+    Raises:
+      ValueError: `gain` or a bound can be seen and is outside [0, 1].
     """
+    gain = bounded(gain, 0, 1, "gain")
+    false_accept = bounded(false_accept, 0, 1, "false_accept")
+    false_reject = bounded(false_reject, 0, 1, "false_reject")
     full, enough = _progress(trial, min_steps, min_episodes)
     test = sequential_log_odds(
         trial.contrast,
@@ -292,9 +307,11 @@ def finish_trial(history: TrialHistory, trial: Trial, decision: chex.Array) -> T
     Returns:
       The history, with one more finished trial if `decision` >= 0.
     """
-    decision = jnp.asarray(decision)
+    decision = as_array(decision, "decision")
     chex.assert_rank([decision, history.log_likelihood], [0, 1])
     grid_size = history.log_likelihood.shape[0]
+    evidence = (trial.successes, trial.trials, *history, decision)
+    history = TrialHistory(*(varying_like(x, *evidence) for x in history))
 
     def add(history):
         relative = relative_horizon_log_likelihood(

@@ -16,16 +16,27 @@ def plain_words(pattern: str) -> str:
     return re.sub(r"\\(.)", r"\1", text)
 
 
-def describe_trigger(trigger: Trigger) -> str:
+def describe_trigger(trigger: Trigger, vocabulary: ActionVocabulary) -> str:
     """When a trigger fires, in words."""
     if trigger.kind == "general":
-        return "Before every action"
+        return "At every turn"
     if trigger.kind == "beginning":
         return "At the very beginning"
     words = plain_words(trigger.pattern or "")
-    if trigger.kind == "action_pattern":
-        return f'Right after an action of the form "{words}"'
-    return f'When the latest observation says "{words}"'
+    if trigger.kind == "observation_pattern":
+        return f'When the latest observation says "{words}"'
+    doing = vocabulary.tell_doing(words)
+    return f"Right after {doing}" if doing else f'Right after an action of the form "{words}"'
+
+
+def describe(directive: Directive, trigger: Trigger, vocabulary: ActionVocabulary) -> str:
+    """What to do, when, and of which tasks, in one sentence for people."""
+    deed = vocabulary.tell(directive)
+    when = describe_trigger(trigger, vocabulary)
+    if trigger.kind == "general" and directive.negative:
+        when = "At any turn"
+    condition = "" if directive.condition is None else f', if the task says "{directive.condition}"'
+    return f"{deed[0].upper()}{deed[1:]} {when[0].lower()}{when[1:]}{condition}."
 
 
 def _slug(text: str) -> str:
@@ -54,10 +65,9 @@ def write_name(contrast: Contrast, taken: Iterable[str]) -> str:
 def write_skill(contrast: Contrast, vocabulary: ActionVocabulary, taken: Iterable[str]) -> Skill:
     """The skill of a contrast. Raises SkillError, e.g. over 500 characters."""
     directive = contrast.directive
-    condition = "" if directive.condition is None else f', if the task says "{directive.condition}"'
     return Skill(
         name=write_name(contrast, taken),
-        when_to_use=f"{describe_trigger(contrast.trigger)}{condition}.",
+        when_to_use=describe(directive, contrast.trigger, vocabulary),
         action=vocabulary.say(dataclasses.replace(directive, condition=None)),
         trigger=dataclasses.replace(contrast.trigger, task_pattern=task_pattern(directive)),
     )

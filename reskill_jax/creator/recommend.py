@@ -196,7 +196,7 @@ def draft_of(
         if not blind and _standing(weakest, evidence) >= contrast.value:
             return []
         operations = (Operation("DELETE", weakest.name), Operation("ADD", skill.name, skill))
-    when = describe_trigger(contrast.trigger)
+    when = describe_trigger(contrast.trigger, vocabulary)
     reason = (
         f'{when} "{skill.action}": success {contrast.effect:+.2f} where followed, '
         f"score {contrast.score:.1f}" + (", drawn blindly" if blind else "")

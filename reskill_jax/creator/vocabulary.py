@@ -6,8 +6,9 @@ told what can be said, never what is worth saying.
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 from reskill_jax.skills.skill import Skill
 
@@ -35,6 +36,14 @@ class Deed:
     nouns: tuple[str, ...]
 
 
+class Spoken(NamedTuple):
+    """How people say a verb."""
+
+    alone: str  # without a type word: "take something"; begins with the verb itself
+    doing: str  # before a type word: "taking"
+    doing_alone: str  # "taking something"
+
+
 @dataclasses.dataclass(frozen=True)
 class ActionVocabulary:
     """The words of a world's actions.
@@ -45,6 +54,7 @@ class ActionVocabulary:
       task_words: words a condition may ask for; None = any word of the goals.
       encodable: whether the policy can read an action text as a skill.
       condition_form, negation, ending: how a directive is put together.
+      spoken: how people say the verbs; one that is missing is quoted.
     """
 
     verbs: tuple[str, ...]
@@ -54,6 +64,7 @@ class ActionVocabulary:
     condition_form: str = "if the task says {word}, "
     negation: str = "do not "
     ending: str = "."
+    spoken: Mapping[str, Spoken] = dataclasses.field(default_factory=dict)
 
     def abstract(self, action: str) -> Deed:
         """The verb and the type words of an action text."""
@@ -86,6 +97,26 @@ class ActionVocabulary:
         negation = self.negation if directive.negative else ""
         noun = "" if directive.noun is None else " " + directive.noun
         return f"{condition}{negation}{directive.verb}{noun}{self.ending}"
+
+    def tell(self, directive: Directive) -> str:
+        """The directive for people, its condition aside: "do not go to the fridge"."""
+        spoken = self.spoken.get(directive.verb)
+        if directive.noun is not None:
+            deed = f"{directive.verb} the {directive.noun}"
+        else:
+            deed = directive.verb if spoken is None else spoken.alone
+            deed = deed.replace("something", "anything") if directive.negative else deed
+        return f"do not {deed}" if directive.negative else deed
+
+    def tell_doing(self, words: str) -> str | None:
+        """An action's verb and type word for people: "taking a mug"; None if it is more or else."""
+        deed = self.abstract(words)
+        spoken = self.spoken.get(deed.verb or "")
+        if spoken is None or words != " ".join((deed.verb or "", *deed.nouns[:1])):
+            return None
+        if not deed.nouns:
+            return spoken.doing_alone
+        return f"{spoken.doing} {'an' if deed.nouns[0][0] in 'aeiou' else 'a'} {deed.nouns[0]}"
 
     def read(self, action: str) -> Directive | None:
         """The directive that a sentence says; None if it is none of ours."""

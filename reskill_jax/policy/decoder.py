@@ -19,78 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from .cache import Cache, attend, attend_causal, block_sizes, write, write_slots
+from .config import DecoderConfig
 from .placement import keep_rows
 
 Params = Mapping[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class DecoderConfig:
-    """Shape of a decoder. Hashable, so it can be a static argument.
-
-    Attributes:
-      vocabulary: number of tokens V.
-      width: D.
-      layers: number of blocks.
-      heads: query heads, a multiple of `kv_heads`.
-      kv_heads: key/value heads K.
-      mlp: hidden width M of the gated MLP.
-      head_width: H; None = width // heads.
-      rope_base: base of the rotary frequencies.
-      norm_eps: epsilon of every RMSNorm.
-      tie_embeddings: the unembedding is the transposed embedding.
-      qkv_bias: biases on query, key and value (Qwen2).
-      qk_norm: RMSNorm of each query and key head before the rotation (Qwen3).
-      dtype: of activations and cache, "float32" or "bfloat16"; parameters, softmax, norms and
-        logits are float32 always.
-      remat: compute the activations of a block a second time for the gradient instead of keeping
-        them: a third more work, and memory of one block instead of all.
-    """
-
-    vocabulary: int
-    width: int
-    layers: int
-    heads: int
-    kv_heads: int
-    mlp: int
-    head_width: int | None = None
-    rope_base: float = 10000.0
-    norm_eps: float = 1e-6
-    tie_embeddings: bool = True
-    qkv_bias: bool = False
-    qk_norm: bool = False
-    dtype: str = "float32"
-    remat: bool = False
-
-    def __post_init__(self) -> None:
-        """Checks the shape; raises ValueError."""
-        for field in ("vocabulary", "width", "layers", "heads", "kv_heads", "mlp"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"DecoderConfig.{field} must be >= 1, not {getattr(self, field)}")
-        if self.heads % self.kv_heads:
-            raise ValueError(
-                f"DecoderConfig.heads ({self.heads}) must be a multiple of kv_heads "
-                f"({self.kv_heads})"
-            )
-        if self.head_width is None and self.width % self.heads:
-            raise ValueError(
-                f"DecoderConfig.width ({self.width}) must be a multiple of heads ({self.heads}), "
-                "or head_width must be given"
-            )
-        if self.head_dim % 2:
-            raise ValueError(f"the head width must be even for rotary positions: {self.head_dim}")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"DecoderConfig.dtype must be float32 or bfloat16, not {self.dtype!r}")
-
-    @property
-    def head_dim(self) -> int:
-        """Head width H."""
-        return self.width // self.heads if self.head_width is None else self.head_width
-
-    @property
-    def group(self) -> int:
-        """Query heads per key/value head G."""
-        return self.heads // self.kv_heads
 
 
 def household_small(vocabulary: int, **changes: Any) -> DecoderConfig:

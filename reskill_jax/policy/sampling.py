@@ -7,23 +7,31 @@ import jax.numpy as jnp
 _MASKED = -1e30
 
 
-def masked_log_probs(logits: chex.Array, allowed: chex.Array) -> chex.Array:
+def masked_log_probs(
+    logits: chex.Array, allowed: chex.Array, *, temperature: float | chex.Array = 1.0
+) -> chex.Array:
     """Log-probabilities of the softmax over the allowed tokens only.
 
     Args:
       logits: [..., V].
       allowed: bool, broadcastable to [..., V].
+      temperature: > 0, of the softmax: a scalar, or [..., 1].
 
     Returns:
-      float32 [..., V]. Tokens that are not allowed get the finite -1e30, so that `p * log p` and
-      gradients stay finite. A row that allows nothing gets -1e30 throughout, with zero gradient.
+      float32 [..., V]. Tokens that are not allowed, or whose logit is -inf, get the finite -1e30,
+      so that `p * log p` and gradients stay finite. A row in which nothing is possible gets -1e30
+      throughout, with zero gradient.
     """
     chex.assert_type(allowed, bool)
     logits = logits.astype(jnp.float32)
-    some = jnp.any(allowed, axis=-1, keepdims=True)
-    # A row without any allowed token is computed as if all were, and overwritten below.
-    log_probs = jax.nn.log_softmax(jnp.where(allowed | ~some, logits, _MASKED), axis=-1)
-    return jnp.where(allowed, log_probs, _MASKED)
+    possible = allowed & (logits != -jnp.inf)
+    peak = jnp.max(logits, axis=-1, keepdims=True, where=possible, initial=-jnp.inf)
+    peak = jax.lax.stop_gradient(jnp.where(peak == -jnp.inf, 0, peak))
+    # What is not possible is replaced before anything is computed of it, and left out of the sum.
+    below = (jnp.where(possible, logits, peak) - peak) / temperature
+    total = jnp.sum(jnp.where(possible, jnp.exp(below), 0), axis=-1, keepdims=True)
+    log_probs = below - jnp.log(jnp.where(total == 0, 1, total))
+    return jnp.where(possible, jnp.maximum(log_probs, _MASKED), _MASKED)
 
 
 def sample(
@@ -35,9 +43,9 @@ def sample(
 ) -> tuple[chex.Array, chex.Array]:
     """Draws one allowed token per row.
 
-    The log-probability returned is that of the policy (the masked softmax of the logits, i.e. at
-    temperature 1) whatever the temperature: it is what the loss recomputes. At temperature 1, the
-    one to train at, it is also the density the token was drawn from.
+    The log-probability returned is that of the distribution the token was drawn from: the masked
+    softmax of the logits divided by the temperature, and 0 where the choice is greedy. The loss has
+    to recompute it with the same temperature (`masked_log_probs`).
 
     Args:
       key: random key.
@@ -47,18 +55,18 @@ def sample(
 
     Returns:
       (token [...] int32, log-probability [...] float32). A row that allows nothing gives token 0
-      and log-probability 0.
+      and log-probability 0; one with a logit that is NaN or inf the first allowed token and NaN.
     """
-    log_probs = masked_log_probs(logits, allowed)
     temperature = jnp.asarray(temperature, jnp.float32)[..., None]
     greedy = temperature <= 0
-    scaled = log_probs / jnp.where(greedy, 1.0, temperature)
+    log_probs = masked_log_probs(logits, allowed, temperature=jnp.where(greedy, 1.0, temperature))
     noise = jax.random.gumbel(key, log_probs.shape, jnp.float32)
-    scores = jnp.where(greedy, log_probs, jnp.maximum(scaled, _MASKED) + noise)
+    scores = jnp.where(jnp.isnan(log_probs), 0.0, log_probs + jnp.where(greedy, 0.0, noise))
     # Noise must never lift a forbidden token, not even beside a very low temperature.
     token = _first_of_largest(jnp.where(allowed, scores, -jnp.inf))
     chosen = jnp.take_along_axis(log_probs, token[..., None], axis=-1)[..., 0]
-    return token, jnp.where(jnp.any(allowed, axis=-1), chosen, 0.0)
+    certain = greedy[..., 0] & ~jnp.isnan(chosen)
+    return token, jnp.where(jnp.any(allowed, axis=-1) & ~certain, chosen, 0.0)
 
 
 def _first_of_largest(scores: chex.Array) -> chex.Array:

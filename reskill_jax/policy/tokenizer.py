@@ -23,12 +23,17 @@ class Tokenizer:
 
     def __init__(self, model: bytes) -> None:
         """Takes a serialised model; raises ValueError if it is none."""
+        if not model:
+            raise ValueError("not a SentencePiece model: it is empty")
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+            size = self._processor.vocab_size()
+            self._processor.id_to_piece(list(range(size)))  # each must be a text
         except (RuntimeError, OSError, ValueError) as error:
-            raise ValueError(f"not a SentencePiece model: {error}") from error
+            reason = " ".join(str(error).split())
+            raise ValueError(f"not a SentencePiece model: {reason}") from error
         self._model = model
-        if self._processor.vocab_size() == 0:
+        if size == 0:
             raise ValueError("not a SentencePiece model: it has no pieces")
 
     @classmethod

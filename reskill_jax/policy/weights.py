@@ -5,10 +5,12 @@ the provenance and the digest of the arrays' file.
 """
 
 import dataclasses
+import difflib
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from . import decoder
-from .decoder import DecoderConfig, Params
+from .config import DecoderConfig
+from .decoder import Params
+from .tensor_file import TensorFileError, read_tensors, shown, write_tensors
 
 _FORMAT = 1
+_ENTRIES = ("format", "config", "provenance", "sha256")
+_MAX_DESCRIPTION_BYTES = 16 << 20
 
 
 class WeightsError(ValueError):
@@ -43,19 +47,23 @@ def save(
       config: the decoder's shape; `params` is checked against it.
 
     Raises:
-      WeightsError: `params` is not of this configuration, or the path has another ending.
+      WeightsError: `params` is not of this configuration or not finite, the path has another
+        ending, or JSON cannot hold the provenance.
     """
     path = _checked_path(path)
     arrays = {name: np.ascontiguousarray(array) for name, array in _flatten(params).items()}
     _check(arrays, config, "params")
-    content = safetensors.numpy.save(arrays)
+    content = write_tensors(arrays)
     description = {
         "format": _FORMAT,
         "sha256": hashlib.sha256(content).hexdigest(),
         "config": dataclasses.asdict(config),
         "provenance": dict(provenance),
     }
-    text = json.dumps(description, indent=2) + "\n"
+    try:
+        text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: JSON cannot hold the provenance ({error})") from error
     for target, data in ((path, content), (path.with_suffix(".json"), text.encode())):
         aside = target.with_name(target.name + ".partial")
         aside.write_bytes(data)
@@ -63,21 +71,21 @@ def save(
 
 
 def load(path: str | Path) -> tuple[Params, DecoderConfig, dict[str, Any]]:
-    """Reads what `save` wrote.
+    """Reads what `save` wrote, or arrays of any floating type with such a description beside them.
 
     Returns:
-      (params, config, provenance).
+      (params, config, provenance); params are float32 whatever the file holds.
 
     Raises:
-      WeightsError: a file is missing, damaged or of another configuration.
+      WeightsError: a file is missing, damaged, of another configuration or not finite.
     """
     path = _checked_path(path)
     config, provenance, digest = _read_description(path.with_suffix(".json"))
     content = _read(path)
     try:
-        arrays = safetensors.numpy.load(content)
-    except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise WeightsError(f"{path}: damaged, not a safetensors file ({error})") from error
+        arrays = read_tensors(content)
+    except TensorFileError as error:
+        raise WeightsError(f"{path}: {error}") from error
     _check(arrays, config, str(path))
     if hashlib.sha256(content).hexdigest() != digest:
         raise WeightsError(
@@ -111,26 +119,73 @@ def _checked_path(path: str | Path) -> Path:
     return path
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, most: int = -1) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
+        if path.exists() and not path.is_file():
+            raise WeightsError(f"{path}: cannot be read (it is not a file)")
+        with path.open("rb") as file:
+            return file.read(most)
+    except (OSError, ValueError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise WeightsError(f"{path}: cannot be read ({reason})") from error
 
 
 def _read_description(path: Path) -> tuple[DecoderConfig, dict[str, Any], str]:
+    content = _read(path, _MAX_DESCRIPTION_BYTES + 1)
+    if len(content) > _MAX_DESCRIPTION_BYTES:
+        raise WeightsError(f"{path}: more than {_MAX_DESCRIPTION_BYTES} bytes")
     try:
-        description = json.loads(_read(path))
-        if description["format"] != _FORMAT:
-            raise WeightsError(f"{path}: format {description['format']!r}, not {_FORMAT}")
-        config = DecoderConfig(**description["config"])
+        description = json.loads(content, object_pairs_hook=_unique)
+        if not isinstance(description, dict):
+            raise ValueError(f"it is a JSON {type(description).__name__}, not an object")
+        for entry in _ENTRIES:
+            if entry not in description:
+                raise WeightsError(f"{path}: no entry {entry!r}")
+        version = description["format"]
+        if type(version) is not int or version != _FORMAT:
+            raise WeightsError(f"{path}: format {json.dumps(version)[:60]}, not {_FORMAT}")
+        _refuse_others(description, _ENTRIES)
+        config = _read_config(description["config"])
+        for entry, kind in (("sha256", str), ("provenance", dict)):
+            if not isinstance(description[entry], kind):
+                told = {str: "a text", dict: "an object"}[kind]
+                raise ValueError(f"{entry} is not {told}")
         return config, description["provenance"], description["sha256"]
-    except KeyError as error:
-        raise WeightsError(f"{path}: no entry {error}") from error
     except WeightsError:
         raise
-    except (ValueError, TypeError) as error:
-        raise WeightsError(f"{path}: not a description of weights ({error})") from error
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{path}: not a description of weights ({reason})") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{shown(next(n for n in names if names.count(n) > 1))!r} comes twice")
+    return entries
+
+
+def _refuse_others(entries: Mapping[str, Any], known: Collection[str]) -> None:
+    for name in entries:
+        if name not in known:
+            near = difflib.get_close_matches(name[:80], known, n=1)
+            hint = f"; is it {near[0]!r}?" if near else ""
+            raise ValueError(f"unknown entry '{shown(name)}'{hint}")
+
+
+def _read_config(data: Any) -> DecoderConfig:
+    """Raises ValueError."""
+    if not isinstance(data, dict):
+        raise ValueError("config is not an object")
+    fields = {field.name: field for field in dataclasses.fields(DecoderConfig)}
+    _refuse_others(data, fields)
+    for name, field in fields.items():
+        if name not in data and field.default is dataclasses.MISSING:
+            raise ValueError(f"config has no entry {name!r}")
+    return DecoderConfig(**data)
 
 
 def _flatten(params: Params) -> dict[str, np.ndarray]:
@@ -150,14 +205,15 @@ def _unflatten(arrays: Mapping[str, np.ndarray]) -> Params:
 
 
 def _check(arrays: Mapping[str, np.ndarray], config: DecoderConfig, where: str) -> None:
-    """Raises WeightsError unless names, shapes and dtypes are exactly those of the config."""
+    """Raises WeightsError unless the arrays are finite float32 of the config's names and shapes."""
+    _check_sizes(arrays, config, where)
     wanted = _flatten_shapes(config)
     missing = sorted(wanted.keys() - arrays.keys())
     extra = sorted(arrays.keys() - wanted.keys())
     for kind, names in (("is missing", missing), ("is not part of the configuration", extra)):
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            raise WeightsError(f"{where}: {names[0]} {kind}{more}")
+            raise WeightsError(f"{where}: {shown(names[0])} {kind}{more}")
     for name, shape in wanted.items():
         if arrays[name].shape != shape:
             raise WeightsError(
@@ -165,9 +221,31 @@ def _check(arrays: Mapping[str, np.ndarray], config: DecoderConfig, where: str) 
             )
         if arrays[name].dtype != np.float32:
             raise WeightsError(f"{where}: {name} is {arrays[name].dtype}, not float32")
+        finite = np.isfinite(arrays[name])
+        if not finite.all():
+            raise WeightsError(
+                f"{where}: {name} has {np.sum(~finite)} values that are NaN or infinite"
+            )
 
 
-def _flatten_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
+def _check_sizes(arrays: Mapping[str, np.ndarray], config: DecoderConfig, where: str) -> None:
+    """No axis is longer than all arrays together: so that nothing absurd is laid out below."""
+    total = sum(array.size for array in arrays.values())
+    for field in ("vocabulary", "width", "heads", "kv_heads", "head_dim", "mlp"):
+        if getattr(config, field) > total:
+            raise WeightsError(
+                f"{where}: the configuration says {field} = {getattr(config, field)}, but there "
+                f"are {total} numbers in all arrays together"
+            )
+    if config.layers > len(arrays):
+        raise WeightsError(
+            f"{where}: the configuration says layers = {config.layers}, but there are "
+            f"{len(arrays)} arrays"
+        )
+
+
+@functools.lru_cache(maxsize=32)
+def _flatten_shapes(config: DecoderConfig) -> Mapping[str, tuple[int, ...]]:
     shapes = jax.eval_shape(lambda: decoder.init(jax.random.key(0), config))
     leaves = jax.tree_util.tree_leaves_with_path(shapes)
     return {".".join(str(key.key) for key in path): leaf.shape for path, leaf in leaves}

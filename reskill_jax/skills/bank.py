@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from reskill_jax.core.numbers import varying_like
+
 from .dfa import PAD, compile_dfa
 from .patterns import TriggerError
 from .skill import Skill, SkillError
@@ -47,6 +49,7 @@ def build_bank(
     states: int = 32,
     header: str | None = "\nSkill:",
     unknown: int | None = 1,
+    lacking: Callable[[str], Sequence[str]] = lambda action: [action],
 ) -> Bank:
     """Builds the arrays (numpy, no device is touched).
 
@@ -59,6 +62,7 @@ def build_bank(
       states: Q, the largest automaton a trigger may need.
       header: the symbol, given by its text, that opens each line; None for no header.
       unknown: the symbol for words the language lacks; None if there is none.
+      lacking: action text -> the words in it that the language lacks, for the message.
 
     Raises:
       SkillError: too many skills, an action that is too long or has a word the language lacks.
@@ -80,9 +84,7 @@ def build_bank(
         for s, skill in enumerate(skills):
             line = [*opening, *[int(i) for i in encode(skill.action)]]
             if unknown is not None and unknown in line:
-                raise SkillError(
-                    f"the action of {skill.name} has a word this world lacks: {skill.action!r}"
-                )
+                raise unreadable(skill, lacking(skill.action))
             if len(line) > width:
                 raise SkillError(
                     f"the action of {skill.name} takes {len(line)} symbols; at most {width}"
@@ -106,6 +108,15 @@ def build_bank(
     return Bank(symbols, kind, table, accept, task_table, task_accept, identity)
 
 
+def unreadable(skill: Skill, words: Sequence[str]) -> SkillError:
+    """The error about a skill whose action has words, at least one, that the world lacks."""
+    telling = next((word for word in words if any(map(str.isalnum, word))), words[0])
+    more = f" (and {len(words) - 1} more)" if len(words) > 1 else ""
+    return SkillError(
+        f"the action of {skill.name} has a word this world lacks: {telling[:60]!r}{more}"
+    )
+
+
 def concerns(bank: Bank, arm: chex.Array, task: chex.Array) -> chex.Array:
     """Which slots' skills are meant for a task.
 
@@ -125,7 +136,9 @@ def concerns(bank: Bank, arm: chex.Array, task: chex.Array) -> chex.Array:
         moved = table[slot, state, symbol].astype(jnp.int32)
         return jnp.where(symbol == PAD, state, moved), None
 
-    state, _ = jax.lax.scan(step, jnp.zeros_like(slot), jnp.asarray(task))
+    task = jnp.asarray(task)
+    start = varying_like(jnp.zeros_like(slot), task, table)
+    state, _ = jax.lax.scan(step, start, task)
     return accept[slot, state]
 
 
@@ -194,9 +207,8 @@ def fires(
         at, state = carry
         return at + 1, table[arm, slot, state, texts[source, at]].astype(jnp.int32)
 
-    _, state = jax.lax.while_loop(
-        lambda carry: carry[0] < end, step, (jnp.int32(0), jnp.zeros_like(slot))
-    )
+    start = varying_like(jnp.zeros_like(slot), texts, kind, table)
+    _, state = jax.lax.while_loop(lambda carry: carry[0] < end, step, (jnp.int32(0), start))
     matched = bank.accept[arm, slot, state]
     return (
         (kind == GENERAL)

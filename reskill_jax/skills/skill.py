@@ -5,7 +5,6 @@ Everything here is immutable, so undoing a version is keeping the old list.
 
 import dataclasses
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -22,6 +21,10 @@ TRIGGER_KINDS: tuple[str, ...] = get_args(TriggerKind)
 OPERATION_KINDS: tuple[str, ...] = get_args(OperationKind)
 
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+# What terminals and line-based files stumble over: control characters but for line break and tab,
+# lone surrogates, and, in the short texts that are ours, Unicode's own line separators.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROL_OR_SEPARATOR = re.compile(_CONTROL.pattern[:-1] + "\u2028\u2029]")
 
 
 class SkillError(ValueError):
@@ -80,12 +83,16 @@ class Trigger:
         return search(self.pattern or "", observation)
 
 
-def _check_text(what: str, text: Any) -> None:
+def is_name(text: str) -> bool:
+    """Whether a skill can be called so: kebab-case, at most 64 characters."""
+    return len(text) <= MAX_NAME and _NAME.fullmatch(text) is not None
+
+
+def _check_text(what: str, text: Any, unwanted: re.Pattern[str]) -> None:
     if not isinstance(text, str):
         raise SkillError(f"{what} must be a string, got {type(text).__name__}")
-    for character in text:
-        if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") and character not in "\n\t":
-            raise SkillError(f"{what} holds the character U+{ord(character):04X}")
+    if found := unwanted.search(text):
+        raise SkillError(f"{what} holds the character U+{ord(found.group()):04X}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +105,12 @@ class Skill:
       action: what the policy reads.
       trigger: when it reads it.
       examples: empty, or one (do, don't) pair.
+      source: the SKILL.md it came from, where that says more than the other fields or says it
+        otherwise: as a rule another author's file; None = a skill of ours.
 
     Raises:
-      SkillError: a name that is not kebab-case, an empty text, more than 500 characters in all.
+      SkillError: a name that is not kebab-case, an empty text, more than 500 characters in all
+        (of a skill without a source).
     """
 
     name: str
@@ -108,11 +118,15 @@ class Skill:
     action: str
     trigger: Trigger
     examples: tuple[str, ...] = ()
+    source: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+        if not isinstance(self.name, str):
+            raise SkillError(f"the name must be a string, got {type(self.name).__name__}")
+        if not _NAME.fullmatch(self.name):
             raise SkillError(
-                f"the name {self.name!r} is not kebab-case (lower-case letters, digits, hyphens)"
+                f"the name {self.name[:80]!r} is not kebab-case (lower-case letters, digits, "
+                "hyphens)"
             )
         if len(self.name) > MAX_NAME:
             raise SkillError(f"the name {self.name[:20]!r}... is longer than {MAX_NAME} characters")
@@ -125,13 +139,18 @@ class Skill:
             raise SkillError(
                 f"{self.name} has {len(self.examples)} examples; expected none or one DO/DON'T pair"
             )
-        _check_text(f"when_to_use of {self.name}", self.when_to_use)
-        _check_text(f"the action of {self.name}", self.action)
+        unwanted = _CONTROL_OR_SEPARATOR if self.source is None else _CONTROL
+        _check_text(f"when_to_use of {self.name}", self.when_to_use, unwanted)
+        _check_text(f"the action of {self.name}", self.action, unwanted)
         for example in self.examples:
-            _check_text(f"an example of {self.name}", example)
+            _check_text(f"an example of {self.name}", example, unwanted)
         if not self.when_to_use.strip() or not self.action.strip():
             raise SkillError(f"{self.name} needs both when_to_use and action")
-        if self.content_length > MAX_CONTENT:
+        if self.source is not None:
+            if not isinstance(self.source, str):
+                raise SkillError(f"the source of {self.name} must be a string or None")
+            _check_text(f"the source of {self.name}", self.source.replace("\r", ""), _CONTROL)
+        elif self.content_length > MAX_CONTENT:
             raise SkillError(
                 f"{self.name} has {self.content_length} characters; at most {MAX_CONTENT}"
             )
@@ -149,7 +168,7 @@ class Skill:
             "action": self.action,
             "trigger": dataclasses.asdict(self.trigger),
             "examples": list(self.examples),
-        }
+        } | ({} if self.source is None else {"source": self.source})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Skill":
@@ -164,6 +183,7 @@ class Skill:
                     trigger["kind"], trigger.get("pattern"), trigger.get("task_pattern")
                 ),
                 examples=tuple(data.get("examples", ())),
+                source=data.get("source"),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise SkillError(f"not a skill: {type(error).__name__} {error}") from None

@@ -3,57 +3,51 @@
 `<folder>/<name>/SKILL.md`: YAML front matter (name, description, metadata with the trigger) and a
 body with the sections "When to use", "Action" and "Examples". A text that could be mistaken for
 Markdown structure is written as a block quote, so that any text survives the round trip.
-Files of other authors are read too: without our sections the whole body is the action.
+
+Files of other authors are read too. Ours are told by the trigger in their metadata; of every other
+file the whole body is the action. Whatever our own writer would not write the same way is kept as
+the skill's source and written back byte for byte.
 """
 
+import dataclasses
 import os
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
+from .front_matter import FrontMatterError, split_front_matter
 from .patterns import TriggerError
-from .skill import Skill, SkillError, Trigger
+from .skill import MAX_CONTENT, TRIGGER_KINDS, Skill, SkillError, Trigger, is_name
 
 FILE_NAME = "SKILL.md"
-MAX_FILE_BYTES = 64 * 1024
-MAX_FRONT_BYTES = 8 * 1024
-_MAX_DEPTH = 4
+MAX_FILE_BYTES = 1 << 20
 _SECTIONS = ("## When to use", "## Action", "### Do", "### Don't")
-_STRUCTURE = re.compile(r"[#>]")
+_EXAMPLES = "## Examples"
+_TRIGGER_KEYS = frozenset(("trigger", "trigger-pattern", "task-pattern"))
+_STRUCTURE = re.compile(r"[#>]|```|~~~")
+# How a sentence begins that says when and can follow what to do.
+_MOMENTS = ("When", "Right ", "Before ", "After ", "At ", "If ", "While ", "Once ", "As soon ")
+_ARTICLES = frozenset(("a", "an", "the"))
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 
 
 class SkillFileError(ValueError):
     """A SKILL.md that is refused, with the reason in one line."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe loading without aliases (no expansion bombs), deep nesting or duplicate keys."""
-
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            raise SkillFileError("aliases are not allowed in the front matter")
-        self.depth += 1
-        if self.depth > _MAX_DEPTH:
-            raise SkillFileError("the front matter is nested too deeply")
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise SkillFileError(f"the front matter gives {key!r} twice")
-        return super().construct_mapping(node, deep)
+class SkillFileWarning(UserWarning):
+    """A SKILL.md that was left out of an import."""
 
 
-# `key: 2024-01-01` or `name: yes` are texts to their authors.
-_Loader.yaml_implicit_resolvers = {}
+class Import(NamedTuple):
+    """What could be read of a folder of skills."""
+
+    skills: tuple[Skill, ...]  # in the order of their names
+    problems: tuple[str, ...]  # one line for each that was left out: which, and why
 
 
 def _block(text: str) -> str:
@@ -70,18 +64,42 @@ def _unblock(lines: Sequence[str]) -> str:
     return text.strip()
 
 
+def describe(skill: Skill) -> str:
+    """What to do and when in one line, for a reader who sees nothing else of the skill.
+
+    It is `when_to_use`, behind the action unless it begins by saying that itself.
+    """
+    when, action = (" ".join(text.split()) for text in (skill.when_to_use, skill.action))
+    told = _plain_words(action)
+    if _plain_words(when)[: len(told)] == told:
+        return when
+    deed = action[:1].upper() + action[1:]
+    if when.startswith(_MOMENTS):
+        return f"{deed.rstrip('.')} {when[:1].lower()}{when[1:]}"
+    return f"{deed} {when}"
+
+
+def _plain_words(text: str) -> list[str]:
+    """The words of a text, without case, punctuation and articles."""
+    return [word for word in re.findall(r"\w+", text.lower()) if word not in _ARTICLES]
+
+
 def to_markdown(skill: Skill) -> str:
-    """The SKILL.md text of a skill; `from_markdown` reads it back exactly."""
+    """The SKILL.md text of a skill; `from_markdown` with its name reads it back exactly."""
+    return _written(skill) if skill.source is None else skill.source
+
+
+def _written(skill: Skill) -> str:
     metadata: dict[str, str] = {"trigger": skill.trigger.kind}
     if skill.trigger.pattern is not None:
         metadata["trigger-pattern"] = skill.trigger.pattern
     if skill.trigger.task_pattern is not None:
         metadata["task-pattern"] = skill.trigger.task_pattern
     front = yaml.safe_dump(
-        {"name": skill.name, "description": skill.when_to_use, "metadata": metadata},
+        {"name": skill.name, "description": describe(skill), "metadata": metadata},
         sort_keys=False,
         allow_unicode=True,
-        width=100,
+        width=1 << 20,  # readers that go by lines find the whole description in its own
     )
     parts = [
         _SECTIONS[0],
@@ -91,91 +109,126 @@ def to_markdown(skill: Skill) -> str:
     ]
     if skill.examples:
         do, do_not = skill.examples
-        parts += ["## Examples", _SECTIONS[2], _block(do), _SECTIONS[3], _block(do_not)]
+        parts += [_EXAMPLES, _SECTIONS[2], _block(do), _SECTIONS[3], _block(do_not)]
     return f"---\n{front}---\n\n" + "\n\n".join(parts) + "\n"
 
 
-def _front_matter(text: str) -> tuple[dict[str, Any], list[str]]:
-    lines = text.split("\n")
-    if lines[0].rstrip() != "---":
-        raise SkillFileError("it does not begin with '---' and YAML front matter")
-    end = next((i for i, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
-    if end is None:
-        raise SkillFileError("the front matter has no closing '---'")
-    source = "\n".join(lines[1:end])
-    if len(source.encode()) > MAX_FRONT_BYTES:
-        raise SkillFileError(f"the front matter is larger than {MAX_FRONT_BYTES} bytes")
-    try:
-        front = yaml.load(source, Loader=_Loader)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, SkillFileError):
-            raise
-        reason = " ".join(str(error).split())
-        raise SkillFileError(f"the front matter is not valid YAML: {reason[:200]}") from None
-    if not isinstance(front, dict):
-        raise SkillFileError("the front matter is not a mapping")
-    return front, lines[end + 1 :]
+def from_markdown(text: str, *, folder: str | None = None) -> Skill:
+    """Reads the text of a SKILL.md, of ours or of another author.
 
+    The skill of another author has the file's description as `when_to_use`, its body as `action`
+    (the description, if it has no body), and is read at every turn.
 
-def _string(front: dict[str, Any], key: str, *, required: bool = True) -> str | None:
-    value = front.get(key)
-    if value is None and not required:
-        return None
-    if not isinstance(value, str) or not value.strip():
-        raise SkillFileError(f"{key} must be a text, got {type(value).__name__}")
-    return value
-
-
-def from_markdown(text: str) -> Skill:
-    """Reads the text of a SKILL.md.
+    Args:
+      text: of the file.
+      folder: the name of the folder it lies in: what the skill of another author is called if its
+        own name is none by the specification ("PDF Tools"), or missing.
 
     Raises:
       SkillFileError: in one line, whatever is wrong with it.
     """
     if len(text) > MAX_FILE_BYTES:
         raise SkillFileError(f"it is larger than {MAX_FILE_BYTES} bytes")
-    front, body = _front_matter(text.removeprefix("\ufeff").replace("\r\n", "\n"))
-    name = _string(front, "name")
-    description = _string(front, "description")
-    metadata = front.get("metadata") or {}
-    if not isinstance(metadata, dict):
-        raise SkillFileError("metadata must be a mapping")
-    kind = _string(metadata, "trigger", required=False)
-    pattern = _string(metadata, "trigger-pattern", required=False)
-    task_pattern = _string(metadata, "task-pattern", required=False)
+    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    try:
+        front, body = split_front_matter(lines)
+        metadata = front.get("metadata") or {}
+        if not isinstance(metadata, dict):
+            raise SkillFileError("metadata must be a mapping")
+        ours = _is_ours(metadata)
+        if not ours and folder is not None and is_name(folder) and not _has_name(front):
+            front["name"] = folder
+        name, description = _text(front, "name"), _text(front, "description")
+        if not ours:
+            action = _trimmed(body) or description
+            return Skill(name, description, action, Trigger("general"), source=text)
+        skill = _read_ours(name, description, metadata, body, text)
+        if skill.content_length <= MAX_CONTENT and _written(skill) == text:
+            skill = dataclasses.replace(skill, source=None)
+        return skill
+    except (FrontMatterError, SkillError, TriggerError) as error:
+        raise SkillFileError(str(error)) from None
+
+
+def _has_name(front: Mapping[str, Any]) -> bool:
+    name = front.get("name") or ""
+    return not isinstance(name, str) or is_name(name)
+
+
+def _text(front: Mapping[str, Any], key: str) -> str:
+    value = front.get(key)
+    if not isinstance(value, str) or not value.strip():
+        found = "nothing" if not value else type(value).__name__
+        raise SkillFileError(f"{key} must be a text, got {found}")
+    return value
+
+
+def _is_ours(metadata: Mapping[str, Any]) -> bool:
+    """Whether a trigger of ours is meant; others may use the word for something else."""
+    kind = metadata.get("trigger")
+    if metadata and metadata.keys() <= _TRIGGER_KEYS:  # perhaps one that is misspelt
+        return not isinstance(kind, str) or re.fullmatch(r"[a-z_]*", kind) is not None
+    return kind in TRIGGER_KINDS
+
+
+def _read_ours(
+    name: str, description: str, metadata: Mapping[str, Any], body: Sequence[str], source: str
+) -> Skill:
+    """A skill whose metadata holds a trigger; without our sections the whole body is the action."""
+    kind, pattern, task_pattern = (
+        _text(metadata, key) if key in metadata else None
+        for key in ("trigger", "trigger-pattern", "task-pattern")
+    )
     sections: dict[str, list[str]] = {}
     current: list[str] = []
-    for line in body:
-        heading = line.rstrip()
+    for line, is_code in _lines(body):
+        heading = "" if is_code else line.rstrip()
         if heading in _SECTIONS:
             if heading in sections:
                 raise SkillFileError(f"it has two sections {heading!r}")
             current = sections[heading] = []
-        elif heading == "## Examples" and sections:
+        elif heading == _EXAMPLES and sections:
             current = []
         else:
             current.append(line)
     when, action, do, do_not = (sections.get(section) for section in _SECTIONS)
-    if when is not None and _unblock(when) != description:
-        raise SkillFileError("its description and its section 'When to use' differ")
     if (do is None) != (do_not is None):
         raise SkillFileError("its examples are not a pair of '### Do' and '### Don't'")
-    try:
-        return Skill(
-            name=name or "",
-            when_to_use=description or "",
-            action=_unblock(action if action is not None else body),
-            trigger=Trigger(kind or "general", pattern, task_pattern),  # type: ignore[arg-type]
-            examples=() if do is None or do_not is None else (_unblock(do), _unblock(do_not)),
-        )
-    except (SkillError, TriggerError) as error:
-        raise SkillFileError(str(error)) from None
+    return Skill(
+        name=name,
+        when_to_use=description if when is None else _unblock(when),
+        action=_trimmed(body) if action is None else _unblock(action),
+        trigger=Trigger(kind or "general", pattern, task_pattern),  # type: ignore[arg-type]
+        examples=() if do is None or do_not is None else (_unblock(do), _unblock(do_not)),
+        source=source,
+    )
+
+
+def _lines(body: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Lines of Markdown, and whether each is part of a fenced code block."""
+    fence = ""
+    for line in body:
+        found = _FENCE.fullmatch(line)
+        yield line, bool(fence or found)
+        if found is None:
+            continue
+        mark, rest = found.groups()
+        if not fence:
+            fence = mark
+        elif mark.startswith(fence) and not rest.strip():
+            fence = ""
+
+
+def _trimmed(lines: Sequence[str]) -> str:
+    """A body without the blank lines around it."""
+    text = "\n".join(lines).rstrip()
+    return re.sub(r"\A(?:[ \t]*\n)+", "", text)
 
 
 def export_skill(skill: Skill, folder: str | os.PathLike[str]) -> Path:
     """Writes `folder/<name>/SKILL.md` (replacing it at once) and returns its path."""
     text = to_markdown(skill)
-    if from_markdown(text) != skill:
+    if from_markdown(text, folder=skill.name) != skill:
         raise SkillFileError(f"{skill.name} does not survive the round trip")
     path = Path(folder) / skill.name / FILE_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -210,7 +263,7 @@ def export_skills(
 
 
 def import_skill(folder: str | os.PathLike[str]) -> Skill:
-    """Reads one skill's folder, whose name must be the skill's.
+    """Reads one skill's folder. The skill has the name that its file says, as `from_markdown` does.
 
     Raises:
       SkillFileError: one line that names the file and what is wrong with it.
@@ -226,35 +279,67 @@ def import_skill(folder: str | os.PathLike[str]) -> Skill:
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise SkillFileError(f"it is larger than {MAX_FILE_BYTES} bytes")
-        skill = from_markdown(data.decode("utf-8"))
-        if skill.name != folder.resolve().name:
-            raise SkillFileError(f"its name is {skill.name!r}, not that of its folder")
-    except UnicodeDecodeError:
-        raise SkillFileError(f"{path}: it is not UTF-8") from None
+        return from_markdown(data.decode("utf-8"), folder=folder.resolve().name)
+    except UnicodeDecodeError as error:
+        reason = f"it is not UTF-8 (byte {error.start})"
+    except OSError as error:
+        reason = f"it cannot be read ({error.strerror or type(error).__name__})"
     except SkillFileError as error:
-        raise SkillFileError(f"{path}: {error}") from None
-    return skill
+        reason = str(error)
+    raise SkillFileError(f"{_shown(path)}: {reason}")
 
 
-def import_skills(*folders: str | os.PathLike[str]) -> tuple[Skill, ...]:
-    """Reads every skill below some folders, in the order of their names.
+def read_skills(*folders: str | os.PathLike[str]) -> Import:
+    """Reads every skill below some folders; what cannot be read is left out and told.
+
+    Args:
+      folders: each holds folders with a SKILL.md in them, or is such a folder itself.
 
     Raises:
-      SkillFileError: one line for the first file that is refused, a folder that does not exist, a
-        link that leaves its folder, two skills of one name.
+      SkillFileError: a folder does not exist, or it holds skills but none that can be read; one
+        line.
     """
     skills: dict[str, Skill] = {}
+    problems: list[str] = []
     for folder in folders:
         root = Path(folder)
         if not root.is_dir():
-            raise SkillFileError(f"{root}: there is no such folder")
-        for one in sorted(root.iterdir()):
-            if not one.is_dir() or one.name.startswith("."):
-                continue
-            if not one.resolve().is_relative_to(root.resolve()):
-                raise SkillFileError(f"{one}: it is a link that leaves the folder")
-            skill = import_skill(one)
-            if skill.name in skills:
-                raise SkillFileError(f"{one}: there are two skills called {skill.name}")
-            skills[skill.name] = skill
-    return tuple(skills[name] for name in sorted(skills))
+            raise SkillFileError(f"{_shown(root)}: there is no such folder")
+        for one in _skill_folders(root):
+            try:
+                if not one.resolve().is_relative_to(root.resolve()):
+                    raise SkillFileError(f"{_shown(one)}: it is a link that leaves the folder")
+                skill = import_skill(one)
+                if skill.name in skills:
+                    raise SkillFileError(f"{_shown(one)}: there are two skills called {skill.name}")
+            except SkillFileError as error:
+                problems.append(str(error))
+            else:
+                skills[skill.name] = skill
+    if problems and not skills:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise SkillFileError(problems[0] + more)
+    return Import(tuple(skills[name] for name in sorted(skills)), tuple(problems))
+
+
+def import_skills(*folders: str | os.PathLike[str]) -> tuple[Skill, ...]:
+    """The skills of `read_skills`, with a SkillFileWarning for each that was left out.
+
+    Raises:
+      SkillFileError: as `read_skills`.
+    """
+    found = read_skills(*folders)
+    for problem in found.problems:
+        warnings.warn(f"left out: {problem}", SkillFileWarning, stacklevel=2)
+    return found.skills
+
+
+def _skill_folders(root: Path) -> list[Path]:
+    if (root / FILE_NAME).is_file():
+        return [root]
+    return [one for one in sorted(root.iterdir()) if one.is_dir() and one.name[:1] != "."]
+
+
+def _shown(path: Path) -> str:
+    """A path in one line, whatever its name holds."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(path))

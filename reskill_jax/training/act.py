@@ -17,7 +17,8 @@ from reskill_jax.policy import decoder
 from reskill_jax.policy import tokenizer as tokenizers
 from reskill_jax.policy.decoder import DecoderConfig, Params
 from reskill_jax.policy.sampling import masked_log_probs, sample
-from reskill_jax.skills.skill import Skill, SkillError
+from reskill_jax.skills.bank import unreadable
+from reskill_jax.skills.skill import Skill
 from reskill_jax.training.rollout import CHUNK, SKILL_SYMBOLS
 from reskill_jax.worlds.household import symbols as sy
 from reskill_jax.worlds.household.commands import COMMAND_LENGTH
@@ -93,7 +94,8 @@ class PolicyPlayer:
     Attributes:
       tokens: the context so far.
       fired: names of the skills in each turn's prompt.
-      log_probs: of every symbol that was chosen among several, in order.
+      log_probs: of every symbol that was chosen among several, in order, under the distribution
+        it was drawn from: 0 where the choice is greedy.
       margins: per command, the least difference of log-probability between the best and the
         second best symbol among its decisions (inf where nothing was to be decided): how near the
         greedy choice was to a tie.
@@ -233,7 +235,5 @@ class PolicyPlayer:
 def _skill_line(skill: Skill) -> list[int]:
     line = [sy.SKILL, *sy.words(skill.action)]
     if sy.UNKNOWN in line:
-        raise SkillError(
-            f"the action of {skill.name} has a word this world lacks: {skill.action!r}"
-        )
+        raise unreadable(skill, sy.lacking(skill.action))
     return line

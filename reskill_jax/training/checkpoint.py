@@ -26,16 +26,15 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from orbax.checkpoint import v1
 
 from reskill_jax.training import checkpoint_leaves, processes
+from reskill_jax.training.checkpoint_config import differences, is_under, plain_config, to_json
 from reskill_jax.training.checkpoint_files import (
     PARTIAL,
     CheckpointError,
-    best_step,
     damage,
-    delete_old_steps,
+    delete_leftovers,
     set_aside,
     shorten,
     step_name,
@@ -43,8 +42,14 @@ from reskill_jax.training.checkpoint_files import (
     sync,
     write_manifest,
 )
+from reskill_jax.training.checkpoint_retention import (
+    best_step,
+    delete_old_steps,
+    set_aside_later_steps,
+)
 
 __all__ = [
+    "PARTIAL",
     "CheckpointError",
     "PendingSave",
     "Restored",
@@ -53,6 +58,8 @@ __all__ = [
     "latest_step",
     "restore",
     "save",
+    "set_aside_later_steps",
+    "step_name",
     "steps",
     "wait_for_saves",
 ]
@@ -124,6 +131,7 @@ def save(
     best_by: str | None = None,
     block: bool = False,
     after: Callable[[Path], None] | None = None,
+    notify: Callable[[str], None] = _logger.warning,
 ) -> PendingSave:
     """Writes one checkpoint and lets the caller go on.
 
@@ -138,10 +146,13 @@ def save(
       config: a dataclass or a mapping, compared by `restore`.
       metrics: figures that `best_by` may name.
       keep: how many of the newest steps stay; the others are deleted once this one is complete.
-      best_by: name of a metric; the step where it is highest stays as well.
+        Damaged ones do not count.
+      best_by: name of a metric; the undamaged step where it is highest stays as well.
       block: wait until the checkpoint is on disk.
       after: called in the background, in the first process, with the folder of the checkpoint once
         it is complete; its errors are those of the save.
+      notify: called, also in the background, with one line per damaged step that was met, and when
+        old steps cannot be deleted.
 
     Returns:
       A handle whose `wait()` blocks until the checkpoint is complete and raises what went wrong.
@@ -159,30 +170,14 @@ def save(
     partial = folder / (final.name + PARTIAL)
     leaves, values = checkpoint_leaves.flatten(arrays)
     texts = {
-        "host.json": _to_json(host, "host"),
-        "config.json": _to_json(_plain_config(config), "config"),
+        "host.json": to_json(host, "host"),
+        "config.json": to_json(plain_config(config), "config"),
         "leaves.json": json.dumps([dataclasses.asdict(leaf) for leaf in leaves], indent=1),
     }
     metrics = {name: float(value) for name, value in (metrics or {}).items()}
 
     def prepare() -> int:
-        if final.exists():
-            if (reason := damage(final)) is None:
-                raise CheckpointError(
-                    f"checkpoint of step {step} exists already: {final} (it is never overwritten)"
-                )
-            set_aside(final, reason)
-        if partial.exists():
-            shutil.rmtree(partial)  # left by a process that died while writing
-        partial.mkdir(parents=True)
-        needed = sum(value.nbytes for value in values.values())
-        free = shutil.disk_usage(partial).free
-        if free < needed:  # found out at once, not after the disk is full
-            partial.rmdir()
-            raise CheckpointError(
-                f"checkpoint of step {step} needs {needed / 1e6:.1f} MB, but {folder} has only "
-                f"{free / 1e6:.1f} MB left"
-            )
+        _make_place(partial, step, sum(value.nbytes for value in values.values()), notify)
         for name, text in texts.items():
             (partial / name).write_text(text, encoding="utf-8")
         return 0
@@ -202,7 +197,7 @@ def save(
         except Exception:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        delete_old_steps(folder, written=step, keep=keep, best_by=best_by)
+        delete_old_steps(folder, written=step, keep=keep, best_by=best_by, notify=notify)
         if after is not None:
             after(final)
 
@@ -212,6 +207,26 @@ def save(
     if block:
         wait_for_saves(folder)
     return pending
+
+
+def _make_place(partial: Path, step: int, needed: int, notify: Callable[[str], None]) -> None:
+    """An empty folder to write a step of so many bytes to, and nothing where it will lie."""
+    final, folder = partial.with_name(step_name(step)), partial.parent
+    if os.path.lexists(final):
+        if (reason := damage(final)) is None:
+            raise CheckpointError(
+                f"checkpoint of step {step} exists already: {final} (it is never overwritten)"
+            )
+        set_aside(final, reason, notify=notify)
+    delete_leftovers(folder, notify=notify)  # first of all, as they take room
+    partial.mkdir(parents=True)
+    free = shutil.disk_usage(partial).free
+    if free < needed:  # found out at once, not after the disk is full
+        partial.rmdir()
+        raise CheckpointError(
+            f"checkpoint of step {step} needs {needed / 1e6:.1f} MB, but {folder} has only "
+            f"{free / 1e6:.1f} MB left"
+        )
 
 
 def wait_for_saves(folder: str | os.PathLike[str]) -> None:
@@ -272,10 +287,8 @@ def restore(
     path = folder / step_name(step)
 
     stored = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    now = json.loads(_to_json(_plain_config(config), "config"))
-    different = [
-        line for name, line in _differences(stored, now) if not _is_under(name, may_differ)
-    ]
+    now = json.loads(to_json(plain_config(config), "config"))
+    different = [line for name, line in differences(stored, now) if not is_under(name, may_differ)]
     if different:
         raise CheckpointError(
             f"checkpoint {path} belongs to another configuration: {shorten(different)}"
@@ -306,74 +319,6 @@ def _usable_step(folder: Path, step: int | None, notify: Callable[[str], None]) 
             f"none of the {len(steps(folder))} checkpoints in {folder} is usable: all are damaged"
         )
     return found
-
-
-def _plain_config(config: Any) -> Any:
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        config = dataclasses.asdict(config)
-    return _plain(config)
-
-
-def _plain(value: Any) -> Any:
-    """Mappings, sequences, paths and enums of a configuration as JSON values."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        items = [_plain(item) for item in value]
-        return sorted(items, key=repr) if isinstance(value, (set, frozenset)) else items
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if hasattr(value, "value") and hasattr(value, "name"):  # an enum member
-        return _plain(value.value)
-    return value
-
-
-def _to_json(value: Any, name: str) -> str:
-    _check_json(value, name)
-    return json.dumps(value, indent=1)
-
-
-def _check_json(value: Any, name: str) -> None:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        if isinstance(value, np.generic):
-            raise CheckpointError(f"{name} is a {type(value).__name__}, no JSON value")
-        return
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise CheckpointError(f"{name} has the key {key!r}, which is no string")
-            _check_json(item, f"{name}.{key}")
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            _check_json(item, f"{name}[{index}]")
-    else:
-        raise CheckpointError(f"{name} is a {type(value).__name__}, no JSON value")
-
-
-def _differences(stored: Any, now: Any, name: str = "") -> list[tuple[str, str]]:
-    if isinstance(stored, dict) and isinstance(now, dict):
-        found = []
-        for key in [*now, *(key for key in stored if key not in now)]:
-            field = f"{name}.{key}" if name else key
-            if key not in stored:
-                found.append((field, f"{field} (not in the checkpoint, now {_show(now[key])})"))
-            elif key not in now:
-                found.append((field, f"{field} (checkpoint {_show(stored[key])}, unknown now)"))
-            else:
-                found += _differences(stored[key], now[key], field)
-        return found
-    if json.dumps(stored) == json.dumps(now):  # by text, so that nan equals nan and 1 is not 1.0
-        return []
-    return [(name, f"{name} (checkpoint {_show(stored)}, now {_show(now)})")]
-
-
-def _is_under(name: str, fields: Collection[str]) -> bool:
-    return any(name == field or name.startswith(field + ".") for field in fields)
-
-
-def _show(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _one_line(error: Exception) -> str:

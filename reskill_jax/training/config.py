@@ -1,23 +1,10 @@
 """Settings of a training run. Configs live here, at the edge; the maths takes plain arguments."""
 
 import dataclasses
-import typing
 from typing import Literal
 
+from reskill_jax.training.validate import MAX_SIZE, validate
 from reskill_jax.worlds.household.generator import RoomSpec
-
-RESERVOIR_CAPACITY = 200  # episodes the creator keeps
-
-_AT_LEAST_ONE = (
-    *("steps", "horizon", "capacity", "train_games", "groups", "group_size", "minibatches"),
-    *("slots", "min_trial_steps", "min_trial_episodes", "max_trial_steps", "reservoir"),
-    *("retire_after", "eval_tasks", "checkpoint_every", "keep"),
-)
-_NOT_NEGATIVE = (
-    *("seed", "kl_weight", "temperature", "cooldown", "retire_margin", "eval_every"),
-    *("policy_from", "skills_from"),
-)
-_POSITIVE = ("learning_rate", "final_learning_rate", "max_grad_norm", "clip_low", "clip_high")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +20,11 @@ class MeshShape:
 
     def __post_init__(self):
         for field in ("data", "fsdp", "tensor"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"mesh.{field} must be at least 1, got {getattr(self, field)}")
+            count = getattr(self, field)
+            if isinstance(count, bool) or not isinstance(count, int) or count > MAX_SIZE:
+                raise ValueError(f"mesh.{field} must be a number of devices, got {count!r:.60}")
+            if count < 1:
+                raise ValueError(f"mesh.{field} must be at least 1, got {count}")
 
     @property
     def rows(self) -> int:
@@ -83,7 +73,9 @@ class TrainConfig:
     minibatches: int = 4
     """Optimizer steps per training step."""
     clip_low: float = 0.2
+    """How far the ratio of new to old probabilities may fall below 1 and still count."""
     clip_high: float = 0.2
+    """How far it may rise above 1."""
     kl_weight: float = 0.0
     """Weight of the k3 divergence from the starting policy."""
     scale_by_std: bool = True
@@ -91,7 +83,9 @@ class TrainConfig:
     whiten: bool = False
     """Whiten advantages over the batch as well."""
     max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
     temperature: float = 1.0
+    """Of sampling; 0 is greedy."""
 
     skills: bool = True
     """False is plain GRPO."""
@@ -128,7 +122,9 @@ class TrainConfig:
     trial_false_reject: float = 0.05
     """Bound on the chance that it rejects one better by trial_gain."""
     min_trial_steps: int = 2
+    """Fewest steps before a trial is decided."""
     min_trial_episodes: int = 50
+    """Fewest rollouts before a trial is decided."""
     max_trial_steps: int = 16
     """Steps after which a trial is decided by what speaks for either side."""
     auto_accept: bool = False
@@ -150,6 +146,7 @@ class TrainConfig:
     eval_tasks: int = 256
     """Games per evaluation and split."""
     checkpoint_every: int = 10
+    """Steps between checkpoints; the last step is always saved."""
     keep: int = 3
     """Checkpoints to keep."""
     keep_best: bool = False
@@ -162,51 +159,7 @@ class TrainConfig:
     """Devices to train on."""
 
     def __post_init__(self):
-        for field in _AT_LEAST_ONE:
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
-        for field in _NOT_NEGATIVE:
-            if not getattr(self, field) >= 0:
-                raise ValueError(f"{field} must not be negative, got {getattr(self, field)}")
-        for field in _POSITIVE:
-            if not getattr(self, field) > 0:
-                raise ValueError(f"{field} must be positive, got {getattr(self, field)}")
-        for field in ("policy_until", "skills_until"):
-            if (getattr(self, field) or 0) < 0:
-                raise ValueError(f"{field} must not be negative, got {getattr(self, field)}")
-        if "://" in self.root:
-            raise ValueError(f"root must be a folder, got {self.root}; --mirror takes such places")
-        for field, hint in typing.get_type_hints(TrainConfig).items():
-            if typing.get_origin(hint) is Literal and getattr(self, field) not in hint.__args__:
-                known = ", ".join(hint.__args__)
-                raise ValueError(f"{field} must be one of {known}, got {getattr(self, field)!r}")
-        if self.arms < 2:
-            raise ValueError(f"arms must be at least 2 (the bank in use, a candidate): {self.arms}")
-        if (self.groups * self.group_size) % self.minibatches:
-            raise ValueError(
-                f"groups * group_size = {self.groups * self.group_size} rollouts cannot be split "
-                f"into {self.minibatches} equal minibatches"
-            )
-        minibatch = self.groups * self.group_size // self.minibatches
-        for count, things in (
-            (minibatch, "rollouts of a minibatch"),
-            (self.eval_tasks, "games of an evaluation"),
-        ):
-            if count % self.mesh.rows:
-                raise ValueError(
-                    f"{count} {things} cannot be split over mesh.data * mesh.fsdp = "
-                    f"{self.mesh.rows} devices"
-                )
-        for field in ("trial_gain", "trial_false_accept", "trial_false_reject"):
-            if not 0 < getattr(self, field) < 0.5:
-                raise ValueError(f"{field} must lie in (0, 0.5), got {getattr(self, field)}")
-        if not 0 < self.floor <= 0.5:
-            raise ValueError(f"floor must lie in (0, 0.5], got {self.floor}")
-        if self.reservoir > RESERVOIR_CAPACITY:
-            raise ValueError(
-                f"reservoir must be at most {RESERVOIR_CAPACITY}, the episodes the creator keeps: "
-                f"with {self.reservoir} it would never propose"
-            )
+        validate(self)
 
     @property
     def policy_steps(self) -> range:
@@ -238,7 +191,11 @@ _OF_THE_HOST = (
 def program_of(config: TrainConfig) -> TrainConfig:
     """The configuration with all that the compiled step does not depend on at its default."""
     plain = {f.name: f.default for f in dataclasses.fields(config) if f.name in _OF_THE_HOST}
+    plain["eval_tasks"] = config.mesh.rows  # fewest that can be split over the devices
     return dataclasses.replace(config, **plain)  # type: ignore[arg-type]
+
+
+_TINY_ROOMS = RoomSpec(receptacles=6, min_receptacles=5, objects=5, min_objects=4)
 
 
 def household() -> TrainConfig:
@@ -262,13 +219,34 @@ def paper() -> TrainConfig:
 
 
 def tiny() -> TrainConfig:
-    """A few seconds: to see whether everything is in place."""
+    """A demonstration: in under a minute skills are proposed, tried and decided about."""
     return TrainConfig(
         name="tiny",
+        seed=1,
+        steps=16,
+        horizon=12,
+        capacity=240,
+        rooms=_TINY_ROOMS,
+        groups=8,
+        group_size=8,
+        learning_rate=2e-4,
+        final_learning_rate=2e-4,
+        reservoir=40,
+        min_trial_episodes=32,
+        max_trial_steps=4,
+        eval_every=0,
+        eval_tasks=128,
+    )
+
+
+def smallest() -> TrainConfig:
+    """Every part of a run at its smallest, with nothing to see: to test and time the parts."""
+    return TrainConfig(
+        name="smallest",
         steps=4,
         horizon=4,
         capacity=120,
-        rooms=RoomSpec(receptacles=6, min_receptacles=5, objects=5, min_objects=4),
+        rooms=_TINY_ROOMS,
         groups=2,
         group_size=4,
         minibatches=2,

@@ -4,7 +4,9 @@ import dataclasses
 import difflib
 import enum
 import json
+import math
 import os
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -15,19 +17,37 @@ import yaml
 
 T = TypeVar("T")
 MAX_BYTES = 1 << 20
+MAX_DEPTH = 20  # mappings and lists inside each other
 
-
-class _Loader(yaml.SafeLoader):
-    """Safe loading without aliases: a few of them can stand for more values than fit in memory."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            raise ValueError("aliases (*name) are not allowed")
-        return super().compose_node(parent, index)
+# Unquoted words of YAML that are no texts, as JSON has them. What YAML 1.1 makes of others (10:30
+# is 630, 010 is 8, yes is true, 2026-01-01 is a date) nobody would notice: they stay texts.
+_NULL = re.compile(r"~|null|Null|NULL|")
+_TRUE, _FALSE = re.compile(r"true|True|TRUE"), re.compile(r"false|False|FALSE")
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
+_NUMBER = re.compile(r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 
 
 class ConfigError(ValueError):
     """A configuration that is not valid; the message says where and why in one line."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes YAML without aliases, which can stand for more than fits in memory, and tags."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if isinstance(event, yaml.events.AliasEvent):
+            raise ValueError("aliases (*name) are not allowed")
+        if event.tag is not None:
+            raise ValueError(f"tags ({event.tag[:40]!r}) are not allowed")
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise RecursionError
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -44,28 +64,83 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise ConfigError(f"{path}: a configuration has at most {MAX_BYTES} bytes")
-        text = data.decode("utf-8")
-        if path.suffix == ".json":
-            values = json.loads(text)
-        else:
-            values = yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        text = data.decode("utf-8-sig")
+        values = _parse_json(text) if path.suffix == ".json" else _parse_yaml(text)
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except ConfigError:
         raise
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} cannot be read: it is not UTF-8") from None
     except RecursionError:
         raise ConfigError(f"{path} cannot be read: it is nested too deeply") from None
     except (ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path} cannot be read: {reason[:200]}") from None
-    if values is None:
+    if values is None and path.suffix != ".json":  # an empty file
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds a {type(values).__name__}, not a mapping of options")
+        raise ConfigError(f"{path} holds {_type_name(type(values))}, not a mapping of options")
     values.pop("provenance", None)  # what a run adds to its config.json, see `provenance`
     return values
+
+
+def _parse_json(text: str) -> Any:
+    """JSON without duplicate keys, NaN and Infinity."""
+
+    def constant(name: str) -> None:
+        raise ValueError(f"{name} is no number")
+
+    values = json.loads(text, object_pairs_hook=_mapping, parse_constant=constant)
+    if _depth(values) > MAX_DEPTH:
+        raise RecursionError
+    return values
+
+
+def _parse_yaml(text: str) -> Any:
+    """YAML as another way to write JSON: keys are texts, scalars what JSON has."""
+    node = yaml.compose(text, Loader=_Loader)
+    return None if node is None else _value(node)
+
+
+def _value(node: yaml.Node) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise ValueError(f"line {key.start_mark.line + 1} has a key that is no text")
+        return _mapping([(key.value, _value(value)) for key, value in node.value])
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item) for item in node.value]
+    assert isinstance(node, yaml.ScalarNode)
+    text = node.value
+    if node.style is not None:  # quoted, or a block
+        return text
+    if _NULL.fullmatch(text):
+        return None
+    if _TRUE.fullmatch(text) or _FALSE.fullmatch(text):
+        return _TRUE.fullmatch(text) is not None
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    return float(text) if _NUMBER.fullmatch(text) else text
+
+
+def _mapping(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in out:
+            raise ValueError(f"{key[:60]!r} is given twice")
+        out[key] = value
+    return out
+
+
+def _depth(values: Any, depth: int = 0) -> int:
+    """Of nested mappings and lists; where it exceeds MAX_DEPTH it is not looked at further."""
+    if depth > MAX_DEPTH or not isinstance(values, (dict, list)):
+        return depth
+    inside = values.values() if isinstance(values, dict) else values
+    return max((_depth(value, depth + 1) for value in inside), default=depth + 1)
 
 
 def apply_config(default: T, values: Mapping[str, Any], *, where: str, under: str = "") -> T:
@@ -81,6 +156,20 @@ def apply_config(default: T, values: Mapping[str, Any], *, where: str, under: st
       ConfigError: an unknown key (the nearest valid one is named), a value of another type, or one
         that the dataclass refuses.
     """
+    return _replaced(default, convert(default, values, where=where, under=under), where)
+
+
+def convert(
+    default: Any, values: Mapping[str, Any], *, where: str, under: str = ""
+) -> dict[str, Any]:
+    """Values of JSON types as the fields of a dataclass want them, nested ones as dictionaries.
+
+    Args:
+      default, values, where, under: as of `apply_config`.
+
+    Raises:
+      ConfigError: an unknown key (the nearest valid one is named), or a value of another type.
+    """
     assert dataclasses.is_dataclass(default) and not isinstance(default, type)
     fields = {field.name: field for field in dataclasses.fields(default) if field.init}
     hints = typing.get_type_hints(type(default))
@@ -94,13 +183,21 @@ def apply_config(default: T, values: Mapping[str, Any], *, where: str, under: st
             raise ConfigError(f"{where}: unknown key {name[:60]!r}; {hint}")
         old = getattr(default, key)
         if dataclasses.is_dataclass(old) and isinstance(value, Mapping):
-            changes[key] = apply_config(old, value, where=where, under=name)
+            changes[key] = convert(old, value, where=where, under=name)
         else:
             changes[key] = _converted(value, hints[key], f"{where}: '{name}'")
+    return changes
+
+
+def _replaced(default: T, changes: Mapping[str, Any], where: str) -> T:
+    made = {
+        key: _replaced(old, value, where)
+        if dataclasses.is_dataclass(old := getattr(default, key)) and isinstance(value, dict)
+        else value
+        for key, value in changes.items()
+    }
     try:
-        return dataclasses.replace(default, **changes)  # type: ignore[type-var]
-    except ConfigError:
-        raise
+        return dataclasses.replace(default, **made)  # type: ignore[type-var]
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
 
@@ -119,8 +216,11 @@ def _nested(values: Mapping[Any, Any], where: str) -> dict[Any, Any]:
         head, dot, rest = str(key).partition(".")
         if dot:
             value = {rest: value}
-        if isinstance(out.get(head), Mapping) and isinstance(value, Mapping):
-            value = {**out[head], **value}
+        old = out.get(head)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            if twice := sorted(set(old) & set(value)):
+                raise ConfigError(f"{where}: {f'{head}.{twice[0]}'[:60]!r} is given twice")
+            value = {**old, **value}
         elif head in out:
             raise ConfigError(f"{where}: {head[:60]!r} is given twice")
         out[head] = value
@@ -143,7 +243,7 @@ def _converted(value: Any, hint: Any, name: str) -> Any:
         wanted = " or ".join(_type_name(option) for option in arguments)
         raise _wrong(value, wanted, name)
     if origin is Literal:
-        if value in arguments:
+        if any(type(value) is type(one) and value == one for one in arguments):
             return value
         raise _wrong(value, "one of " + ", ".join(map(str, arguments)), name)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
@@ -176,12 +276,16 @@ def _item_types(arguments: tuple[Any, ...], origin: Any, count: int) -> list[Any
 
 
 def _scalar(value: Any, hint: Any, name: str) -> Any:
-    if hint is float and not isinstance(value, bool):
-        # YAML 1.1 reads 1e-3 as a text.
+    if hint is float and isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = float(value)  # YAML 1.1 reads 1e-3 as a text, so some write it in quotes
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
-            return float(value)
-        except (TypeError, ValueError):
-            raise _wrong(value, "a number", name) from None
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
+            raise _wrong(value, "a finite number", name)
+        return number
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint is int and isinstance(value, bool):
@@ -193,8 +297,7 @@ def _scalar(value: Any, hint: Any, name: str) -> Any:
 
 def _type_name(hint: Any) -> str:
     names = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
-    if hint is type(None):
-        return "null"
+    names |= {list: "a list", type(None): "null"}
     return names.get(hint) or str(getattr(hint, "__name__", hint))
 
 

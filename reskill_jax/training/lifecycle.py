@@ -18,8 +18,9 @@ from reskill_jax.creator.state import CreatorState, conclude, init_state, observ
 from reskill_jax.skills.bank import Bank, build_bank
 from reskill_jax.skills.dfa import compile_dfa
 from reskill_jax.skills.skill import Bundle, Skill
-from reskill_jax.skills.skillmd import import_skills
-from reskill_jax.training.config import RESERVOIR_CAPACITY, TrainConfig
+from reskill_jax.skills.skillmd import FILE_NAME, SkillFileError, import_skills
+from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.validate import RESERVOIR_CAPACITY
 from reskill_jax.worlds.household import symbols
 from reskill_jax.worlds.household.handwritten import GOOD
 from reskill_jax.worlds.household.tables import TASK_TYPES
@@ -92,22 +93,39 @@ def begin_life(config: TrainConfig) -> Life:
 
 
 def starting_skills(config: TrainConfig) -> tuple[Skill, ...]:
-    """The hand-written skills, those of a folder, or none."""
+    """The hand-written skills, those of a folder, or none.
+
+    A SKILL.md of the folder that cannot be read is left out with a SkillFileWarning.
+
+    Raises:
+      SkillFileError: there is no such folder, or no skill in it that can be read.
+    """
     if config.bank is None or not config.skills:
         return ()
-    return GOOD if config.bank == "good" else import_skills(config.bank)
+    if config.bank == "good":
+        return GOOD
+    skills = import_skills(config.bank)
+    if not skills:
+        raise SkillFileError(f"{config.bank}: there is no folder with a {FILE_NAME} in it")
+    return skills
 
 
 def make_bank(config: TrainConfig, arms: Sequence[Sequence[Skill]]) -> Bank:
     """The arrays of all arms; arms that are not given hold what arm 0 holds."""
     filled = [*arms, *[arms[0]] * (config.arms - len(arms))]
-    return build_bank(filled, language=symbols.SYMBOLS, encode=symbols.words, slots=config.slots)
+    return build_bank(
+        filled,
+        language=symbols.SYMBOLS,
+        encode=symbols.words,
+        lacking=symbols.lacking,
+        slots=config.slots,
+    )
 
 
 def episodes_of(
     evidence: Any, games: np.ndarray, step: int, names: Sequence[Sequence[str]], group_size: int
 ) -> list[Episode]:
-    """The rollouts of a step as text, one of each (task, arm, outcome).
+    """The valid rollouts of a step as text, one of each (task, arm, outcome).
 
     Args:
       evidence: `step.Evidence` on the host.
@@ -120,7 +138,7 @@ def episodes_of(
     for row, (arm, success) in enumerate(zip(evidence.arms, evidence.success, strict=True)):
         game = int(games[row // group_size])
         key = (game, int(arm), bool(success))
-        if key in found:
+        if key in found or not evidence.valid[row]:
             continue
         turns = int(evidence.turns[row])
         intro = symbols.text(evidence.intros[row])

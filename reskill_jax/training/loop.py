@@ -15,7 +15,7 @@ from rich.console import Console
 
 from reskill_jax.core.trial import sequential_log_odds, start_trial
 from reskill_jax.creator.propose import Proposal
-from reskill_jax.policy import decoder, weights
+from reskill_jax.policy import decoder
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill
 from reskill_jax.training.config import MeshShape, TrainConfig, program_of
@@ -29,11 +29,12 @@ from reskill_jax.training.lifecycle import (
     settle,
     suggest,
 )
-from reskill_jax.training.preemption import Preempted, StopSignal
-from reskill_jax.training.processes import any_process, is_first
-from reskill_jax.training.progress import TrainingProgress
+from reskill_jax.training.preemption import StopSignal, ended_by
+from reskill_jax.training.processes import greatest, is_first
+from reskill_jax.training.progress import TrainingProgress, event_text
 from reskill_jax.training.provenance import provenance
 from reskill_jax.training.run_folder import RunFolder
+from reskill_jax.training.settings import TrainingError, check_fit, load_policy
 from reskill_jax.training.sharding import (
     make_mesh,
     on_mesh,
@@ -54,10 +55,6 @@ _TOLD_OTHERWISE = (
 )
 
 
-class TrainingError(ValueError):
-    """A run that cannot go on; the message says why and what to do."""
-
-
 @dataclasses.dataclass(frozen=True)
 class RunSummary:
     """How a run ended."""
@@ -74,7 +71,7 @@ class Parts:
     config: TrainConfig
     world: HouseholdWorld
     policy: DecoderConfig
-    step: Callable[..., Any]  # compiled train_step
+    step: Any  # compiled train_step
     shardings: TrainState | None = None  # of the state; None on a single device
     rows: NamedSharding | None = None  # of rollouts
 
@@ -118,29 +115,8 @@ def make_parts(config: TrainConfig, policy: DecoderConfig) -> Parts:
       TrainingError: policy, world and settings do not fit together.
     """
     world = HouseholdWorld(spec=config.rooms)
-    if policy.vocabulary != world.vocabulary:
-        raise TrainingError(
-            f"the policy {config.policy} has {policy.vocabulary} tokens, but the language of the "
-            f"household world has {world.vocabulary}; choose another --policy"
-        )
-    least = world.intro_symbols + 1 + world.command_length
-    if config.capacity < least:
-        raise TrainingError(
-            f"a context of {config.capacity} tokens has no room for the introduction and a "
-            f"command; --capacity must be at least {least}"
-        )
+    check_fit(config, policy, world)
     return Parts(config, world, policy, *_compiled(world, policy, program_of(config)))
-
-
-def load_policy(name: str) -> tuple[Any, DecoderConfig]:
-    """Shipped weights by name, or a .safetensors file by path."""
-    if name.endswith(".safetensors"):
-        if not Path(name).is_file():
-            raise TrainingError(f"the policy {name}: there is no such file")
-        params, policy, _ = weights.load(name)
-    else:
-        params, policy, _ = weights.load_pretrained(name)
-    return params, policy
 
 
 def games_of_step(config: TrainConfig, step: int) -> np.ndarray:
@@ -207,7 +183,7 @@ def train(
     Raises:
       RunFolderError, CheckpointError, WeightsError, TrainingError, MeshError, MirrorError: with one
         clear line; OtherProcessError in the processes that wait for the first, when it has one.
-      Preempted: SIGTERM came; the checkpoint of the last step is complete.
+      Preempted, Interrupted: SIGTERM or Ctrl-C came; the checkpoint of the last step is complete.
     """
     console = (console or Console()) if is_first() else Console(quiet=True)
     params, policy = load_policy(config.policy)
@@ -225,20 +201,23 @@ def train(
         start = int(state.step)
         if start < config.steps:
             storage.folder.add_provenance(provenance(step=start))
-        try:
-            with (
-                StopSignal() as stop,
-                TrainingProgress(console, total=config.steps, start=start) as progress,
-            ):
-                unseen = None
-                if found is None:
-                    unseen = _begin(state, life, parts, storage, progress)
-                if observer is not None:
-                    observer(start, state, life, parts)
-                progress.status("compiling the training step")
-                state, life = _run(state, life, parts, storage, progress, stop, unseen, observer)
-        finally:  # interrupted or not: who goes on at once finds the checkpoint complete
-            storage.wait()
+        with StopSignal(tell=storage.notify) as stop:
+            try:
+                with TrainingProgress(console, total=config.steps, start=start) as progress:
+                    unseen = None
+                    if found is None:
+                        unseen = _begin(state, life, parts, storage, progress)
+                    if observer is not None:
+                        observer(start, state, life, parts)
+                    if start < config.steps and (asked := greatest(stop.received)):
+                        raise ended_by(asked, start)
+                    compiled = _compile(state, parts, progress) if start < config.steps else 0.0
+                    state, life = _run(
+                        state, life, parts, storage, progress, stop, unseen, observer, compiled
+                    )
+            finally:  # interrupted or not: who goes on at once finds the checkpoint complete
+                stop.only_saving()
+                storage.wait()
         storage.check_mirror()
         return RunSummary(storage.folder.path, int(state.step), life.skills)
 
@@ -252,6 +231,18 @@ def _begin(
     storage.folder.export_skills(life.skills)
     storage.save(state, life, parts.config, unseen=unseen)
     return unseen
+
+
+def _compile(state: TrainState, parts: Parts, progress: TrainingProgress) -> float:
+    """Compiles the step before the first one, whose time is then its own; returns the seconds."""
+    if not hasattr(parts.step, "lower"):  # a function that somebody put around the compiled one
+        return 0.0
+    progress.status("compiling the training step")
+    began = time.perf_counter()
+    parts.step.lower(state, parts.games(games_of_step(parts.config, int(state.step)))).compile()
+    seconds = time.perf_counter() - began
+    progress.compiled("the training step", seconds)
+    return seconds
 
 
 def _mode(config: TrainConfig) -> str:
@@ -288,7 +279,7 @@ def _run(
         metrics = jax.device_get(metrics)
         test = _sequential_test(metrics, life.proposal, config)
         done = step + 1
-        _check_finite(metrics, done, skipped, config.minibatches)
+        _check_finite(metrics, done, skipped, config)
         if config.skills and (life.proposal is not None or config.will_propose(done)):
             episodes = episodes_of(jax.device_get(evidence), games, step, names, config.group_size)
             life = learn(life, episodes)
@@ -305,17 +296,17 @@ def _run(
             unseen = _evaluate(state, parts, folder, done, modes_at_end)[1].success
         elif evaluated:
             unseen = _evaluate(state, parts, folder, done, (mode,))[1].success
-        stopping = any_process(stop.received) and done < config.steps
+        asked = greatest(stop.received) if done < config.steps else 0
         due = _is_due(config.checkpoint_every, done) or (config.keep_best and evaluated)
-        if stopping or due or done == config.steps:
+        if asked or due or done == config.steps:
             storage.save(state, life, config, unseen=unseen if evaluated else None)
         if observer is not None:
             observer(done, state, life, parts)
         progress.update(
             done, success=float(metrics.success), unseen=unseen, trial=_trial_words(metrics, life)
         )
-        if stopping:
-            raise Preempted(done)
+        if asked:
+            raise ended_by(asked, done)
     return state, life
 
 
@@ -336,7 +327,7 @@ def _live(
         life, lines = settle(life, decision, step=step, config=config, reason=reason)
         for line in lines:
             folder.write_lifecycle(line | _evidence_of(metrics))
-            progress.note(_event_words(line))
+            progress.note(event_text(line, _effect_words(metrics, config)))
         if decision > 0:
             folder.export_skills(life.skills)
     if step >= config.steps:
@@ -345,13 +336,14 @@ def _live(
     if suggestion is None:
         return state, life
     folder.write_lifecycle(suggestion)
-    progress.note(_event_words(suggestion))
+    progress.note(event_text(suggestion))
     if life.proposal is None:
         return state, life
     if config.auto_accept:
         life, lines = settle(life, 1, step=step, config=config, reason="adopted without a trial")
         for line in lines:
             folder.write_lifecycle(line)
+            progress.note(event_text(line))
         folder.export_skills(life.skills)
         return parts.placed(adopt(state, life, config)), life
     return parts.placed(put_on_trial(state, life, config)), life
@@ -405,9 +397,16 @@ def _is_due(every: int, step: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _check_finite(metrics: StepMetrics, step: int, skipped_before: int, updates: int) -> None:
-    """A single update that is not finite is left out; a step without any other is the end."""
-    if int(metrics.skipped) - skipped_before >= updates:
+def _check_finite(
+    metrics: StepMetrics, step: int, skipped_before: int, config: TrainConfig
+) -> None:
+    """Episodes and updates that are not finite are left out; a step of nothing else is the end."""
+    if int(metrics.invalid) == config.groups * config.group_size:
+        raise TrainingError(
+            f"step {step}: no episode is valid, the policy's log-probabilities are not finite; "
+            "train again with other weights or a lower --learning-rate"
+        )
+    if int(metrics.skipped) - skipped_before >= config.minibatches:
         raise TrainingError(
             f"step {step}: no update was finite; train again with a lower --learning-rate"
         )
@@ -470,12 +469,15 @@ def _evidence_of(metrics: StepMetrics) -> dict[str, Any]:
     }
 
 
-def _event_words(line: dict[str, Any]) -> str:
-    told = "; ".join(
-        f"{o['operation']} {o['name']}" + (f' "{o["skill"]["action"]}"' if o.get("skill") else "")
-        for o in line["operations"]
-    )
-    return f"step {line['step']}: {line['event'].replace('_', ' ')} {told or line['reason']}"
+def _effect_words(metrics: StepMetrics, config: TrainConfig) -> str:
+    """What the candidate's trial found, in a few words."""
+    if config.trial_rule == "means":
+        mean = metrics.posterior.alpha / (metrics.posterior.alpha + metrics.posterior.beta)
+        return f"success {mean[1]:.0%} against {mean[0]:.0%}"
+    if not metrics.contrast.weight[1] > 0:
+        return "nothing to compare"
+    error = np.sqrt(metrics.contrast.variance[1]) / metrics.contrast.weight[1]
+    return f"success {100 * metrics.contrast.difference[1]:+.1f} ± {100 * error:.1f} points"
 
 
 def _trial_words(metrics: StepMetrics, life: Life) -> str | None:

@@ -45,8 +45,8 @@ def from_first(work: Callable[[], int]) -> int:
     return result
 
 
-def any_process(flag: bool) -> bool:
-    """Whether the flag is set in some process."""
+def greatest(number: int) -> int:
+    """The greatest of the numbers that the processes give, in all of them; int32."""
     if jax.process_count() == 1:
-        return flag
-    return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
+        return number
+    return int(multihost_utils.process_allgather(np.asarray(number, np.int32)).max())

@@ -1,21 +1,30 @@
-"""What a person sees while training goes on: a bar on a terminal, plain lines elsewhere."""
+"""What a person sees while training goes on: a line that stays at the bottom of a terminal, plain
+lines elsewhere."""
 
+import re
 import statistics
+import textwrap
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
+from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.text import Text
+
+_BAR = 20  # cells
+_INDENT = 4  # of a note's further lines
+_STYLES = {"accepted": "green", "kept": "green", "rejected": "red", "retired": "yellow"}
+_STYLES |= {"pruned": "yellow", "proposed": "cyan", "retirement_started": "cyan"}
 
 
 class TrainingProgress:
     """Shows step, success, the trial under way and the time left. Use it with `with`.
 
-    On a terminal a bar stays at the bottom and notes scroll above it; otherwise a line is printed
-    about every `interval` seconds, and at the end.
+    On a terminal one line stays at the bottom and notes scroll above it; elsewhere a line is
+    printed about every `interval` seconds, and at the end.
     """
 
     def __init__(
@@ -40,22 +49,17 @@ class TrainingProgress:
         self._total, self._done = total, start
         self._seconds: deque[float] = deque(maxlen=20)  # of the latest steps
         self._last_update = self._last_line = clock()
-        self._line = ""
+        self._status: str | None = "starting"  # what goes on instead of steps
+        self._parts: list[tuple[int, str]] = []
         self._shown = True
-        self._bar: Progress | None = None
-        if console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.completed}/{task.total}"),
-                BarColumn(bar_width=20),
-                TextColumn("{task.description}"),
-                console=console,
-            )
-            self._task = self._bar.add_task("starting", total=total, completed=start)
+        self._live: Live | None = None
+        if console.is_terminal and not console.is_dumb_terminal:
+            self._live = Live(self, console=console)
 
     def __enter__(self) -> "TrainingProgress":
         """Starts the display."""
-        if self._bar is not None:
-            self._bar.start()
+        if self._live is not None:
+            self._live.start()
         return self
 
     def __exit__(
@@ -65,24 +69,32 @@ class TrainingProgress:
         traceback: TracebackType | None,
     ) -> None:
         """Ends the display; the last state stays on the screen."""
-        if self._bar is not None:
-            self._bar.stop()
+        if self._live is not None:
+            self._live.stop()
         elif not self._shown:
-            self._print(self._line)
+            self._print_line()
 
     def status(self, text: str) -> None:
-        """Says what is going on before or between steps, e.g. that the step is being compiled."""
-        if self._bar is not None:
-            self._bar.update(self._task, description=escape(text))
-        else:
-            self._print(text)
-        self._last_update = self._clock()
+        """Says what is going on before or between steps, e.g. that the step is being compiled.
 
-    def note(self, text: str) -> None:
-        """Prints a line that stays, e.g. an accepted skill or an evaluation."""
-        (self._bar.console if self._bar is not None else self._console).print(
-            escape(text), highlight=False, soft_wrap=True
-        )
+        The time until the next call, or until the next step begins, is no part of a step.
+        """
+        self._status, self._last_update = text, self._clock()
+        if self._live is None:
+            self._console.print(Text(text), soft_wrap=True)
+
+    def compiled(self, what: str, seconds: float) -> None:
+        """Says how long compiling took; the time from here on is that of the first step."""
+        self.note(f"compiled {what} in {seconds:.1f} s")
+        self._status, self._last_update = "first step", self._clock()
+
+    def note(self, text: str | Text) -> None:
+        """Prints what stays, e.g. an accepted skill or an evaluation; never cut within a word."""
+        text = Text(text) if isinstance(text, str) else text
+        if self._live is None:
+            self._console.print(text, soft_wrap=True)
+            return
+        self._live.console.print(_wrapped(text, self._console.width), soft_wrap=True)
 
     def update(
         self,
@@ -103,24 +115,21 @@ class TrainingProgress:
         now = self._clock()
         if step > self._done:
             self._seconds.append((now - self._last_update) / (step - self._done))
-        self._done, self._last_update = step, now
-        parts = [f"success {100 * success:.0f}%"] if success is not None else []
+        self._done, self._last_update, self._status = step, now, None
+        parts = [(2, f"success {100 * success:.0f}%")] if success is not None else []
         if unseen is not None:
-            parts.append(f"unseen {100 * unseen:.0f}%")
-        parts.append(trial or "no trial")
+            parts.append((4, f"unseen {100 * unseen:.0f}%"))
+        parts.append((3, trial or "no trial"))
         if self._seconds:
-            parts.append(f"{self.seconds_per_step:.1f} s/step")
-            parts.append(f"{clock_text(self.seconds_left)} left")
-        text = "  ".join(parts)
-        self._line, self._shown = f"step {step}/{self._total}  {text}", False
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step, description=escape(text))
-        elif now - self._last_line >= self._interval:
-            self._print(self._line)
+            parts.append((5, f"{self.seconds_per_step:.1f} s/step"))
+            parts.append((1, f"{clock_text(self.seconds_left)} left"))
+        self._parts, self._shown = parts, False
+        if self._live is None and now - self._last_line >= self._interval:
+            self._print_line()
 
     @property
     def seconds_per_step(self) -> float:
-        """Median of the latest steps, so that compilation does not spoil the forecast."""
+        """Median of the latest steps, so that an evaluation does not spoil the forecast."""
         return statistics.median(self._seconds) if self._seconds else 0.0
 
     @property
@@ -128,9 +137,77 @@ class TrainingProgress:
         """Forecast for the rest of the run."""
         return self.seconds_per_step * max(self._total - self._done, 0)
 
-    def _print(self, text: str) -> None:
-        self._console.print(escape(text), highlight=False, soft_wrap=True)
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The line at the bottom of a terminal, as wide as there is room."""
+        step = (0, f"{self._done}/{self._total}")
+        parts = self._parts
+        if self._status is not None:
+            parts = [(1, f"{self._status} {clock_text(self._clock() - self._last_update)}")]
+        told = fit([step, (6, " " * _BAR), *parts], options.max_width)
+        line = Text("  ".join(told), no_wrap=True)
+        if len(told) > 1 and not told[1].strip():
+            done = round(_BAR * min(self._done / max(self._total, 1), 1.0))
+            mark = "-" if options.ascii_only else "━"
+            bar = Text.assemble((mark * done, "bar.complete"), (mark * (_BAR - done), "bar.back"))
+            line = Text("  ", no_wrap=True).join([Text(told[0]), bar, Text("  ".join(told[2:]))])
+        yield line
+
+    def _print_line(self) -> None:
+        line = "  ".join([f"step {self._done}/{self._total}", *(text for _, text in self._parts)])
+        self._console.print(Text(line), soft_wrap=True)
         self._last_line, self._shown = self._clock(), True
+
+
+def fit(parts: Sequence[tuple[int, str]], width: int, *, gap: int = 2) -> list[str]:
+    """The parts of a line that there is room for.
+
+    Args:
+      parts: (rank, text) in the order of the line; what has the highest rank is left out first.
+      width: cells there are.
+      gap: cells between two parts.
+
+    Returns:
+      The texts; if even one alone is too long, its first words.
+    """
+    kept = list(parts)
+    while len(kept) > 1 and sum(len(text) + gap for _, text in kept) - gap > width:
+        kept.remove(max(kept, key=lambda part: part[0]))
+    if len(kept) == 1 and len(kept[0][1]) > width:
+        return [textwrap.shorten(kept[0][1], width, placeholder="…")]
+    return [text for _, text in kept]
+
+
+def _wrapped(text: Text, width: int) -> Text:
+    """The text on lines that end between words, further ones indented; no word is ever broken."""
+    ends, start, room = [], 0, width
+    for word in re.finditer(r"\S+", text.plain):
+        if word.end() - start > room and word.start() > start:
+            ends.append(word.start())
+            start, room = word.start(), width - _INDENT
+    lines = text.divide(ends)
+    for line in lines:
+        line.rstrip()
+    return Text("\n" + " " * _INDENT).join(lines)
+
+
+def event_text(line: Mapping[str, Any], effect: str | None = None) -> Text:
+    """An event in the life of the skills, in the colour of its outcome.
+
+    Args:
+      line: as in lifecycle.jsonl.
+      effect: what a trial found, in a few words.
+    """
+    event = line["event"]
+    text = Text(f"step {line['step']}: ")
+    text.append(event.replace("_", " "), style=_STYLES.get(event, ""))
+    told = "; ".join(
+        f"{o['operation']} {o['name']}" + (f' "{o["skill"]["action"]}"' if o.get("skill") else "")
+        for o in line["operations"]
+    )
+    text.append(f" {told or line['reason']}")
+    if effect is not None:
+        text.append(f" ({effect})")
+    return text
 
 
 def clock_text(seconds: float) -> str:

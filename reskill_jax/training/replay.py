@@ -22,7 +22,7 @@ from reskill_jax.training.compiled_play import ReplayError
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.config_file import apply_config, read_config
 from reskill_jax.training.lifecycle import Life, make_bank
-from reskill_jax.training.loop import load_policy
+from reskill_jax.training.settings import load_policy
 from reskill_jax.training.state import init_state
 from reskill_jax.training.storage import MAY_DIFFER
 from reskill_jax.worlds.alfworld_games import GameRecord, game_record, read_games
@@ -35,6 +35,10 @@ REAL_TURNS = 50  # what ALFWorld's own evaluation allows
 REAL_CAPACITY = 1536  # symbols: most of the published rooms, for 30 to 50 turns
 # A split of ours is played on the published games that serve the same purpose.
 _PUBLISHED = {"seen": "valid_seen", "unseen": "valid_unseen"}
+
+
+class ChoiceError(ReplayError):
+    """A checkpoint or a mode was asked for that the run does not have."""
 
 
 class LoadedRun(NamedTuple):
@@ -52,13 +56,13 @@ class LoadedRun(NamedTuple):
         """The skills of a mode of evaluation.
 
         Raises:
-          ReplayError: there is no candidate, or no such mode.
+          ChoiceError: there is no candidate, or no such mode.
         """
         if mode not in evaluate.MODES:
-            raise ReplayError(f"mode must be one of {', '.join(evaluate.MODES)}, got {mode!r}")
+            raise ChoiceError(f"mode must be one of {', '.join(evaluate.MODES)}, got {mode!r}")
         if mode == "candidate":
             if self.candidate is None:
-                raise ReplayError(f"no candidate is under test at step {self.step}")
+                raise ChoiceError(f"no candidate is under test at step {self.step}")
             return self.candidate
         return self.skills if mode == "bank" else ()
 
@@ -78,7 +82,7 @@ def load_run(
       notify: called with one line per damaged checkpoint that was passed over.
 
     Raises:
-      ReplayError: no checkpoint is the best.
+      ChoiceError: no checkpoint is the best, or there is none of this step.
       ConfigError, CheckpointError, WeightsError: with one clear line.
     """
     folder = Path(folder)
@@ -89,7 +93,10 @@ def load_run(
     if step == "best":
         step = checkpoint.best_step(checkpoints, "unseen")
         if step is None:
-            raise ReplayError(f"no checkpoint in {checkpoints} was evaluated")
+            raise ChoiceError(f"no checkpoint in {checkpoints} was evaluated")
+    elif step is not None and step not in (kept := checkpoint.steps(checkpoints)):
+        known = ", ".join(map(str, kept)) or "none"
+        raise ChoiceError(f"there is no checkpoint of step {step}; there are: {known}")
     restored = checkpoint.restore(
         checkpoints,
         init_state(config, start, make_bank(config, [()])),

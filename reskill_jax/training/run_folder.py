@@ -18,7 +18,6 @@ import dataclasses
 import json
 import math
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -27,10 +26,9 @@ from typing import IO, Any
 import numpy as np
 
 from reskill_jax.skills.skillmd import export_skill
+from reskill_jax.training.validate import check_run_name
 
 LOGS = ("metrics.jsonl", "eval.jsonl", "lifecycle.jsonl")
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class RunFolderError(ValueError):
@@ -61,7 +59,7 @@ class RunFolder:
           RunFolderError: a bad name, a folder that holds something already, or one that cannot be
             written.
         """
-        path = _run_path(root, name)
+        path = run_path(root, name)
         if path.exists() and (not path.is_dir() or any(_contents(path))):
             raise RunFolderError(
                 f"{path} exists already: continue it with --resume or choose another --name"
@@ -80,7 +78,7 @@ class RunFolder:
         Raises:
           RunFolderError: there is no such run, or it cannot be written.
         """
-        path = _run_path(root, name)
+        path = run_path(root, name)
         if not (path / "config.json").is_file():
             raise RunFolderError(f"nothing to resume: there is no run in {path}")
         return cls(path)
@@ -134,12 +132,11 @@ class RunFolder:
         """Bytes in each log, to be kept in a checkpoint and given to `truncate_to`."""
         return {name: os.fstat(log.fileno()).st_size for name, log in self._logs.items()}
 
-    def truncate_to(self, sizes: Mapping[str, int]) -> None:
-        """Drops what was logged after a checkpoint. A log that `sizes` does not name is emptied.
+    def check_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Whether `truncate_to` can go back to these sizes.
 
         Raises:
-          RunFolderError: a log is shorter than the checkpoint says, or cut in mid-line there; then
-            nothing is changed.
+          RunFolderError: a log is shorter than the checkpoint says, or cut in mid-line there.
         """
         for name in LOGS:
             size, now = sizes.get(name, 0), self.sizes()[name]
@@ -153,6 +150,14 @@ class RunFolder:
                     f"{self.path / name} was changed after the checkpoint: no line ends at byte "
                     f"{size}"
                 )
+
+    def truncate_to(self, sizes: Mapping[str, int]) -> None:
+        """Drops what was logged after a checkpoint. A log that `sizes` does not name is emptied.
+
+        Raises:
+          RunFolderError: as `check_sizes` says; then nothing is changed.
+        """
+        self.check_sizes(sizes)
         for name, log in self._logs.items():
             with _explained(f"truncate {self.path / name}"):
                 log.truncate(sizes.get(name, 0))
@@ -218,7 +223,10 @@ class FollowedRunFolder(RunFolder):
     @classmethod
     def of(cls, root: str | os.PathLike[str], name: str) -> "FollowedRunFolder":
         """The folder <root>/<name>, which the first process has opened."""
-        return cls(_run_path(root, name))
+        return cls(run_path(root, name))
+
+    def check_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Nothing."""
 
     def truncate_to(self, sizes: Mapping[str, int]) -> None:
         """Nothing."""
@@ -235,13 +243,16 @@ class FollowedRunFolder(RunFolder):
         pass
 
 
-def _run_path(root: str | os.PathLike[str], name: str) -> Path:
-    if not _NAME.fullmatch(name):
-        raise RunFolderError(
-            f"'{name}' is no name for a run: use letters, digits, '.', '_' and '-', "
-            "starting with a letter or digit"
-        )
-    return Path(root) / name
+def run_path(root: str | os.PathLike[str], name: str) -> Path:
+    """The folder of a run.
+
+    Raises:
+      RunFolderError: that is no name for a run.
+    """
+    try:
+        return Path(root) / check_run_name(name)
+    except ValueError as error:
+        raise RunFolderError(str(error)) from None
 
 
 def _contents(path: Path) -> Iterator[Path]:

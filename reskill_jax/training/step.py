@@ -35,7 +35,7 @@ from reskill_jax.training.update import Batch, maybe_update_policy
 class StepMetrics(NamedTuple):
     """What one step reports. Scalars unless a shape is given."""
 
-    success: chex.Array  # share of all rollouts
+    success: chex.Array  # share of the valid rollouts
     arm_successes: chex.Array  # [A] int32
     arm_trials: chex.Array  # [A] int32
     assignment: chex.Array  # [A] float, probabilities the arms were drawn with
@@ -55,6 +55,7 @@ class StepMetrics(NamedTuple):
     context_tokens: chex.Array  # mean length of a row
     skill_tokens: chex.Array  # of which skill lines
     truncated: chex.Array  # int32 rows
+    invalid: chex.Array  # int32 rows that do not count: a reward or log-probability not finite
     skipped: chex.Array  # int32, updates left out so far
 
 
@@ -63,6 +64,7 @@ class Evidence(NamedTuple):
 
     arms: chex.Array  # [N] int32
     success: chex.Array  # [N] bool
+    valid: chex.Array  # [N] bool; what is False is no evidence
     turns: chex.Array  # [N] int32
     intros: chex.Array  # [N, Li] int32
     actions: chex.Array  # [N, T, La] int32
@@ -174,12 +176,15 @@ def train_step(
     )
 
     # Advantages over whole groups, all arms together.
-    success = played.success.reshape(local_groups, group_size)
-    rewards = success.astype(jnp.float32)
-    advantages = group_relative_advantages(rewards, scale_by_std=config.scale_by_std).reshape(-1)
-    valid = jnp.ones_like(played.success)
+    valid = jnp.all(jnp.isfinite(played.transcript.log_prob), axis=1)
+    counts = valid.reshape(local_groups, group_size)
+    success = played.success.reshape(counts.shape) & counts
+    advantages = group_relative_advantages(
+        success, mask=counts, scale_by_std=config.scale_by_std
+    ).reshape(-1)
+    several = jnp.any(success, axis=1) & jnp.any(~success & counts, axis=1)
     if config.whiten:
-        mixed = jnp.repeat(jnp.any(success, 1) & ~jnp.all(success, 1), group_size)
+        mixed = jnp.repeat(several, group_size) & valid
         advantages = whiten(advantages, mixed, axis_name=axis_name) * mixed
     batch = Batch(played.transcript, advantages, valid)
     state, (loss, kl, clipped, spread, norm) = maybe_update_policy(
@@ -187,7 +192,6 @@ def train_step(
     )
 
     # Versions of the skills.
-    counts = valid.reshape(success.shape)
     successes, trials = arm_outcomes(
         arms, success, counts, num_arms=config.arms, axis_name=axis_name
     )
@@ -210,7 +214,7 @@ def train_step(
         return count if axis_name is None else jax.lax.psum(count, axis_name)
 
     metrics = StepMetrics(
-        success=mean(played.success),
+        success=total(success) / jnp.maximum(total(valid), 1),
         arm_successes=successes,
         arm_trials=trials,
         assignment=assignment,
@@ -225,16 +229,18 @@ def train_step(
         clipped=clipped,
         entropy=spread,
         grad_norm=norm,
-        mixed_groups=mean(jnp.any(success, axis=1) & ~jnp.all(success, axis=1)),
+        mixed_groups=mean(several),
         turns=mean(played.turns),
         context_tokens=mean(played.transcript.length),
         skill_tokens=mean(played.skill_tokens),
         truncated=total(played.truncated),
+        invalid=total(~valid),
         skipped=state.skipped,
     )
     evidence = Evidence(
         arms=arms.reshape(-1),
         success=played.success,
+        valid=valid,
         turns=played.turns,
         intros=played.intros,
         actions=played.actions,

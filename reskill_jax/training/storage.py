@@ -8,7 +8,12 @@ from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.lifecycle import Life
 from reskill_jax.training.mirror import Mirror, MirrorError, bring_back, texts_of
 from reskill_jax.training.processes import from_first, is_first
-from reskill_jax.training.run_folder import FollowedRunFolder, RunFolder, RunFolderError
+from reskill_jax.training.run_folder import (
+    FollowedRunFolder,
+    RunFolder,
+    RunFolderError,
+    run_path,
+)
 from reskill_jax.training.state import TrainState
 
 # What a continued run may change: where it lies, on which devices, how often it looks, and how long
@@ -33,18 +38,47 @@ class Storage:
         Args:
           state: of the shapes and places expected.
           config: of the run.
+
+        Raises:
+          CheckpointError: no checkpoint can be used.
+          RunFolderError: the checkpoints or lines of the logs are lost; nothing is changed.
         """
         if not self.has_checkpoint():
+            from_first(self._check_that_it_never_began)
             self.folder.truncate_to({})
             return None
         restored = checkpoint.restore(
             self.folder.checkpoints, state, config, may_differ=MAY_DIFFER, notify=self.notify
         )
         life = Life.from_dict(restored.host["life"])
-        self.folder.truncate_to(restored.host["sizes"])
+        sizes = restored.host["sizes"]
+
+        def go_back() -> int:
+            self.folder.check_sizes(sizes)
+            checkpoint.set_aside_later_steps(
+                self.folder.checkpoints, restored.step, notify=self.notify
+            )
+            self.folder.truncate_to(sizes)
+            return 0
+
+        from_first(go_back)
         self.folder.export_skills(life.skills)  # those of later steps may lie there
         self.notify(f"going on after step {restored.step}")
         return restored.arrays, life
+
+    def _check_that_it_never_began(self) -> int:
+        """A run without a checkpoint begins anew, unless it has had one.
+
+        Its first one is being written, under another name, before the first step is logged.
+        """
+        place = self.folder.checkpoints
+        begun = self.folder.sizes()["metrics.jsonl"] > 0
+        if begun and not (place / (checkpoint.step_name(0) + checkpoint.PARTIAL)).exists():
+            raise RunFolderError(
+                f"nothing to go on from: {self.folder.path / 'metrics.jsonl'} tells of steps, but "
+                f"{place} holds no checkpoint any more; choose another --name to begin anew"
+            )
+        return 0
 
     def has_checkpoint(self) -> bool:
         """Whether there is one, good or not."""
@@ -63,9 +97,13 @@ class Storage:
         if mirror is not None:
             texts = texts_of(self.folder)
 
+        best_by = "unseen" if config.keep_best else None
+
         def copy(_: object) -> None:
             if mirror is not None:
-                mirror.push(self.folder.path, texts, notify=self.notify)
+                mirror.push(
+                    self.folder.path, texts, keep=config.keep, best_by=best_by, notify=self.notify
+                )
 
         checkpoint.save(
             self.folder.checkpoints,
@@ -75,8 +113,9 @@ class Storage:
             config,
             keep=config.keep,
             metrics={} if unseen is None else {"unseen": unseen},
-            best_by="unseen" if config.keep_best else None,
+            best_by=best_by,
             after=copy,
+            notify=self.notify,
         )
 
     def wait(self) -> None:
@@ -117,6 +156,8 @@ def open_storage(config: TrainConfig, *, resume: bool, notify: Callable[[str], N
             if mirror is not None:
                 mirror.check(folder.path)
         else:
+            if mirror is not None:
+                mirror.check_apart(run_path(config.root, config.name))
             if mirror is not None and mirror.holds_run():
                 raise RunFolderError(
                     f"{mirror.url} exists already: continue it with --resume or choose another "

@@ -38,13 +38,16 @@ def decision_logits(params, transcript: Transcript, *, config: DecoderConfig) ->
 
 
 def policy_loss(params, reference, batch: Batch, *, policy: DecoderConfig, config: TrainConfig):
-    """The GRPO loss of some rows, and what is worth logging about it: means over decisions."""
+    """The GRPO loss of some rows, and what is worth logging about it: means over decisions.
+
+    Policy and reference are those that rollouts sample from, at the temperature they sample at.
+    """
     rows = batch.transcript
     used = decisions_used(batch)
     allowed = rows.allowed | ~used[:, :, None]
 
     def chosen(logits):
-        log_probs = masked_log_probs(logits, allowed)
+        log_probs = masked_log_probs(logits, allowed, temperature=config.temperature)
         return jnp.take_along_axis(log_probs, rows.choice[:, :, None], axis=-1)[..., 0]
 
     log_probs = jnp.where(used, chosen(decision_logits(params, rows, config=policy)), 0.0)
@@ -189,10 +192,7 @@ def maybe_update_policy(
 
 
 def entropy(batch: Batch, *, axis_name: str | None = None) -> chex.Array:
-    """Nats per decision, estimated from the log-probabilities of what was sampled.
-
-    At a temperature other than 1 it is a cross-entropy.
-    """
+    """Nats per decision of the distribution sampled from, estimated from what was sampled."""
     used = decisions_used(batch)
     sums = (jnp.sum(jnp.where(used, -batch.transcript.log_prob, 0.0)), jnp.sum(used))
     spread, decisions = sums if axis_name is None else jax.lax.psum(sums, axis_name)

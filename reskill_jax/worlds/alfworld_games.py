@@ -5,7 +5,8 @@ repeat are never used: a grammar can hold code that the engine evaluates, and th
 of the installed package. None of the readers needs the package `alfworld`.
 
 Games file: one JSON object per line (optionally gzipped) with the strings split, game, task_type,
-task, pddl_problem.
+task, pddl_problem. A byte-order mark at the beginning of a text, as some editors write it, is no
+part of it.
 """
 
 import gzip
@@ -22,6 +23,7 @@ from .household.types import Game
 
 MAX_GAME_BYTES = 16 << 20  # of one game; published ones have a few hundred thousand
 DATA_VERSION = "json_2.1.1"  # the folder ALFWorld's own configuration points to
+BYTE_ORDER_MARK = "\ufeff"
 _GOAL_MARKER = '"Your task is to: '
 _GOAL_END = '."'
 
@@ -172,6 +174,7 @@ def problem_record(
     problem: str, *, task: str | None = None, game: str = "problem", where: str = "PDDL problem"
 ) -> GameRecord:
     """Returns the record of a problem text, of split `file`; parses it to learn its task type."""
+    problem = problem.removeprefix(BYTE_ORDER_MARK)  # the real engine stumbles over it
     try:
         parsed = pddl.parse(problem, task=task)
     except pddl.PddlError as error:
@@ -231,8 +234,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 number += 1
                 if len(data) > MAX_GAME_BYTES:
                     raise GamesError(f"{path}, line {number}: more than {MAX_GAME_BYTES} bytes")
-                if data.strip():
-                    yield number, data.decode("utf-8")
+                line = data.decode("utf-8-sig" if number == 1 else "utf-8")
+                if line.strip():
+                    yield number, line
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise GamesError(f"{path}, after line {number}: cannot be read ({reason})") from error
@@ -256,6 +260,7 @@ def _record(line: str, where: str) -> GameRecord:
         )
     _check_name(data["split"], where, single=True)
     _check_name(data["game"], where)
+    data["pddl_problem"] = data["pddl_problem"].removeprefix(BYTE_ORDER_MARK)
     return GameRecord(*(data[field] for field in _FIELDS))
 
 
@@ -285,7 +290,7 @@ def _read_split(folder: Path, split: str, task_types: frozenset[str]) -> Iterato
         if not isinstance(problem, str):
             raise GamesError(f"{path}: no text pddl_problem")
         task = goal_text(data.get("grammar"), str(path))
-        yield GameRecord(split, name, kind, task, problem)
+        yield GameRecord(split, name, kind, task, problem.removeprefix(BYTE_ORDER_MARK))
 
 
 def _read_text(path: Path) -> str:
@@ -294,7 +299,7 @@ def _read_text(path: Path) -> str:
             data = file.read(MAX_GAME_BYTES + 1)
         if len(data) > MAX_GAME_BYTES:
             raise GamesError(f"{path}: more than {MAX_GAME_BYTES} bytes")
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise GamesError(f"{path}: cannot be read ({error})") from error
 

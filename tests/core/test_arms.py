@@ -142,6 +142,28 @@ def test_vmap_over_keys_equals_single_calls():
         np.testing.assert_array_equal(jax.pmap(f)(keys), single)
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize(
+    "wrong", [[0.0, 0.0], [np.nan, 1.0], [0.5, np.inf], [-0.1, 1.0], [-1.0, -1.0]]
+)
+def test_what_is_no_distribution(scheme, wrong):
+    wrong = np.array(wrong, np.float32)
+    with jax.debug_nans(False):
+        with pytest.raises(ValueError, match="probabilities must be >= 0 and not all 0"):
+            assign(jax.random.key(0), wrong, scheme)
+        # Unseen: the bank in use.
+        assert not np.any(assign_jit(jax.random.key(0), wrong, scheme))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_scale_of_the_probabilities_does_not_matter(scheme):
+    shares = np.array([0.2, 0.0, 0.8], np.float32)
+    expected = assign_jit(jax.random.key(0), shares, scheme)
+    for scale in (2.0**-100, 2.0**120):
+        scaled = assign_jit(jax.random.key(0), shares * np.float32(scale), scheme)
+        np.testing.assert_array_equal(scaled, expected)
+
+
 def test_unknown_scheme():
     with pytest.raises(ValueError, match="'independent' or 'stratified'"):
         assign(jax.random.key(0), jnp.ones(2), "even")

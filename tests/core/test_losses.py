@@ -28,6 +28,20 @@ def test_surrogate_by_hand():
     np.testing.assert_array_equal(clipped, [False, True, False, False, True, False])
 
 
+def test_tokens_without_gradient_are_told():
+    # far outside, where the ratio itself is bounded; without advantage there is nothing to lose
+    log_probs = jnp.array([0.0, 0.0, -60.0, 0.0, 0.0])
+    old, advantages = jnp.array([-25.0, -25, 0, -25, -19]), jnp.array([-1.0, 1, 1, 0, -1])
+
+    def total(log_probs):
+        losses, clipped = clipped_surrogate(log_probs, old, advantages)
+        return losses.sum(), clipped
+
+    gradient, clipped = jax.grad(total, has_aux=True)(log_probs)
+    np.testing.assert_array_equal(clipped, [True, True, True, False, False])
+    np.testing.assert_array_equal(gradient == 0, [True, True, True, True, False])
+
+
 def test_gradient_of_the_surrogate():
     def total(log_probs):
         losses, _ = clipped_surrogate(log_probs, jnp.zeros(3), jnp.array([1.0, 1.0, -2.0]))
@@ -49,6 +63,15 @@ def test_k3_is_never_negative_nor_huge(log_probs):
     assert np.all(np.asarray(got) >= 0) and np.all(np.asarray(got) <= 10)
 
 
+def test_k3_of_policies_that_nearly_agree():
+    # d^2 / 2 + d^3 / 6 + d^4 / 24: of exp(d) and d nothing would be left
+    d = np.float32(10.0) ** np.arange(-12.0, -1.0)
+    d = np.concatenate([-d, d]).astype(np.float32)
+    wide = d.astype(np.float64)
+    got = k3_divergence(jnp.zeros(len(d)), jnp.asarray(d))
+    np.testing.assert_allclose(got, wide**2 / 2 + wide**3 / 6 + wide**4 / 24, rtol=1e-6)
+
+
 def test_k3_is_unbiased():
     policy, reference = np.array([0.2, 0.3, 0.5]), np.array([0.4, 0.4, 0.2])
     k3 = k3_divergence(jnp.log(policy), jnp.log(reference))
@@ -65,6 +88,26 @@ def test_entropy():
     gradient = jax.grad(lambda x: entropy(x, allowed).sum())(logits)
     assert np.all(np.isfinite(gradient)) and not np.any(gradient[~np.asarray(allowed)])
     np.testing.assert_allclose(entropy(logits)[0], log(4), rtol=1e-6)
+
+
+def test_entropy_of_impossible_entries():
+    inf = jnp.inf
+    logits = jnp.array([[0.0, -inf, 0.0], [-inf, -inf, -inf], [-inf, 5.0, -inf], [inf, 0.0, 0.0]])
+    allowed = jnp.array([[True] * 3, [True] * 3, [True] * 3, [False, True, True]])
+    for function in (entropy, jax.jit(entropy)):
+        np.testing.assert_allclose(function(logits, allowed), [log(2), 0, 0, log(2)], atol=1e-6)
+    gradient = jax.grad(lambda x: entropy(x, allowed).sum())(logits)
+    np.testing.assert_allclose(gradient, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_entropy_in_half_precision(dtype):
+    logits = (jax.random.normal(jax.random.key(0), (2, 4000)) * 3).astype(dtype)
+    got = entropy(logits)
+    assert got.dtype == jnp.float32
+    p = np.exp(np.asarray(logits, np.float64))
+    p /= p.sum(1, keepdims=True)
+    np.testing.assert_allclose(got, -(p * np.log(p)).sum(1), rtol=1e-5)
 
 
 def test_means_by_hand():

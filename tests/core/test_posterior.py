@@ -133,6 +133,90 @@ def test_recorded_quadratures(alpha, beta_, expected):
     np.testing.assert_allclose(best(beta(alpha, beta_), exists(len(alpha))), expected, atol=2e-5)
 
 
+def log_density(alpha, beta_, logit):
+    """Of a Beta's logit, relative to its mode, in extended precision."""
+    alpha, beta_, logit = map(np.longdouble, (alpha, beta_, logit))
+
+    def at(y):
+        return -alpha * np.logaddexp(0, -y) - beta_ * np.logaddexp(0, y)
+
+    return at(logit) - at(np.log(alpha) - np.log(beta_))
+
+
+def edges(alpha, beta_, count=120):
+    """Cells that cover all but e^-45 of a density, finer towards its mode."""
+    mode = np.log(np.longdouble(alpha)) - np.log(np.longdouble(beta_))
+    steps, found = np.linspace(0, 1, count, dtype=np.longdouble) ** 2, []
+    for side in (-1, 1):
+        low = high = np.longdouble(1)
+        while log_density(alpha, beta_, mode + side * high) > -45:
+            high *= 2
+        while log_density(alpha, beta_, mode + side * low) < -45:
+            low /= 2
+        for _ in range(30):
+            middle = np.sqrt(low * high)
+            outside = log_density(alpha, beta_, mode + side * middle) < -45
+            low, high = (low, middle) if outside else (middle, high)
+        found.append(mode + side * high * steps)
+    return np.concatenate(found)
+
+
+def integral(alpha, beta_):
+    """P(best) by Gauss-Legendre quadrature in extended precision, ten times as fine as ours."""
+    ends = np.unique(np.concatenate([edges(a, b) for a, b in zip(alpha, beta_)]))
+    nodes, weights = np.polynomial.legendre.leggauss(6)
+    half, middle = np.diff(ends)[:, None] / 2, (ends[1:] + ends[:-1])[:, None] / 2
+    logits, powers = middle + half * nodes, np.arange(6)
+    to_node = (nodes[:, None] ** (powers + 1) - (-1.0) ** (powers + 1)) / (powers + 1)
+    to_node = to_node @ np.linalg.inv(nodes[:, None] ** powers)
+    density = np.stack([np.exp(log_density(a, b, logits)) for a, b in zip(alpha, beta_)])
+    mass = half[:, 0] * (density @ weights)
+    density, mass = (x / mass.sum(1)[(...,) + (None,) * (x.ndim - 1)] for x in (density, mass))
+    below = (np.cumsum(mass, 1) - mass)[:, :, None] + half * (density @ to_node.T)
+    others = [np.prod(np.delete(below, k, axis=0), axis=0) for k in range(len(alpha))]
+    return np.array([np.sum(half * d * o * weights) for d, o in zip(density, others)], float)
+
+
+SKEWED = [
+    ([10, 12], [1e6, 1.1e6]),
+    ([1e6, 1.1e6], [10, 12]),
+    ([30, 2], [5e6, 1e5]),
+    ([1e6, 1.0005e6], [1e7, 1e7]),
+    ([1e7, 1.0003e7], [1e6, 1e6]),
+    ([1e6, 1.001e6], [1e7, 1.002e7]),
+    ([1e12 - 2e6, 1e12 - 1e6], [1e12, 1e12 - 2e6]),
+    ([1e-6, 1e12, 3e-6], [1e12, 2e-6, 1e-6]),
+    ([1.25e6, 1.21e6, 0.5], [2.5e8, 2.4e8, 90]),
+]
+
+
+@pytest.mark.parametrize("function", [probability_best, best], ids=["eager", "jit"])
+def test_skewed_and_large_parameters_against_the_integral(function):
+    for parameters in SKEWED:
+        alpha, beta_ = (np.array(x, np.float32) for x in parameters)
+        found = function(beta(alpha, beta_), exists(len(alpha)))
+        np.testing.assert_allclose(found, integral(alpha, beta_), atol=5e-6)
+
+
+def test_the_integral_itself():
+    np.testing.assert_allclose(integral([1, 5], [1, 1]), [1 / 6, 5 / 6], atol=1e-9)
+    np.testing.assert_allclose(integral([1, 2, 5], [1, 1, 1]), np.array([1, 2, 5]) / 8, atol=1e-9)
+
+
+ANY_PARAMETER = st.floats(-6, 12).map(lambda x: float(np.float32(10.0**x)))
+
+
+@given(ANY_PARAMETER, ANY_PARAMETER, st.lists(st.floats(-3, 3), min_size=3, max_size=3))
+def test_the_promised_accuracy_over_the_whole_range(alpha, beta_, apart):
+    """Three arms whose modes lie a few standard deviations apart."""
+    spread = min(np.sqrt(1 / alpha + 1 / beta_), 2.0)
+    shift = np.exp(spread * np.array(apart) / 2)
+    alphas = np.clip(alpha * shift, 1e-6, 1e12).astype(np.float32)
+    betas = np.clip(beta_ / shift, 1e-6, 1e12).astype(np.float32)
+    found = best(beta(alphas, betas), exists(3))
+    np.testing.assert_allclose(found, integral(alphas, betas), atol=5e-6)
+
+
 PARAMETER = st.floats(-6, 4).map(lambda x: 10.0**x)
 
 

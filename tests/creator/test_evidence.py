@@ -1,5 +1,6 @@
 """Reservoir, vocabulary, cues and the contrast's numbers, by hand."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -16,6 +17,7 @@ from reskill_jax.creator.vocabulary import Deed, Directive
 from reskill_jax.skills.assertions import Assertion
 from reskill_jax.skills.patterns import search
 from reskill_jax.skills.skill import Skill, Trigger
+from reskill_jax.skills.skillmd import describe
 
 VOCABULARY = household_vocabulary()
 
@@ -274,9 +276,55 @@ def test_authoring():
     assert skill.trigger == Trigger("action_pattern", "^take mug\\b", r"\bclean\b")
     assert VOCABULARY.directive_of(skill) == one.directive
     assert skill.when_to_use == (
-        'Right after an action of the form "take mug", if the task says "clean".'
+        'Do not go to the sinkbasin right after taking a mug, if the task says "clean".'
     )
     assert write_name(one, [skill.name]) == skill.name + "-2"
     assert skill_key(skill) == "action_pattern|^take mug\\b|\\bclean\\b|" + skill.action
     phrase = contrast(Directive("open"), Trigger("observation_pattern", "desk \\d+ is"))
     assert write_skill(phrase, VOCABULARY, []).name == "open-when-desk-n-is"
+
+
+@pytest.mark.parametrize(
+    "directive, trigger, told",
+    [
+        (
+            Directive("go to", "fridge", condition="cool"),
+            Trigger("action_pattern", "^take\\b"),
+            'Go to the fridge right after taking something, if the task says "cool".',
+        ),
+        (
+            Directive("open"),
+            Trigger("observation_pattern", "desk \\d+ is closed"),
+            'Open it when the latest observation says "desk N is closed".',
+        ),
+        (Directive("take", negative=True), Trigger("general"), "Do not take anything at any turn."),
+        (Directive("use", "desklamp"), Trigger("general"), "Use the desklamp at every turn."),
+        (Directive("look"), Trigger("beginning"), "Look around at the very beginning."),
+        (
+            Directive("close"),
+            Trigger("action_pattern", "^open armchair"),
+            "Close it right after opening an armchair.",
+        ),
+        (
+            Directive("help"),
+            Trigger("action_pattern", "mug \\d+ from"),
+            'Help: see what can be done right after an action of the form "mug N from".',
+        ),
+    ],
+)
+def test_a_skill_tells_people_what_to_do_first(directive, trigger, told):
+    skill = write_skill(contrast(directive, trigger), VOCABULARY, [])
+    assert skill.when_to_use == told == describe(skill)
+
+
+def test_every_verb_of_the_household_is_told_beginning_with_itself():
+    assert set(VOCABULARY.spoken) == set(VOCABULARY.verbs)
+    assert all(spoken.alone.startswith(verb) for verb, spoken in VOCABULARY.spoken.items())
+
+
+def test_a_world_that_does_not_say_how_its_verbs_are_said_is_quoted():
+    silent = dataclasses.replace(VOCABULARY, spoken={})
+    one = contrast(Directive("open"), Trigger("action_pattern", "^take mug\\b"))
+    assert write_skill(one, silent, []).when_to_use == (
+        'Open right after an action of the form "take mug".'
+    )

@@ -153,7 +153,7 @@ def test_token_by_token_gives_the_hidden_states_of_the_full_pass(params, tokens,
     np.testing.assert_array_equal(cache.lengths, LENGTH)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=8 * settings.default.max_examples // 5)
 @given(data=st.data())
 def test_ragged_chunks_give_the_hidden_states_of_the_full_pass(params, tokens, reference, data):
     cache = empty()

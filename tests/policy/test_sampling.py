@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from reskill_jax.core.losses import clipped_surrogate
 from reskill_jax.policy.sampling import masked_log_probs, sample
 
 LOGITS = jnp.log(jnp.array([1.0, 2.0, 3.0, 4.0]))
@@ -42,7 +43,7 @@ def test_frequencies_follow_the_masked_distribution(wrap):
     np.testing.assert_allclose(log_prob, np.log(np.where(token == 0, 0.25, 0.75)), atol=1e-5)
 
 
-def test_temperature_flattens_the_draws_but_not_the_log_probabilities():
+def test_the_log_probability_is_that_of_the_distribution_sampled_from():
     n = 40_000
     token, log_prob = sample(
         jax.random.key(1),
@@ -52,7 +53,24 @@ def test_temperature_flattens_the_draws_but_not_the_log_probabilities():
     )
     expected = 1 / (1 + np.sqrt(3.0))  # p ~ exp(logit / 2)
     assert abs(np.mean(token == 0) - expected) < 0.0125
-    np.testing.assert_allclose(log_prob, np.log(np.where(token == 0, 0.25, 0.75)), atol=1e-5)
+    told = np.log(np.where(token == 0, expected, 1 - expected))
+    np.testing.assert_allclose(log_prob, told, atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_expected_gradient_of_a_constant_advantage_is_zero(temperature):
+    """Over all tokens, each as often as it is drawn: with other log-probabilities it is not."""
+
+    def surrogate(logits):
+        log_probs = masked_log_probs(logits, ALLOWED, temperature=temperature)
+        drawn = jax.lax.stop_gradient(log_probs)
+        losses, _ = clipped_surrogate(log_probs, drawn, jnp.ones(4))
+        return jnp.sum(jnp.where(ALLOWED, jnp.exp(drawn) * losses, 0))
+
+    np.testing.assert_allclose(jax.grad(surrogate)(LOGITS), 0, atol=1e-6)
+    token, recorded = sample(jax.random.key(0), LOGITS, ALLOWED, temperature=temperature)
+    again = masked_log_probs(LOGITS, ALLOWED, temperature=temperature)[token]
+    np.testing.assert_allclose(recorded, again, rtol=1e-6)
 
 
 def test_temperature_zero_is_greedy_static_traced_and_per_row():
@@ -65,7 +83,7 @@ def test_temperature_zero_is_greedy_static_traced_and_per_row():
         sample(jax.random.key(2), logits, allowed, temperature=0.0),
     ):
         np.testing.assert_array_equal(token, 2)  # the first of two equals
-        np.testing.assert_allclose(log_prob, -np.log(2 + np.exp(-3.0)), rtol=1e-5)
+        np.testing.assert_array_equal(log_prob, 0)  # there was no other choice
     per_row = jnp.where(jnp.arange(50) < 25, 0.0, 1.0)
     token, _ = draw(per_row)
     np.testing.assert_array_equal(token[:25], 2)
@@ -81,6 +99,33 @@ def test_forbidden_tokens_are_never_drawn_however_likely(temperature):
     token, log_prob = sample(jax.random.key(5), logits, allowed, temperature=temperature)
     assert np.take_along_axis(np.asarray(allowed), np.asarray(token)[:, None], 1).all()
     assert np.isfinite(log_prob).all() and (log_prob <= 0).all()
+
+
+def test_impossible_tokens():
+    """Of -inf among the allowed ones, of a forbidden one above them, of nothing but -inf."""
+    inf = jnp.inf
+    logits = jnp.array([[-inf, 0.0, 2.0, 1.0], [-inf, 0.0, -3e30, -inf], [-inf, 0.0, -inf, -inf]])
+    allowed = jnp.array([[True, False, True, True]] * 3)
+    found = masked_log_probs(logits, allowed)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(np.exp(found[0]), [0, 0, 0.7310586, 0.2689414], atol=1e-6)
+    np.testing.assert_array_equal(np.exp(found[1:]), [[0, 0, 1, 0], [0, 0, 0, 0]])
+    gradient = jax.grad(lambda x: jnp.sum(jnp.exp(masked_log_probs(x, allowed)) ** 2))(logits)
+    assert np.isfinite(gradient).all() and not np.any(gradient[2])
+    for seed in range(5):
+        token, _ = sample(jax.random.key(seed), logits, allowed)
+        assert token[0] in (2, 3) and token[1] == 2
+
+
+def test_logits_that_are_not_finite_are_told():
+    logits = jnp.array(
+        [[0.0, jnp.nan, 1.0, 2.0], [0.0, 3.0, jnp.inf, 2.0], [0.0, jnp.nan, 1.0, 2.0]]
+    )
+    allowed = jnp.array([[False, True, True, True]] * 2 + [[True, False, True, False]])
+    for temperature in (0.0, 0.5, 1.0):
+        token, log_prob = sample(jax.random.key(0), logits, allowed, temperature=temperature)
+        np.testing.assert_array_equal(token[:2], 1)
+        np.testing.assert_array_equal(np.isnan(log_prob), [True, True, False])
 
 
 def test_rows_that_allow_nothing_are_harmless():

@@ -190,7 +190,7 @@ def test_text_outside_the_language_is_unknown(text, expected):
     ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=12 * settings.default.max_examples)
 @given(st.text())
 def test_any_text_encodes_to_ids_of_the_vocabulary(text):
     for token in HOUSEHOLD.encode(text):
@@ -207,6 +207,13 @@ def test_a_tokenizer_survives_pickling_and_refuses_rubbish(tmp_path):
             tokenizer.Tokenizer.load(rubbish)
     with pytest.raises(FileNotFoundError):
         tokenizer.Tokenizer.load(tmp_path / "missing.model")
+
+
+def test_a_model_with_a_damaged_piece_is_refused():
+    model = tokenizer.household().__reduce__()[1][0]
+    at = model.index("\u2581cabinet".encode())
+    with pytest.raises(ValueError, match="not a SentencePiece model: .*utf-8"):
+        tokenizer.Tokenizer(model[:at] + b"\xff" + model[at + 1 :])
 
 
 def test_symbols_that_cannot_make_a_model_are_refused():

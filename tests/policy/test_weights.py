@@ -1,10 +1,13 @@
 """Weights on disk: exact round trip, and one clear line for everything that can be wrong."""
 
 import dataclasses
+import hashlib
 import json
+import os
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -20,7 +23,9 @@ PROVENANCE = {"command": "train", "seed": 3, "scores": {"unseen": 0.25}}
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.jit(decoder.init, static_argnums=1)(jax.random.key(0), CONFIG)
+    shapes = jax.eval_shape(lambda: decoder.init(jax.random.key(0), CONFIG))
+    draw = np.random.default_rng(0)
+    return jax.tree.map(lambda one: np.float32(draw.normal(size=one.shape)), shapes)
 
 
 @pytest.fixture
@@ -67,9 +72,11 @@ def test_missing_extra_misshapen_and_mistyped_arrays_are_named(saved):
             r"embedding has shape (11, 9), the configuration says (11, 8)",
         ),
         (
-            lambda a: a.update(final_norm=np.zeros(8, np.float16)),
-            "final_norm is float16, not float32",
+            lambda a: a.update(final_norm=np.zeros(8, np.int32)),
+            "final_norm is of type I32; weights are floats",
         ),
+        (lambda a: a["final_norm"].__setitem__(slice(0, 2), np.nan), "final_norm has 2 values"),
+        (lambda a: a["embedding"].__setitem__(0, -np.inf), "embedding has 8 values that are NaN"),
         (lambda a: a["final_norm"].__setitem__(0, 7.0), "SHA-256"),
     ):
         rewrite(saved, change)
@@ -87,12 +94,128 @@ def test_damaged_files_are_told(saved):
     assert "cannot be read" in fails(saved)
 
 
+def test_what_is_no_file_is_told(saved):
+    good = {path: path.read_bytes() for path in (saved, saved.with_suffix(".json"))}
+    for path in good:
+        path.unlink()
+        path.mkdir()
+        assert f"{path.name}: cannot be read (it is not a file)" in fails(saved)
+        path.rmdir()
+        os.mkfifo(path)  # reading it would wait for ever
+        assert f"{path.name}: cannot be read (it is not a file)" in fails(saved)
+        path.unlink()
+        path.write_bytes(good[path])
+    weights.load(saved)
+
+
+@pytest.mark.parametrize(
+    "kind, name", [(jnp.bfloat16, "BF16"), (np.float16, "F16"), (jnp.float8_e4m3fn, "F8_E4M3")]
+)
+def test_smaller_floats_are_read_to_float32(saved, params, kind, name):
+    small = jax.tree.map(lambda array: np.asarray(array).astype(kind), params)
+    arrays = weights._flatten(small)
+    header, data = {}, b""
+    for key, array in arrays.items():
+        where = [len(data), len(data) + array.nbytes]
+        header[key] = {"dtype": name, "shape": array.shape, "data_offsets": where}
+        data += array.tobytes()
+    text = json.dumps(header).encode()
+    saved.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    describe(saved, sha256=hashlib.sha256(saved.read_bytes()).hexdigest())
+    loaded, config, _ = weights.load(saved)
+    assert config == CONFIG
+    chex.assert_trees_all_equal(loaded, jax.tree.map(lambda a: a.astype(np.float32), small))
+
+
+def describe(path, **changes):
+    sidecar = path.with_suffix(".json")
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    "field, value, words",
+    [
+        ("layers", 1.0, "layers must be a whole number, not 1.0"),
+        ("layers", True, "layers must be a whole number, not True"),
+        ("layers", "2", "layers must be a whole number, not '2'"),
+        ("layers", None, "layers must be a whole number, not None"),
+        ("layers", [2], "layers must be a whole number, not [2]"),
+        ("layers", 0, "layers must be >= 1, not 0"),
+        ("layers", -1, "layers must be >= 1, not -1"),
+        ("layers", 10**9, "layers = 1000000000, but there are 19 arrays"),
+        ("layers", 10**30, "layers must be <= 2147483647, not 1000"),
+        ("width", 2**30, "width = 1073741824, but there are"),
+        ("vocabulary", 2**31 - 2, "vocabulary = 2147483646, but there are"),
+        ("mlp", 10**7, "mlp = 10000000, but there are"),
+        ("head_width", 2**30, "head_dim = 1073741824, but there are"),
+        ("head_width", -2, "head_width must be >= 1, not -2"),
+        ("head_width", 2.0, "head_width must be a whole number"),
+        ("head_width", False, "head_width must be a whole number"),
+        ("kv_heads", {}, "kv_heads must be a whole number, not {}"),
+        ("rope_base", "x", "rope_base must be a number, not 'x'"),
+        ("rope_base", True, "rope_base must be a number, not True"),
+        ("rope_base", None, "rope_base must be a number, not None"),
+        ("rope_base", float("nan"), "rope_base must be positive and finite in float32, not nan"),
+        ("rope_base", float("inf"), "rope_base must be positive and finite in float32, not inf"),
+        ("rope_base", 10**400, "rope_base must be positive and finite in float32, not 1000"),
+        ("rope_base", 0, "rope_base must be positive"),
+        ("norm_eps", -1e-6, "norm_eps must be positive"),
+        ("norm_eps", 1e-300, "norm_eps must be positive"),
+        ("tie_embeddings", 0, "tie_embeddings must be true or false, not 0"),
+        ("qk_norm", "false", "qk_norm must be true or false, not 'false'"),
+        ("remat", None, "remat must be true or false, not None"),
+        ("dtype", "float64", "dtype must be float32 or bfloat16, not 'float64'"),
+        ("dtype", ["float32"], "dtype must be float32 or bfloat16, not ['float32']"),
+        ("dtype", "x" * 900, "dtype must be float32 or bfloat16, not 'xxx"),
+        ("layer", 2, "unknown entry 'layer'; is it 'layers'?"),
+        ("a\nb" * 90, 2, "unknown entry 'a\\nb"),
+    ],
+)
+def test_every_field_of_the_configuration_is_checked(saved, field, value, words):
+    config = json.loads(saved.with_suffix(".json").read_text())["config"]
+    describe(saved, config=config | {field: value})
+    message = fails(saved)
+    assert words in message and len(message) < 400
+
+
+def test_whole_numbers_of_numpy_and_python_are_taken_as_they_are_meant():
+    config = dataclasses.replace(
+        CONFIG, layers=np.int64(2), rope_base=10**4, norm_eps=np.float32(1)
+    )
+    assert json.loads(json.dumps(dataclasses.asdict(config)))["layers"] == 2
+    assert type(config.rope_base) is float and config == dataclasses.replace(CONFIG, norm_eps=1.0)
+
+
+def test_fields_with_a_default_may_be_missing_and_no_others(saved, params):
+    config = json.loads(saved.with_suffix(".json").read_text())["config"]
+    del config["remat"], config["dtype"], config["head_width"]
+    describe(saved, config=config)
+    chex.assert_trees_all_equal(weights.load(saved)[0], params)
+    del config["layers"]
+    describe(saved, config=config)
+    assert "config has no entry 'layers'" in fails(saved)
+
+
 def test_a_description_that_is_none_is_told(saved):
     sidecar = saved.with_suffix(".json")
     good = json.loads(sidecar.read_text())
     for text, words in (
         ("{", "not a description"),
-        ("[]", "not a description"),
+        ("[]", "it is a JSON list, not an object"),
+        ("null", "not a description"),
+        ("", "not a description"),
+        ("[" * 100_000, "not a description"),
+        ("9" * 10_000, "not a description"),
+        ('{"format": 1, "format": 1}', "'format' comes twice"),
+        (json.dumps(good).replace('"heads"', '"layers": 1, "heads"'), "'layers' comes twice"),
+        (json.dumps(good | {"format": True}), "format true, not 1"),
+        (json.dumps(good | {"format": 1.0}), "format 1.0, not 1"),
+        (json.dumps(good | {"config": [1]}), "config is not an object"),
+        (json.dumps(good | {"config": None}), "config is not an object"),
+        (json.dumps(good | {"sha256": 3}), "sha256 is not a text"),
+        (json.dumps(good | {"provenance": "me"}), "provenance is not an object"),
+        (json.dumps(good | {"sha265": "0"}), "unknown entry 'sha265'; is it 'sha256'?"),
+        (json.dumps({"format": 1, "config": good["config"]}), "no entry 'provenance'"),
         (json.dumps(good | {"format": 99}), "format 99"),
         (json.dumps({"format": 1}), "no entry 'config'"),
         (json.dumps(good | {"config": good["config"] | {"depth": 2}}), "depth"),
@@ -102,6 +225,10 @@ def test_a_description_that_is_none_is_told(saved):
     ):
         sidecar.write_text(text)
         assert words in fails(saved)
+    sidecar.write_bytes(b"\xff\xfe{")
+    assert "not a description" in fails(saved)
+    sidecar.write_text(json.dumps(good), encoding="utf-8-sig")  # a byte-order mark does no harm
+    weights.load(saved)
     sidecar.unlink()
     assert "small.json: cannot be read" in fails(saved)
 
@@ -112,6 +239,14 @@ def test_saving_checks_the_parameters_and_the_name(tmp_path, params):
         weights.save(tmp_path / "x.safetensors", params, {}, wide)
     with pytest.raises(WeightsError, match="ends in .safetensors"):
         weights.save(tmp_path / "x.npz", params, {}, CONFIG)
+    path = tmp_path / "x.safetensors"
+    for provenance in ({"loss": float("nan")}, {"by": {1, 2}}, {(1, 2): "a"}):
+        with pytest.raises(WeightsError, match="JSON cannot hold the provenance"):
+            weights.save(path, params, provenance, CONFIG)
+    for odd, words in ((jnp.nan, "has 88 values that are NaN"), (0j, "is complex64, not float32")):
+        broken = {**params, "embedding": params["embedding"] + odd}
+        with pytest.raises(WeightsError, match=f"params: embedding {words}"):
+            weights.save(path, broken, {}, CONFIG)
     assert not list(tmp_path.iterdir())
 
 

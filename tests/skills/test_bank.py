@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, PartitionSpec
 
 from reskill_jax.skills import bank as banks
 from reskill_jax.skills.patterns import TriggerError
@@ -28,7 +29,13 @@ ARMS = [[OPEN, GO, START, ALWAYS], [ALWAYS, OPEN]]
 
 def build(arms=ARMS, **more):
     return banks.build_bank(
-        arms, language=LANGUAGE, encode=household.words, slots=SLOTS, width=WIDTH, **more
+        arms,
+        language=LANGUAGE,
+        encode=household.words,
+        lacking=household.lacking,
+        slots=SLOTS,
+        width=WIDTH,
+        **more,
     )
 
 
@@ -195,7 +202,18 @@ def test_a_bank_without_patterns_runs_no_automaton():
     "arms, more, error, reason",
     [
         ([[ALWAYS] * 5], {}, SkillError, "5 skills; the bank has 4 slots"),
-        ([[make("a", "fly to moon.")]], {}, SkillError, "a word this world lacks"),
+        (
+            [[make("a", "go to moon.")]],
+            {},
+            SkillError,
+            "the action of a has a word this world lacks: 'moon'$",
+        ),
+        (
+            [[make("a", "open, Fly to " + "\N{ROCKET}" * 90 + "\n.")]],
+            {},
+            SkillError,
+            r"a word this world lacks: 'Fly' \(and 1 more\)$",
+        ),
         ([[make("a", "look" + " look" * 11)]], {}, SkillError, "takes 13 symbols; at most 12"),
         ([[GO]], {"states": 2}, TriggerError, "the trigger of go: .* needs 3 states"),
     ],
@@ -203,3 +221,20 @@ def test_a_bank_without_patterns_runs_no_automaton():
 def test_refusals(arms, more, error, reason):
     with pytest.raises(error, match=reason):
         build(arms, **more)
+
+
+def test_triggers_under_shard_map():
+    """Every device has a rollout of its own; the loops over texts start from constants."""
+    spec = PartitionSpec("data")
+    arms, turns = jnp.array([0, 1]), jnp.array([1, 2])
+    actions, seen = jnp.asarray([TAKE, LOOK]), jnp.asarray([CLOSED, NOTHING])
+
+    def one(arm, turn, action, observation):
+        fired = banks.fires(BANK, arm[0], turn[0], action[0], observation[0])
+        return fired[None], banks.concerns(BANK, arm[0], observation[0])[None]
+
+    mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
+    split = jax.jit(jax.shard_map(one, mesh=mesh, in_specs=spec, out_specs=spec))
+    fired, concerned = split(arms, turns, actions, seen)
+    np.testing.assert_array_equal(fired, [[True, True, False, True], [True, False, False, False]])
+    assert np.all(concerned)

@@ -151,7 +151,7 @@ def _grow(inner):
 PATTERNS = st.recursive(ATOMS, _grow, max_leaves=7)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=10 * settings.default.max_examples)
 @given(PATTERNS, st.lists(st.lists(st.integers(0, len(SMALL) - 1), max_size=7), max_size=6))
 def test_agrees_with_re2_on_random_patterns(pattern, sequences):
     try:
@@ -177,7 +177,7 @@ WORLD_PATTERNS = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=6 * settings.default.max_examples)
 @given(
     WORLD_PATTERNS,
     st.lists(st.lists(st.integers(0, len(LANGUAGE) - 1), max_size=12), min_size=1, max_size=6),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.skills.skillmd import (
     SkillFileError,
+    SkillFileWarning,
     export_skill,
     export_skills,
     from_markdown,
@@ -93,7 +94,7 @@ def test_files_and_specification(tmp_path):
     front = yaml.safe_load(text.split("---\n")[1])
     assert front == {
         "name": "open-what-is-closed",
-        "description": "When the place you arrive at is closed.",
+        "description": "Open when the place you arrive at is closed.",
         "metadata": {"trigger": "observation_pattern", "trigger-pattern": "is closed"},
     }
     assert "## Action\n\nopen.\n" in text
@@ -110,18 +111,12 @@ def test_a_bank_and_what_is_no_longer_in_it(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["kept", PLAIN.name]
 
 
-def test_foreign_file_with_windows_line_ends():
-    text = (
-        "---\r\nname: pdf\r\ndescription: Reads PDF files.\r\nlicense: MIT\r\n---\r\n"
-        "# PDF\r\n\r\nUse the tool.\r\n"
-    )
-    assert from_markdown(text) == Skill(
-        "pdf", "Reads PDF files.", "# PDF\n\nUse the tool.", Trigger("general")
-    )
-
-
 PYTHON_TAG = "x: !!python/object/apply:os.system [ls]"
 GOOD = "---\nname: a\ndescription: d\n---\nbody\n"
+OURS = "---\nname: a\ndescription: d\nmetadata: {trigger: general}\n---\n"
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi")
+)
 
 
 @pytest.mark.parametrize(
@@ -134,9 +129,10 @@ GOOD = "---\nname: a\ndescription: d\n---\nbody\n"
         (GOOD.replace("name: a", "name: [a]"), "name must be a text"),
         (GOOD.replace("description: d", "description: ''"), "description must be a text"),
         (GOOD.replace("description: d", "description: {x: y}"), "description must be a text"),
-        (GOOD.replace("description: d", "x: &a [1]\ny: *a"), "aliases are not allowed"),
+        (GOOD.replace("description: d", "description: d\nx: &a [*a]"), "alias that holds itself"),
+        (GOOD.replace("description: d", f"description: d\n{BOMB}"), "more than 10000 things"),
         (GOOD.replace("description: d", "x: " + "[" * 3000), "nested too deeply"),
-        (GOOD.replace("description: d", "x: " + "y" * 9000), "larger than 8192"),
+        (GOOD.replace("description: d", "x: " + "y" * 70000), "larger than 65536"),
         (GOOD.replace("description: d", "name: b"), "'name' twice"),
         (
             GOOD.replace("description: d", "x: !!python/object/apply:os.system [ls]"),
@@ -152,11 +148,9 @@ GOOD = "---\nname: a\ndescription: d\n---\nbody\n"
             "not valid YAML|cannot use",
         ),
         ("---\n- a\n---\n", "not a mapping"),
-        (GOOD + "x" * 70000, "larger than 65536"),
-        (GOOD + "x" * 600, "at most 500"),
-        (GOOD + "## When to use\n\nother\n", "differ"),
-        (GOOD + "## Action\n\na\n\n## Action\n\nb\n", "two sections"),
-        (GOOD + "## Action\n\na\n\n### Do\n\nb\n", "not a pair"),
+        (GOOD + "x" * 1_100_000, "larger than 1048576"),
+        (OURS + "## Action\n\na\n\n## Action\n\nb\n", "two sections"),
+        (OURS + "## Action\n\na\n\n### Do\n\nb\n", "not a pair"),
         (GOOD + "a\x00b", r"U\+0000"),
     ],
 )
@@ -171,8 +165,7 @@ def test_hostile_folders(tmp_path):
     wrong = tmp_path / "wrong" / "other-name"
     wrong.parent.mkdir()
     (tmp_path / "one" / PLAIN.name).rename(wrong)
-    with pytest.raises(SkillFileError, match="not that of its folder"):
-        import_skill(wrong)
+    assert import_skill(wrong) == PLAIN  # other authors do so; the file says its name
     secret = tmp_path / "secret"
     export_skill(PLAIN, secret)
     root = tmp_path / "root"
@@ -185,8 +178,8 @@ def test_hostile_folders(tmp_path):
     (root / PLAIN.name / "SKILL.md").symlink_to(secret / PLAIN.name / "SKILL.md")
     with pytest.raises(SkillFileError, match="leaves the folder"):
         import_skills(root)
-    with pytest.raises(SkillFileError, match="two skills called"):
-        import_skills(secret, secret)
+    with pytest.warns(SkillFileWarning, match="left out: .* two skills called"):
+        assert import_skills(secret, secret) == (PLAIN,)
     with pytest.raises(SkillFileError, match="no such folder"):
         import_skills(tmp_path / "nowhere")
     (secret / PLAIN.name / "SKILL.md").write_bytes(b"---\n\xff\n---\n")

@@ -12,7 +12,7 @@ from reskill_jax.policy import decoder, weights
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.training import loop
-from reskill_jax.training.config import PRESETS
+from reskill_jax.training.config import smallest
 from reskill_jax.training.lifecycle import make_bank
 from reskill_jax.training.rollout import rollout
 from reskill_jax.training.state import init_state
@@ -43,7 +43,7 @@ def weights_file(tmp_path_factory):
 def lab(weights_file, looking_world):
     """One configuration, and its compiled step and rollout (state arguments are donated)."""
     config = dataclasses.replace(
-        PRESETS["tiny"](),
+        smallest(),
         policy=str(weights_file),
         horizon=6,
         capacity=76,

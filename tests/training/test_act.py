@@ -181,5 +181,5 @@ def test_mistakes_are_named(params):
     with pytest.raises(ValueError, match="no command is admissible"):
         PolicyPlayer(params, POLICY, capacity=CAPACITY).act("Nothing happens.", [])
     odd = Skill("odd", "-", "whistle a tune.", Trigger("general"))
-    with pytest.raises(SkillError, match="the action of odd has a word this world lacks"):
+    with pytest.raises(SkillError, match="odd has a word this world lacks: 'whistle'"):
         PolicyPlayer(params, POLICY, [odd], capacity=CAPACITY)

@@ -1,10 +1,17 @@
 """Validation of the settings of a run."""
 
 import dataclasses
+import json
 
+import jax
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from reskill_jax.training.config import PRESETS, TrainConfig, program_of
+from reskill_jax.training.config import PRESETS, MeshShape, TrainConfig, program_of
+from reskill_jax.training.config_file import ConfigError, apply_config
+from reskill_jax.training.state import games_key
+from reskill_jax.worlds.household.generator import RoomSpec
 
 
 def test_presets_are_valid_and_named():
@@ -44,6 +51,41 @@ def test_presets_are_valid_and_named():
         ("scheme", "random", "scheme must be one of stratified, independent, got 'random'"),
         ("assignment", "greedy", "assignment must be one of thompson, uniform"),
         ("discount", "some", "discount must be one of adaptive, none"),
+        ("discount", None, "discount must be one of adaptive, none, last_step, got None"),
+        ("seed", 2**32, "seed must be at most 4294967295, got 4294967296"),
+        ("seed", 2**63, "seed must be at most 4294967295"),
+        ("seed", True, "seed must be an integer, got True"),
+        ("seed", 1.0, "seed must be an integer, got 1.0"),
+        ("seed", None, "seed must be an integer, got None"),
+        ("steps", 2**31, "steps must be at most 2147483647"),
+        ("train_games", 2**25, "train_games must be at most 16777216"),
+        ("groups", 2**22, "groups \\* group_size must be at most 16777216, got 33554432"),
+        ("eval_tasks", 2**25, "eval_tasks must be at most 16777216"),
+        ("slots", 257, "slots must be at most 256"),
+        ("arms", 10**9, "arms must be at most 256"),
+        ("learning_rate", float("inf"), "learning_rate must be positive and finite in float32"),
+        ("learning_rate", 1e39, "learning_rate must be positive and finite in float32"),
+        ("learning_rate", 1e-50, "learning_rate must be positive and finite in float32"),
+        ("learning_rate", 10**400, "learning_rate must be positive and finite in float32"),
+        ("learning_rate", True, "learning_rate must be a number, got True"),
+        ("max_grad_norm", float("inf"), "max_grad_norm must be positive and finite"),
+        ("kl_weight", float("inf"), "kl_weight must be finite in float32, got inf"),
+        ("kl_weight", float("nan"), "kl_weight must be finite in float32, got nan"),
+        ("temperature", 1e39, "temperature must be finite in float32"),
+        ("floor", float("nan"), "floor must be finite"),
+        ("retire_margin", 0.5, "retire_margin must be below 0.5, got 0.5"),
+        ("whiten", 1, "whiten must be true or false, got 1"),
+        ("name", 3, "name must be a text, got 3"),
+        ("name", "../else", "'../else' is no name for a run: use letters, digits"),
+        ("name", "", "'' is no name for a run"),
+        ("name", "a b", "'a b' is no name for a run"),
+        ("root", "a\0b", r"root has characters that no path should have: 'a\\x00b'"),
+        ("root", "\ud800", r"root has characters that no path should have: '\\ud800'"),
+        ("root", "gs://x", "root must be a folder, got gs://x; --mirror takes such places"),
+        ("policy", "a\nb", r"policy has characters that no path should have: 'a\\nb'"),
+        ("bank", "\x1b[31m", r"bank has characters that no path should have: '\\x1b"),
+        ("rooms", RoomSpec(receptacles=257), "rooms.receptacles must be at most 256, got 257"),
+        ("rooms", RoomSpec(objects=10**6), "rooms.objects must be at most 256, got 1000000"),
     ],
 )
 def test_a_bad_value_is_named(field, value, says):
@@ -53,10 +95,60 @@ def test_a_bad_value_is_named(field, value, says):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("eval_every", 0), ("temperature", 0.0), ("floor", 0.5), ("cooldown", 0)]
+    ("field", "value"), [("eval_every", 0), ("temperature", 1e-3), ("floor", 0.5), ("cooldown", 0)]
 )
 def test_limits_are_valid(field, value):
     assert getattr(dataclasses.replace(TrainConfig(), **{field: value}), field) == value
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"min_trial_steps": 20}, "min_trial_steps = 20 is more than max_trial_steps = 16"),
+        ({"temperature": 0.0}, "temperature must be positive: a policy that plays greedily"),
+        ({"max_trial_steps": 1}, "min_trial_steps = 2 is more than max_trial_steps = 1"),
+        (
+            {"groups": 2, "group_size": 2, "max_trial_steps": 12},
+            r"min_trial_episodes = 50 is more than groups \* group_size \* max_trial_steps = 48",
+        ),
+        ({"group_size": 1}, "group_size must be at least 2: a rollout alone in its group"),
+        ({"bank": "good", "skills": False}, "bank = good has no effect with skills = False"),
+        ({"auto_accept": True, "skills": False}, "auto_accept = True has no effect with skills"),
+        ({"policy_from": 9, "policy_until": 9}, "policy_until = 9 is not after policy_from = 9"),
+        ({"policy_from": 60}, "policy_from = 60 is not before the last of steps = 60"),
+        ({"skills_from": 9, "skills_until": 3}, "skills_until = 3 is not after skills_from = 9"),
+        ({"skills_from": 99}, "skills_from = 99 is not before the last of steps = 60"),
+        ({"skills_from": 9, "skills_until": 0}, "skills_until = 0 is not after skills_from = 9"),
+    ],
+)
+def test_settings_that_contradict_each_other(changes, says):
+    with pytest.raises(ValueError, match=says):
+        TrainConfig(**changes)
+
+
+def test_settings_that_only_seem_to_contradict_each_other():
+    TrainConfig(group_size=1, skills=False, policy_until=0)  # nothing is compared
+    TrainConfig(skills=False, skills_from=99)
+    TrainConfig(groups=2, group_size=2, max_trial_steps=13)
+    TrainConfig(min_trial_steps=16)
+    TrainConfig(temperature=0.0, policy_until=0)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1])
+def test_every_seed_has_games_and_noise_of_its_own(seed):
+    config = TrainConfig(seed=seed)
+    one, other = jax.random.key(config.seed), jax.random.key((seed + 2**31) % 2**32)
+    assert jax.random.key_data(one).tolist() != jax.random.key_data(other).tolist()
+    assert games_key(seed) != games_key(seed - 1 if seed else 1)
+
+
+@pytest.mark.parametrize("count", [True, 1.5, "2", 2**30])
+def test_devices_and_things_in_a_room_are_counted_in_integers(count):
+    with pytest.raises(ValueError, match="mesh.data must be a number of devices, got"):
+        MeshShape(data=count)
+    if count != 2**30:
+        with pytest.raises(ValueError, match="rooms.objects must be an integer, got"):
+            RoomSpec(objects=count)
 
 
 def test_the_paper_keeps_the_rules_of_the_paper():
@@ -93,3 +185,52 @@ def test_what_the_host_reads_is_not_in_the_program():
     assert program_of(one) == program_of(other)
     for changes in ({"steps": 7}, {"policy_from": 1}, {"discount": "none"}, {"arms": 3}):
         assert program_of(TrainConfig(**changes)) != program_of(one)
+
+
+def test_the_program_of_an_odd_number_of_devices():
+    """The default's 256 games of an evaluation cannot be split over three devices."""
+    config = TrainConfig(mesh=MeshShape(data=3), groups=3, eval_tasks=3, minibatches=1)
+    assert program_of(config) == program_of(dataclasses.replace(config, eval_tasks=6))
+
+
+def test_an_integer_of_more_digits_than_python_writes():
+    with pytest.raises(ValueError, match="steps must be at most 2147483647, got a far larger one"):
+        TrainConfig(steps=10**5000)
+
+
+SETTINGS = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+ANYTHING = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([-1, 0, 1, 2**31, 2**32, 2**63, 10**4000, 1e39, 1e-50, 5e-324, 10**400])
+    | st.floats()
+    | st.text(max_size=5)
+    | st.lists(st.integers(), max_size=2)
+    | st.dictionaries(st.sampled_from(["data", "objects", "min_objects", "x"]), st.integers())
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(SETTINGS)), ANYTHING), max_size=3))
+def test_whatever_a_file_says_is_a_configuration_or_one_line(pairs):
+    try:
+        config = apply_config(TrainConfig(), dict(pairs), where="c.json")
+    except ConfigError as error:
+        assert len(str(error).splitlines()) == 1 and len(str(error)) < 500
+    else:
+        program_of(config)
+        assert hash(config) == hash(dataclasses.replace(config))
+        json.dumps(dataclasses.asdict(config), allow_nan=False).encode("utf-8")
+
+
+@given(st.sampled_from(sorted(SETTINGS)), ANYTHING)
+def test_whatever_python_says_is_a_configuration_or_one_line(field, value):
+    try:
+        config = dataclasses.replace(TrainConfig(), **{field: value})
+    except ValueError as error:
+        assert len(str(error).splitlines()) == 1 and len(str(error)) < 500
+    else:
+        assert (
+            type(value) is type(SETTINGS[field]) or value is None or field not in ("seed", "root")
+        )
+        program_of(config)

@@ -10,8 +10,8 @@ import pytest
 from reskill_jax.creator.episode import Episode
 from reskill_jax.creator.propose import Proposal, Refusal
 from reskill_jax.creator.state import Record, observe, remember
-from reskill_jax.skills.skill import Bundle, Operation, Skill, Trigger
-from reskill_jax.skills.skillmd import SkillFileError, export_skills
+from reskill_jax.skills.skill import Bundle, Operation, Skill, SkillError, Trigger
+from reskill_jax.skills.skillmd import SkillFileError, SkillFileWarning, export_skills
 from reskill_jax.training import lifecycle
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.lifecycle import (
@@ -221,6 +221,7 @@ def test_episodes_of_a_step():
     evidence = types.SimpleNamespace(
         arms=arms,
         success=success,
+        valid=np.arange(8) != 5,
         turns=turns,
         intros=intros,
         actions=actions,
@@ -236,14 +237,14 @@ def test_episodes_of_a_step():
         ("31", 1, True, 1),
         ("31", 0, False, 2),
         ("5", 0, False, 2),
-        ("5", 1, False, 2),
         ("5", 1, True, 1),
+        ("5", 1, False, 0),  # the one before is not valid
     ]
     assert found[2].actions == ("look", "help")
     assert found[2].observations[0].endswith("Your task is to: put a mug in fridge.")
     assert found[2].observations[1:] == ("mug", "fridge")
     assert found[2].skills_fired == (("a",), ())  # arm 0 has one skill
-    assert found[4].skills_fired == (("a",), ("b",))
+    assert found[5].skills_fired == ()  # it has no turns
     assert (found[0].goal, found[3].goal) == ("put a mug in fridge", "clean a mug")
     assert {e.step for e in found} == {9}
     assert found[0].possible == (tuple(sy.VERBS[:2]),)
@@ -256,6 +257,7 @@ def test_family_of_every_goal(task_type):
         evidence = types.SimpleNamespace(
             arms=[0],
             success=[False],
+            valid=[True],
             turns=np.zeros(1, int),
             intros=padded([intro_of(goal)], 24),
             actions=np.zeros((1, 1, 6), int),
@@ -274,9 +276,41 @@ def test_the_skills_a_run_begins_with(tmp_path):
     assert good and make_bank(CONFIG, [good]).kind.any()
     export_skills((A, B), tmp_path)
     assert begin_life(dataclasses.replace(CONFIG, bank=str(tmp_path))).skills == (A, B)
-    assert begin_life(dataclasses.replace(CONFIG, bank="good", skills=False)).skills == ()
+    assert begin_life(dataclasses.replace(CONFIG, skills=False)).skills == ()
     with pytest.raises(SkillFileError, match="there is no such folder"):
         begin_life(dataclasses.replace(CONFIG, bank=str(tmp_path / "none")))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SkillFileError, match="empty: there is no folder with a SKILL.md in it"):
+        begin_life(dataclasses.replace(CONFIG, bank=str(tmp_path / "empty")))
+
+
+def test_skills_of_others_in_the_folder_a_run_begins_with(tmp_path):
+    config = dataclasses.replace(CONFIG, bank=str(tmp_path))
+    export_skills((A,), tmp_path)
+    for name, text in (("broken", "# No front"), ("theirs", "---\nname: theirs\n---\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "SKILL.md").write_text(text)
+    with pytest.warns(SkillFileWarning) as told:
+        assert begin_life(config).skills == (A,)
+    assert [str(one.message).split(": ")[2][:30] for one in told] == [
+        "it does not begin with '---' a",
+        "description must be a text, go",
+    ]
+    # One that can be read is still one that this world must be able to play.
+    (tmp_path / "broken" / "SKILL.md").unlink()
+    (tmp_path / "broken").rmdir()
+    front = "---\nname: theirs\ndescription: d\n---\n"
+    path = tmp_path / "theirs" / "SKILL.md"
+    path.write_text(front + "# How to open\n\nGo to the " + "nearest " * 3000 + "place.\n")
+    with pytest.raises(SkillError, match="of theirs has a word this world lacks: 'How'") as error:
+        make_bank(config, [begin_life(config).skills])
+    assert len(str(error.value)) < 120
+    path.write_text(front + "open.\n")
+    skills = begin_life(config).skills
+    assert [one.name for one in skills] == ["a", "theirs"]
+    assert make_bank(config, [skills]).kind[0, :2].tolist() == [3, 1]
+    life = Life(begin_life(config).creator, skills)
+    assert Life.from_dict(json.loads(json.dumps(life.to_dict()))) == life
 
 
 def test_nothing_is_proposed_when_the_bank_is_fixed(creator):

@@ -4,12 +4,14 @@ import dataclasses
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import types
 from pathlib import Path
+from typing import NamedTuple
 
 import chex
 import jax
@@ -17,10 +19,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from reskill_jax import cli
+from reskill_jax.cli_train import config_text
 from reskill_jax.core.contrast import Contrast
 from reskill_jax.policy import decoder, weights
 from reskill_jax.training import checkpoint, loop
-from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.config import TrainConfig, smallest
 from reskill_jax.training.config_file import apply_config, read_config
 from reskill_jax.training.lifecycle import Life, begin_life, make_bank
 from reskill_jax.training.run_folder import RunFolder
@@ -191,23 +195,32 @@ def test_going_on_in_the_middle_of_a_trial(lab, train, whole, monkeypatch):
 
 
 def test_a_run_that_is_asked_to_end_saves_its_step(train, lab, whole):
-    """SIGTERM in the middle of step 7, where no checkpoint is due."""
-    before = signal.getsignal(signal.SIGTERM)
+    """Before the first step, and in the middle of others, where no checkpoint is due."""
+    folder = whole.folder.parent / "asked"
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     told = []
 
-    def observer(step, *_):
-        told.append(step)
-        if step == 6:
-            signal.raise_signal(signal.SIGTERM)
+    def end(number, at, **options):
+        def observer(step, *_):
+            told.append(step)
+            if step == at:
+                signal.raise_signal(number)
 
-    with pytest.raises(SystemExit) as ended:
-        train("preempted", observer=observer)
-    assert ended.value.code == 143
-    assert str(ended.value) == "ended by SIGTERM after step 7, everything is saved"
-    assert signal.getsignal(signal.SIGTERM) is before and told == list(range(8))
-    folder = whole.folder.parent / "preempted"
+        with pytest.raises((SystemExit, KeyboardInterrupt)) as ended:
+            train("asked", observer=observer, **options)
+        return ended.value
+
+    interrupted = end(signal.SIGINT, 0)
+    assert isinstance(interrupted, KeyboardInterrupt) and told == [0]
+    assert str(interrupted) == "interrupted after step 0, everything is saved"
+    preempted = end(signal.SIGTERM, 6, resume=True)
+    assert preempted.code == 143 and told == [0, *range(8)]
+    assert str(preempted) == "ended by SIGTERM after step 7, everything is saved"
     assert checkpoint.steps(folder / "checkpoints")[-1] == 7
-    train("preempted", resume=True)
+    assert end(signal.SIGINT, 12, resume=True).step == 13
+    assert checkpoint.steps(folder / "checkpoints")[-1] == 13
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+    train("asked", resume=True)
     same_runs(lab, whole.folder, folder)
 
 
@@ -300,8 +313,9 @@ def here(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def options(weights_file):
-    words = f"train --preset tiny --policy {weights_file} --steps {STEPS} --eval-every 0"
+def options(here, weights_file):
+    (here / "smallest.yaml").write_text(config_text(smallest()))
+    words = f"train --config smallest.yaml --policy {weights_file} --steps {STEPS} --eval-every 0"
     return words.split()
 
 
@@ -329,27 +343,55 @@ def test_the_command_writes_a_run(here, commanded):
     assert "report.html" in commanded.stdout
 
 
-def test_killed_and_continued(lab, here, options, commanded):
-    folder = here / "runs" / "killed"
+def ended_by(number, words, here, when):
+    """The output of a training command that gets a signal as soon as `when()` holds."""
     process = subprocess.Popen(
-        command(*options, "--name", "killed"),
+        command(*words),
         cwd=here,
-        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        env=os.environ | {"COLUMNS": "60", "PYTHONPATH": str(Path.cwd())},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     try:
         began = time.monotonic()
-        while not any(s >= 2 for s in checkpoint.steps(folder / "checkpoints")):
+        while not when():
             assert process.poll() is None and time.monotonic() - began < 300
             time.sleep(0.01)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=300)
     finally:
-        process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert 2 <= len((folder / "metrics.jsonl").read_text().splitlines()) < STEPS
-    done = reskill(here, *options, "--name", "killed", "--resume")
+        process.kill()
+    return process.returncode, out
+
+
+def test_interrupted_killed_and_continued(lab, here, options, commanded):
+    """Ctrl-C keeps the step it came in; SIGKILL loses what came after a checkpoint."""
+    folder = here / "runs" / "killed"
+    words = [*options, "--name", "killed"]
+
+    def logged():
+        log = folder / "metrics.jsonl"
+        return len(log.read_text().splitlines()) if log.is_file() else 0
+
+    status, out = ended_by(
+        signal.SIGINT, [*words, "--checkpoint-every", 0], here, lambda: logged() >= 3
+    )
+    step = logged()
+    assert status == 130 and 3 <= step < STEPS, out
+    assert "interrupted: ends as soon as this step is done; Ctrl-C again ends at once\n" in out
+    assert out.endswith(
+        f"\ninterrupted after step {step}, everything is saved; go on with: reskill train "
+        "--name killed --resume\n"
+    )
+    assert checkpoint.steps(folder / "checkpoints") == [0, step]
+
+    words = [*words, "--resume", "--checkpoint-every", 2]
+    status, _ = ended_by(signal.SIGKILL, words, here, lambda: logged() >= step + 3)
+    assert status == -signal.SIGKILL and logged() < STEPS
+    done = reskill(here, *words)
     assert done.returncode == 0, done.stderr
-    assert "going on after step" in done.stdout
+    assert f"going on after step {step}" not in done.stdout and "going on after" in done.stdout
     same_runs(lab, here / "runs" / "whole", folder)
 
 
@@ -390,3 +432,62 @@ def test_weights_of_another_language(train, tmp_path, lab):
     weights.save(path, decoder.init(jax.random.key(0), policy), {}, policy)
     with pytest.raises(loop.TrainingError, match="300 tokens, but the language .* has 259"):
         train("other", policy=str(path))
+
+
+@pytest.mark.slow
+def test_the_preset_tiny_shows_a_skill_decided(tmp_path, monkeypatch, capsys):
+    """A demonstration: success that can be seen, a skill proposed, tried and decided about."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main("train --preset tiny".split()) == 0
+    folder = tmp_path / "runs" / "tiny"
+    kinds = [event["event"] for event in lines(folder / "lifecycle.jsonl")]
+    assert "proposed" in kinds and {"accepted", "rejected"} & set(kinds)
+    evals = lines(folder / "eval.jsonl")
+    assert all(line["success"] > 0.1 for line in evals) and evals[0]["episodes"] >= 64
+    told = capsys.readouterr().out
+    assert re.search(r"^step \d+: proposed ", told, flags=re.MULTILINE)
+    assert re.search(r"^step \d+: (accepted|rejected) .*\(.+\)$", told, flags=re.MULTILINE)
+    assert "compiled the training step in" in told
+
+
+class Counter(NamedTuple):
+    """As much of a state as `_compile` reads."""
+
+    step: jax.Array
+
+
+def test_the_step_is_compiled_before_the_first_one_and_once(tmp_path):
+    compiled = []
+
+    def listener(event, seconds, **_):
+        compiled.extend([event] * event.endswith("backend_compile_duration"))
+
+    out = io.StringIO()
+    parts = loop.Parts(
+        TrainConfig(groups=2, group_size=2, train_games=4, min_trial_episodes=4),
+        None, None,
+        jax.jit(lambda state, games: (Counter(state.step + 1), games), donate_argnums=0),
+    )  # fmt: skip
+    state = Counter(jax.numpy.int32(0))
+    games = parts.games(loop.games_of_step(parts.config, 0))
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    try:
+        with loop.TrainingProgress(Console(file=out, width=80), total=3) as progress:
+            loop._compile(state, parts, progress)
+        assert len(compiled) == 1
+        state, _ = parts.step(state, games)
+        parts.step(state, games)
+        assert len(compiled) == 1
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listener)
+    told = out.getvalue().splitlines()
+    assert told[0] == "compiling the training step"
+    assert re.fullmatch(r"compiled the training step in \d+\.\d s", told[1])
+
+
+def test_a_function_put_around_the_step_is_compiled_by_its_first_call():
+    parts = loop.Parts(TrainConfig(), None, None, lambda state, games: state)
+    out = io.StringIO()
+    with loop.TrainingProgress(Console(file=out, width=80), total=3) as progress:
+        loop._compile(Counter(jax.numpy.int32(0)), parts, progress)
+    assert out.getvalue() == ""

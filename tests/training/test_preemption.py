@@ -1,58 +1,139 @@
-"""SIGTERM: noted while there is time, the end when there is none."""
+"""SIGTERM and Ctrl-C: noted while there is time, the end when there is none."""
 
+import os
+import pty
 import signal
 import subprocess
 import sys
 import threading
 import time
 
-from reskill_jax.training.preemption import StopSignal
+import pytest
 
-SLOW = """
-import sys, time
+from reskill_jax.training.preemption import Interrupted, Preempted, StopSignal, ended_by
+
+# Like a compiler, the hash does not come back to Python before it is done.
+BUSY = """
+import hashlib, sys, time
 from reskill_jax.training.preemption import StopSignal
-with StopSignal(grace=float(sys.argv[1])):
+with StopSignal(grace=float(sys.argv[1])) as stop:
+    if sys.argv[2] == "saving":
+        stop.only_saving()
     print("ready", flush=True)
-    time.sleep(float(sys.argv[2]))
-print("left", flush=True)
+    if sys.argv[2] == "compiling":
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+    time.sleep(float(sys.argv[3]))
+print("left", stop.received, flush=True)
 """
 
 
-def slow(grace, seconds):
-    """A process that is signalled while it is busy: (exit status, seconds it took, output)."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW, str(grace), str(seconds)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "ready\n"
-    began = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    out, error = process.communicate(timeout=60)
-    return process.returncode, time.monotonic() - began, out, error
+class Busy:
+    """A process that is busy while it is signalled."""
+
+    def __init__(self, grace, doing, seconds=0.0, **options):
+        words = [sys.executable, "-c", BUSY, str(grace), doing, str(seconds)]
+        self.process = subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        )
+        assert self.process.stdout.readline() == "ready\n"
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def end(self):
+        """Exit status, output, errors."""
+        try:
+            out, error = self.process.communicate(timeout=60)
+        finally:
+            self.process.kill()
+        return self.process.returncode, out, error
 
 
 def test_who_does_not_leave_in_time_is_ended():
-    status, seconds, out, error = slow(0.2, 50)
-    assert status == 143 and seconds < 30 and out == ""
-    assert error.strip().startswith("reskill: ended by SIGTERM in the middle of a step")
-    assert error.count("\n") == 2
+    busy = Busy(0.2, "compiling")
+    busy.signal(signal.SIGTERM)
+    status, out, error = busy.end()
+    assert (status, out) == (143, "")
+    assert error == (
+        "\nreskill: ended by SIGTERM in the middle of a step, which took too long to wait for; "
+        "--resume goes on from the last checkpoint\n"
+    )
 
 
 def test_who_leaves_in_time_is_not():
-    status, _, out, error = slow(30, 0.5)
-    assert (status, out, error) == (0, "left\n", "")
+    busy = Busy(30, "sleeping", 0.5)
+    busy.signal(signal.SIGTERM)
+    assert busy.end() == (0, f"left {int(signal.SIGTERM)}\n", "")
 
 
-def test_everything_is_as_it_was_afterwards():
-    before, threads = signal.getsignal(signal.SIGTERM), threading.active_count()
+def test_who_only_saves_may_take_longer():
+    busy = Busy(0.1, "saving", 0.6)
+    busy.signal(signal.SIGTERM)
+    assert busy.end() == (0, f"left {int(signal.SIGTERM)}\n", "")
+
+
+def test_the_second_interrupt_ends_at_once_even_while_compiling():
+    busy = Busy(30, "compiling")
+    busy.signal(signal.SIGINT)
+    lines = [busy.process.stderr.readline() for _ in range(2)]  # said while it is busy
+    heard = "reskill: interrupted: ends as soon as this step is done; Ctrl-C again ends at once\n"
+    assert lines == ["\n", heard] and busy.process.poll() is None
+    began = time.monotonic()
+    busy.signal(signal.SIGINT)
+    status, out, error = busy.end()
+    assert (status, out) == (130, "") and time.monotonic() - began < 10
+    assert error == "\nreskill: interrupted at once; --resume goes on from the last checkpoint\n"
+
+
+def test_one_interrupt_does_not_end_at_all():
+    busy = Busy(0.1, "sleeping", 0.5)
+    busy.signal(signal.SIGINT)
+    status, out, error = busy.end()
+    assert (status, out) == (0, f"left {int(signal.SIGINT)}\n")
+    assert error.startswith("\nreskill: interrupted: ends as soon as") and error.count("\n") == 2
+
+
+def test_a_lost_terminal_fails_nothing():
+    """What the process says afterwards has no place to go."""
+    there, here = pty.openpty()
+    words = [sys.executable, "-c", BUSY, "30", "sleeping", "0.3"]
+    process = subprocess.Popen(words, stdin=here, stdout=here, stderr=here)
+    os.close(here)
+    assert os.read(there, 100).startswith(b"ready")
+    os.close(there)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 0
+
+
+def test_what_was_to_be_ignored_is_ignored():
+    """nohup, or a job in the background of a script: the Ctrl-C is meant for others."""
+    busy = Busy(
+        0.1, "sleeping", 0.5, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
+    )
     for _ in range(2):
-        with StopSignal() as stop:
+        busy.signal(signal.SIGINT)
+    assert busy.end() == (0, "left 0\n", "")
+
+
+def test_what_a_run_raises():
+    assert isinstance(ended_by(signal.SIGTERM, 3), Preempted)
+    assert isinstance(ended_by(signal.SIGINT, 3), Interrupted)
+    assert issubclass(Interrupted, KeyboardInterrupt) and issubclass(Preempted, SystemExit)
+    assert str(ended_by(signal.SIGINT, 3)) == "interrupted after step 3, everything is saved"
+    lost = ended_by(signal.SIGHUP, 3)
+    assert str(lost) == "ended by SIGHUP after step 3, everything is saved"
+    assert (lost.status, lost.code, lost.step) == (129, 129, 3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_everything_is_as_it_was_afterwards(number):
+    before, threads = signal.getsignal(number), threading.active_count()
+    for _ in range(2):
+        with StopSignal(tell=lambda _: None) as stop:
             assert not stop.received
-            signal.raise_signal(signal.SIGTERM)
-            assert stop.received
-    assert signal.getsignal(signal.SIGTERM) is before
+            signal.raise_signal(number)
+            assert stop.received == number
+    assert signal.getsignal(number) is before
     assert signal.set_wakeup_fd(-1) == -1
     assert threading.active_count() == threads
 

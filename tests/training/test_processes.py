@@ -16,14 +16,14 @@ from rich.console import Console
 
 from reskill_jax.training import checkpoint, loop
 from reskill_jax.training.config import MeshShape
-from reskill_jax.training.processes import any_process, from_first, is_first
+from reskill_jax.training.processes import from_first, greatest, is_first
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_alone_nothing_is_asked_of_others():
     assert is_first() and from_first(lambda: 7) == 7
-    assert any_process(True) and not any_process(False)
+    assert greatest(15) == 15 and greatest(0) == 0
     with pytest.raises(KeyError):
         from_first(lambda: {}["x"])
 

@@ -15,7 +15,7 @@ from reskill_jax.creator.propose import Proposal
 from reskill_jax.policy.sampling import masked_log_probs
 from reskill_jax.skills.skill import Bundle, Operation
 from reskill_jax.training import loop
-from reskill_jax.training.config import PRESETS
+from reskill_jax.training.config import smallest
 from reskill_jax.training.lifecycle import begin_life, make_bank
 from reskill_jax.training.step import decide, game_key
 from reskill_jax.training.update import decision_logits
@@ -273,8 +273,8 @@ def test_an_update_that_is_not_finite_is_left_out(one_batch):
     assert metrics.skipped == 1 and after.skipped == 1
     chex.assert_trees_all_equal((after.params, after.opt_state), (state.params, state.opt_state))
     with pytest.raises(loop.TrainingError, match="lower --learning-rate"):
-        loop._check_finite(jax.device_get(metrics), 1, 0, 1)
-    assert loop._check_finite(jax.device_get(metrics), 1, 1, 1) is None
+        loop._check_finite(jax.device_get(metrics), 1, 0, one_batch.config)
+    assert loop._check_finite(jax.device_get(metrics), 1, 1, one_batch.config) is None
     # The next good one is taken.
     after, metrics, _ = one_batch.step(after._replace(reference=state.params), one_batch.games)
     assert metrics.skipped == 1 and np.isfinite(metrics.loss)
@@ -325,7 +325,7 @@ def test_plain_grpo_is_the_step_with_an_empty_bank(lab):
 
 def test_groups_without_variance_change_nothing(lab, weights_file):
     """The real household, where an untrained policy wins nothing in four turns."""
-    config = dataclasses.replace(PRESETS["tiny"](), policy=str(weights_file))
+    config = dataclasses.replace(smallest(), policy=str(weights_file))
     parts = loop.make_parts(config, lab.policy)
     after, metrics, _ = parts.step(lab.state(config=config), jnp.arange(2, dtype=jnp.int32))
     assert metrics.success == 0 and metrics.mixed_groups == 0

@@ -96,6 +96,39 @@ def test_a_malformed_line_is_named(tmp_path, line, message):
         read_games_file(path)
 
 
+@pytest.mark.parametrize("name", ["a.pddl", "a.tw-pddl", "a.jsonl", "a.jsonl.gz"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_byte_order_mark_and_the_ends_of_lines_change_nothing(tmp_path, name, end):
+    """As editors on Windows write them; in the middle of a file the mark stays an error."""
+    problem = PROBLEM.replace("\n", end)
+    data = {"pddl_problem": "\ufeff" + problem, "grammar": GRAMMAR}
+    lines = [json.dumps(record(game=game)._asdict() | data) for game in ("x", "y")]
+    text = end.join([*lines, ""])
+    if name == "a.pddl":
+        text = problem
+    elif name == "a.tw-pddl":
+        text = json.dumps(data, indent=1).replace("\n", end)
+    raw = text.encode("utf-8-sig")
+    (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
+    for found in read_games(tmp_path / name):
+        assert found.pddl_problem == problem and found.task == "put a mug in shelf"
+    if "jsonl" in name:
+        raw = end.join([lines[0], "\ufeff" + lines[1]]).encode()
+        (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
+        with pytest.raises(GamesError, match="line 2: not JSON"):
+            read_games(tmp_path / name)
+
+
+def test_byte_order_marks_in_a_data_folder(tmp_path):
+    folder = tmp_path / "train" / "kind" / "trial"
+    folder.mkdir(parents=True)
+    game = {"solvable": True, "pddl_problem": "\ufeff" + PROBLEM, "grammar": GRAMMAR}
+    for name, data in (("traj_data.json", {"task_type": KIND}), ("game.tw-pddl", game)):
+        (folder / name).write_text(json.dumps(data), encoding="utf-8-sig")
+    (found,) = read_data_folder(tmp_path)
+    assert found.pddl_problem == PROBLEM
+
+
 def test_what_cannot_be_read_says_so(tmp_path):
     with pytest.raises(GamesError, match="no games file or folder at .*nowhere"):
         read_games(tmp_path / "nowhere.jsonl")

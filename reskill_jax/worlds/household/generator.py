@@ -36,12 +36,21 @@ class RoomSpec:
     """
 
     receptacles: int = 10
+    """Receptacles of a room at most."""
     min_receptacles: int = 7
+    """Receptacles of a room at least."""
     objects: int = 12
+    """Objects of a room at most."""
     min_objects: int = 6
-    share_place: float = 0.1  # chance that a receptacle shares the place of the one before it
+    """Objects of a room at least."""
+    share_place: float = 0.1
+    """Chance that a receptacle shares the place of the one before it."""
 
     def __post_init__(self):
+        for field in ("receptacles", "min_receptacles", "objects", "min_objects"):
+            count = getattr(self, field)
+            if isinstance(count, bool) or not isinstance(count, int):
+                raise ValueError(f"rooms.{field} must be an integer, got {count!r:.60}")
         if not 4 <= self.min_receptacles <= self.receptacles:
             raise ValueError(
                 f"rooms need 4 <= min_receptacles <= receptacles, got {self.min_receptacles} and "

@@ -53,7 +53,11 @@ _TREATMENTS = {
 
 
 def read_sections(text: str) -> dict[str, tuple[int, list]]:
-    """Splits a problem into its sections: head -> (line, nested lists), without recursion."""
+    """Splits a problem into its sections: head -> (line, nested lists), without recursion.
+
+    Lines may end as on any system, and a byte-order mark may stand before everything else.
+    """
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     stack: list[tuple[int, list]] = []
     root: list = []
     ends: list[tuple[int, list]] = []

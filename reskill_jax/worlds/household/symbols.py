@@ -6,7 +6,7 @@ A word carries the space before it; a phrase that opens an observation carries t
 separates it from the command before. `text` drops that leading white space.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from .tables import OBJECT_TYPES, RECEPTACLE_TYPES
 
@@ -189,18 +189,26 @@ def words(sentence: str) -> list[int]:
 
     The longest symbol wins ("go to", "if the task says"); a comma or full stop stands alone.
     """
-    found: list[int] = []
+    return [symbol for symbol, _ in _spelled(sentence)]
+
+
+def lacking(sentence: str) -> list[str]:
+    """The words of a sentence that the language lacks, in their order."""
+    return [word for symbol, word in _spelled(sentence) if symbol == UNKNOWN]
+
+
+def _spelled(sentence: str) -> Iterator[tuple[int, str]]:
+    """The symbols of a sentence, each with the text it stands for."""
     pieces = sentence.replace(",", " ,").replace(".", " .").split()
     i = 0
     while i < len(pieces):
         if pieces[i] in ",.":
-            found.append(SYMBOL_ID[pieces[i]])
+            yield SYMBOL_ID[pieces[i]], pieces[i]
             i += 1
             continue
         for n in range(_LONGEST_PHRASE, 0, -1):
-            phrase = " " + " ".join(pieces[i : i + n])
-            if phrase in SYMBOL_ID:
+            phrase = " ".join(pieces[i : i + n])
+            if " " + phrase in SYMBOL_ID:
                 break
-        found.append(SYMBOL_ID.get(phrase, UNKNOWN))
+        yield SYMBOL_ID.get(" " + phrase, UNKNOWN), phrase
         i += n
-    return found

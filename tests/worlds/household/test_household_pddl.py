@@ -99,6 +99,20 @@ def test_a_receptacle_without_type_holds_nothing():
     assert game.can_hold[0].tolist() == [False, False, True]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_byte_order_mark_and_the_ends_of_lines_change_nothing(mark, end):
+    text = "; a comment (\n" + problem(add=["coolable Pen_bar_1) ; one )\n(heatable Pen_bar_1"])
+    plain = pddl.parse(text)
+    found = pddl.parse(mark + text.replace("\n", end))
+    assert_same(found.game, plain.game)
+    assert (
+        TextGame.from_pddl(mark + text.replace("\n", end)).intro == TextGame.from_pddl(text).intro
+    )
+    with pytest.raises(pddl.PddlError, match=r"line 3: '\\ufeff' stands outside"):
+        pddl.parse(f"{end}{end}\ufeff{text}")
+
+
 def test_words_the_language_lacks_become_symbols_of_the_game():
     text = problem(
         add=[
