@@ -130,10 +130,10 @@ def test_every_start_says_what_the_run_was_made_with(whole):
 
 
 @pytest.mark.parametrize("kind", ["bundle", "retirement"])
-def test_the_log_tells_where_the_test_stands(lab, kind):
+def test_the_log_tells_where_the_test_stands(kind):
     """By the function that decides, with the settings of the run."""
     contrast = Contrast(np.array([0.0, 4.0]), np.array([0.0, 20.0]), np.array([0.0, 5.0]))
-    config = dataclasses.replace(lab.config, trial_rule="sequential", trial_gain=0.1)
+    config = TrainConfig(trial_gain=0.1)
     proposal = types.SimpleNamespace(kind=kind)
     metrics = types.SimpleNamespace(contrast=contrast)
     test = loop._sequential_test(metrics, proposal, config)
@@ -144,7 +144,8 @@ def test_the_log_tells_where_the_test_stands(lab, kind):
     assert test["accept_at"] == pytest.approx(np.log(expected[1]), rel=1e-5)
     assert test["reject_at"] == pytest.approx(np.log(expected[2]), rel=1e-5)
     assert loop._sequential_test(metrics, None, config) is None
-    assert loop._sequential_test(metrics, proposal, lab.config) is None  # posterior means decide
+    means = dataclasses.replace(config, trial_rule="means")
+    assert loop._sequential_test(metrics, proposal, means) is None
 
 
 def test_evaluations_of_a_run(whole):
