@@ -209,6 +209,7 @@ def problems(original: str) -> st.SearchStrategy[str]:
     lines = original.split("\n")
     return st.one_of(
         changed(original),
+        changed(original).map(lambda told: "\ufeff" + told.replace("\n", "\r\n")),
         st.sampled_from(EVIL_PROBLEMS),
         st.lists(st.sampled_from(lines), min_size=1, max_size=60).map("\n".join),
         st.integers(0, len(original)).map(lambda at: original[:at]),

@@ -50,12 +50,10 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         """Checks types and shape; raises ValueError with one line."""
-        for field in _SIZES:
-            _check_size(field, getattr(self, field))
-        if self.head_width is not None:
-            _check_size("head_width", self.head_width)
+        for field in _SIZES if self.head_width is None else (*_SIZES, "head_width"):
+            object.__setattr__(self, field, _size(field, getattr(self, field)))
         for field in ("rope_base", "norm_eps"):
-            _check_positive(field, getattr(self, field))
+            object.__setattr__(self, field, _positive(field, getattr(self, field)))
         for field in ("tie_embeddings", "qkv_bias", "qk_norm", "remat"):
             value = getattr(self, field)
             if not isinstance(value, bool):
@@ -88,21 +86,23 @@ class DecoderConfig:
         return self.heads // self.kv_heads
 
 
-def _check_size(field: str, value: Any) -> None:
+def _size(field: str, value: Any) -> int:
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
         raise ValueError(f"DecoderConfig.{field} must be a whole number, not {_told(value)}")
     if not 1 <= value <= _MAX_SIZE:
         bound = ">= 1" if value < 1 else f"<= {_MAX_SIZE}"
         raise ValueError(f"DecoderConfig.{field} must be {bound}, not {_told(value)}")
+    return int(value)
 
 
-def _check_positive(field: str, value: Any) -> None:
+def _positive(field: str, value: Any) -> float:
     if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
         raise ValueError(f"DecoderConfig.{field} must be a number, not {_told(value)}")
     if not _SMALLEST < value < _LARGEST:  # a NaN is neither
         raise ValueError(
             f"DecoderConfig.{field} must be positive and finite in float32, not {_told(value)}"
         )
+    return float(value)
 
 
 def _told(value: Any) -> str:

@@ -21,6 +21,8 @@ LARGEST = 3.5e38  # what a run computes with ends here (float32)
 
 Check = Callable[[dict[str, Any]], None]
 
+# Where a line begins that the end of the one before is missing from.
+_LINE_START = re.compile(rb'(?<!^)(?={"step":)')
 # Control characters that would reach a terminal, halves of surrogate pairs, and what turns the
 # direction of the text around it.
 _ODD = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -61,25 +63,44 @@ def read_lines(path: Path, check: Check, problems: list[str]) -> list[tuple[int,
     try:
         with _opened(path) as file:
             for number, data, cut in _numbered(file):
-                try:
-                    value, odd = _parsed(data)
-                    check(value)
-                except ValueError as error:
-                    # Without its newline the last line is what an interrupted writer leaves.
-                    end = " (cut off: the run was interrupted here)" if cut else ""
-                    told.append(f"{path.name} line {number}: {reason(error)}{end}")
-                    continue
-                told += [
-                    f"{path.name} line {number}: {name} is left out: it is no finite number"
-                    for name in odd
-                ]
-                lines.append((number, value))
+                where = f"{path.name} line {number}"
+                parts = list(_read_parts(data, check))
+                for found in parts:
+                    if isinstance(found, ValueError):
+                        # Without its newline the last line is what an interrupted writer leaves.
+                        last = cut and found is parts[-1]
+                        end = " (cut off: the run was interrupted here)" if last else ""
+                        told.append(f"{where}: {reason(found)}{end}")
+                        continue
+                    value, odd = found
+                    told += [f"{where}: {name} is left out: it is no finite number" for name in odd]
+                    lines.append((number, value))
     except FileNotFoundError:
         return []
     except OSError as error:
         told.append(f"{path.name} cannot be read: {reason(error)}")
     problems += few(told, path.name)
     return lines
+
+
+def _read_parts(
+    data: bytes, check: Check
+) -> Iterator[tuple[dict[str, Any], list[str]] | ValueError]:
+    """What a line holds, as `_parsed` gives it, or what is wrong with it.
+
+    A line that has lost its end, the newline with it, has the next one behind it: that one is read.
+    """
+    try:
+        value, odd = _parsed(data)
+        check(value)
+        yield value, odd
+    except ValueError as error:
+        parts = [part for part in _LINE_START.split(data) if part.strip()]
+        if not 1 < len(parts) < 100:
+            yield error
+            return
+        for part in parts:
+            yield from _read_parts(part, check)
 
 
 def lacks_configuration(problems: Sequence[str]) -> bool:

@@ -83,6 +83,11 @@ class Trigger:
         return search(self.pattern or "", observation)
 
 
+def is_name(text: str) -> bool:
+    """Whether a skill can be called so: kebab-case, at most 64 characters."""
+    return len(text) <= MAX_NAME and _NAME.fullmatch(text) is not None
+
+
 def _check_text(what: str, text: Any, unwanted: re.Pattern[str]) -> None:
     if not isinstance(text, str):
         raise SkillError(f"{what} must be a string, got {type(text).__name__}")

@@ -21,7 +21,7 @@ import yaml
 
 from .front_matter import FrontMatterError, split_front_matter
 from .patterns import TriggerError
-from .skill import MAX_CONTENT, TRIGGER_KINDS, Skill, SkillError, Trigger
+from .skill import MAX_CONTENT, TRIGGER_KINDS, Skill, SkillError, Trigger, is_name
 
 FILE_NAME = "SKILL.md"
 MAX_FILE_BYTES = 1 << 20
@@ -85,7 +85,7 @@ def _plain_words(text: str) -> list[str]:
 
 
 def to_markdown(skill: Skill) -> str:
-    """The SKILL.md text of a skill; `from_markdown` reads it back exactly."""
+    """The SKILL.md text of a skill; `from_markdown` with its name reads it back exactly."""
     return _written(skill) if skill.source is None else skill.source
 
 
@@ -113,11 +113,16 @@ def _written(skill: Skill) -> str:
     return f"---\n{front}---\n\n" + "\n\n".join(parts) + "\n"
 
 
-def from_markdown(text: str) -> Skill:
+def from_markdown(text: str, *, folder: str | None = None) -> Skill:
     """Reads the text of a SKILL.md, of ours or of another author.
 
     The skill of another author has the file's description as `when_to_use`, its body as `action`
     (the description, if it has no body), and is read at every turn.
+
+    Args:
+      text: of the file.
+      folder: the name of the folder it lies in: what the skill of another author is called if its
+        own name is none by the specification ("PDF Tools"), or missing.
 
     Raises:
       SkillFileError: in one line, whatever is wrong with it.
@@ -127,11 +132,14 @@ def from_markdown(text: str) -> Skill:
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     try:
         front, body = split_front_matter(lines)
-        name, description = _text(front, "name"), _text(front, "description")
         metadata = front.get("metadata") or {}
         if not isinstance(metadata, dict):
             raise SkillFileError("metadata must be a mapping")
-        if not _is_ours(metadata):
+        ours = _is_ours(metadata)
+        if not ours and folder is not None and is_name(folder) and not _has_name(front):
+            front["name"] = folder
+        name, description = _text(front, "name"), _text(front, "description")
+        if not ours:
             action = _trimmed(body) or description
             return Skill(name, description, action, Trigger("general"), source=text)
         skill = _read_ours(name, description, metadata, body, text)
@@ -140,6 +148,11 @@ def from_markdown(text: str) -> Skill:
         return skill
     except (FrontMatterError, SkillError, TriggerError) as error:
         raise SkillFileError(str(error)) from None
+
+
+def _has_name(front: Mapping[str, Any]) -> bool:
+    name = front.get("name") or ""
+    return not isinstance(name, str) or is_name(name)
 
 
 def _text(front: Mapping[str, Any], key: str) -> str:
@@ -215,7 +228,7 @@ def _trimmed(lines: Sequence[str]) -> str:
 def export_skill(skill: Skill, folder: str | os.PathLike[str]) -> Path:
     """Writes `folder/<name>/SKILL.md` (replacing it at once) and returns its path."""
     text = to_markdown(skill)
-    if from_markdown(text) != skill:
+    if from_markdown(text, folder=skill.name) != skill:
         raise SkillFileError(f"{skill.name} does not survive the round trip")
     path = Path(folder) / skill.name / FILE_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -250,7 +263,7 @@ def export_skills(
 
 
 def import_skill(folder: str | os.PathLike[str]) -> Skill:
-    """Reads one skill's folder. The skill has the name that its file says, whatever the folder's.
+    """Reads one skill's folder. The skill has the name that its file says, as `from_markdown` does.
 
     Raises:
       SkillFileError: one line that names the file and what is wrong with it.
@@ -266,7 +279,7 @@ def import_skill(folder: str | os.PathLike[str]) -> Skill:
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise SkillFileError(f"it is larger than {MAX_FILE_BYTES} bytes")
-        return from_markdown(data.decode("utf-8"))
+        return from_markdown(data.decode("utf-8"), folder=folder.resolve().name)
     except UnicodeDecodeError as error:
         reason = f"it is not UTF-8 (byte {error.start})"
     except OSError as error:

@@ -138,6 +138,11 @@ def _check_ranges(config: "TrainConfig") -> None:
             raise ValueError(f"{field} must lie in (0, 0.5), got {getattr(config, field)}")
     if not 0 < config.floor <= 0.5:
         raise ValueError(f"floor must lie in (0, 0.5], got {config.floor}")
+    if config.temperature == 0 and config.policy_steps:
+        raise ValueError(
+            "temperature must be positive: a policy that plays greedily has nothing to learn from "
+            "(policy_until = 0 trains none)"
+        )
     if not config.retire_margin < 0.5:
         raise ValueError(f"retire_margin must be below 0.5, got {config.retire_margin}")
     if config.arms < 2:

@@ -14,6 +14,7 @@ from reskill_jax.policy import decoder, weights
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.training import loop
 from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.run_folder import RunFolder
 from reskill_jax.worlds.household import symbols
 
 POLICY = DecoderConfig(
@@ -77,6 +78,79 @@ def test_seeds():
     assert household_study.parse_seeds("4") == [4]
 
 
+# --- around training: runs that are written down instead of made ----------------------------------
+
+
+def written(config, *, resume, console, observer):
+    """In place of `loop.train`: the logs of a run that wins every other game at its end."""
+    assert not resume
+    columns = ("context_tokens", "skill_tokens", "turns", "seconds", "entropy", "mixed_groups")
+    line = dict.fromkeys((*columns, "truncated"), 2.0)
+    mode = "bank" if config.skills else "none"
+    with RunFolder.create(config.root, config.name, config) as run:
+        for step in range(1, config.steps + 1):
+            run.write_metrics({"step": step, "success": step / config.steps} | line)
+        for step, split in ((s, split) for s in (0, config.steps) for split in results.SPLITS):
+            told = {"step": step, "split": split, "mode": mode, "success": step / config.steps / 2}
+            run.write_eval(told | {"episodes": 8, "by_task_type": {"heat": [1, 8]}})
+        run.write_lifecycle({"step": 1, "event": "unproposed", "operations": []})
+    return loop.RunSummary(run.path, config.steps, ())
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    """The script with stand-in runs: (exit code, names of the runs that were made)."""
+    made = []
+
+    def train(config, **options):
+        made.append(config.name)
+        return written(config, **options)
+
+    monkeypatch.setattr(loop, "train", train)
+
+    def call(*arguments):
+        made.clear()
+        places = ["--folder", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+        options = ["--quick", "--workers", "0", "--seeds", "0", *places]
+        return household_study.main([*options, *arguments]), list(made)
+
+    call.root, call.results = tmp_path, tmp_path / "results" / "quick"
+    return call
+
+
+def test_what_is_there_is_not_made_again(call, capsys):
+    assert call("--only", "grpo,reskill") == (0, ["grpo-0", "reskill-0"])
+    assert call("--only", "grpo,reskill") == (0, [])
+    assert call("--study", "map", "--only", "default") == (0, [])  # the same runs
+    assert not list((call.root / "runs").rglob("config.json"))
+    result = load(call, "main/reskill-0")
+    assert result["metrics"]["step"] == list(range(1, jobs.QUICK.steps + 1))
+    assert result["identity"]["config"]["steps"] == jobs.QUICK.steps
+    assert results.final(result, "seen") == results.final(result, "unseen") == 0.5
+    assert results.curve(result, "seen") == ([0, jobs.QUICK.steps], [0.0, 0.5])
+    assert result["lifecycle"] == [] and result["measurements"] == []
+    assert call("--report") == (0, [])
+    assert "| GRPO | 1 |" in capsys.readouterr().out
+
+
+def test_mistakes_and_failures_are_told(call, capsys, monkeypatch):
+    assert call("--only", "grpo") == (0, ["grpo-0"])
+    path = call.results / "main" / "grpo-0.json"
+    text = path.read_text()
+    path.write_text(text.replace(f'"steps": {jobs.QUICK.steps}', '"steps": 99'))
+    assert call("--only", "grpo") == (1, [])
+    assert f"steps = 99 instead of {jobs.QUICK.steps}; --redo" in capsys.readouterr().err
+    assert call("--only", "grpo,rskill") == (1, [])
+    assert "this study has no rskill; it has auto_accept," in capsys.readouterr().err
+    path.unlink()
+    monkeypatch.setattr(runs, "_read_run", lambda path: 1 / 0)
+    assert call("--only", "grpo") == (1, ["grpo-0"])
+    assert "FAILED" in capsys.readouterr().out and not path.exists()
+
+
+# --- with training --------------------------------------------------------------------------------
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, looking_world):
     """Calls the script with tiny runs in this process; what it trained is counted."""
@@ -133,11 +207,13 @@ def load(run, name):
     return json.loads((run.results / f"{name}.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_second_call_makes_nothing_again(finished):
     assert finished("--only", "grpo,reskill,auto_accept") == (0, [])
     assert not list((finished.root / "runs").rglob("checkpoints"))
 
 
+@pytest.mark.slow
 def test_a_result(finished):
     plain, full = load(finished, "main/grpo-0"), load(finished, "main/reskill-0")
     for result in (plain, full):
@@ -156,6 +232,7 @@ def test_a_result(finished):
     assert plain["lifecycle"] == [] and full["measurements"] == []
 
 
+@pytest.mark.slow
 def test_versions_are_measured(finished):
     for name in ("reskill", "auto_accept"):
         result = load(finished, f"versions/{name}-0")
@@ -180,6 +257,7 @@ def test_versions_are_measured(finished):
     assert {line["step"] for line in skills} <= {6, 12} and skills
 
 
+@pytest.mark.slow
 def test_tables_and_figures(finished, capsys):
     assert finished("--report") == (0, [])
     assert finished("--report", "--study", "versions") == (0, [])
@@ -192,6 +270,7 @@ def test_tables_and_figures(finished, capsys):
         assert f"figures/{figure.name}" in page and 0 < figure.stat().st_size < 150_000
 
 
+@pytest.mark.slow
 def test_results_of_other_settings_are_not_mixed_in(finished, capsys):
     path = finished.results / "main" / "grpo-0.json"
     before = path.read_text()
@@ -201,6 +280,7 @@ def test_results_of_other_settings_are_not_mixed_in(finished, capsys):
     path.write_text(before)
 
 
+@pytest.mark.slow
 def test_an_unknown_condition(finished, capsys):
     assert finished("--only", "grpo,rskill") == (1, [])
     assert "this study has no rskill; it has auto_accept," in capsys.readouterr().err
@@ -215,6 +295,7 @@ def test_runs_are_chosen_by_condition_and_by_cell():
     assert len(household_study.chosen(planned, ["reskill"])) == len(planned) / 2
 
 
+@pytest.mark.slow
 def test_a_run_that_another_study_made_is_not_made_again(finished):
     assert finished("--study", "map", "--only", "default") == (0, [])
     borrowed, made = load(finished, "map/default-grpo-0"), load(finished, "main/grpo-0")
@@ -226,6 +307,7 @@ def test_a_run_that_another_study_made_is_not_made_again(finished):
         path.unlink()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_told_and_not_kept(finished, capsys):
     path = finished.results / "main" / "grpo-0.json"
     before = path.read_text()

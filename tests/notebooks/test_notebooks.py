@@ -52,6 +52,15 @@ def test_runs_in_a_fresh_kernel(path, tmp_path):
     assert plots(cells) >= 3
 
 
+def test_what_the_cells_import_exists(path):
+    """Of this package and of others; running the cells takes minutes."""
+    tree = ast.parse("\n".join(cell.source for cell in code_cells(path)))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    for node in imports:
+        exec(ast.unparse(node), {})
+    assert any("reskill_jax" in ast.unparse(node) for node in imports)
+
+
 def test_stored_outputs_are_those_of_one_run(path):
     nbformat.validate(read(path))
     cells = code_cells(path)

@@ -178,6 +178,14 @@ def test_every_field_of_the_configuration_is_checked(saved, field, value, words)
     assert words in message and len(message) < 400
 
 
+def test_whole_numbers_of_numpy_and_python_are_taken_as_they_are_meant():
+    config = dataclasses.replace(
+        CONFIG, layers=np.int64(2), rope_base=10**4, norm_eps=np.float32(1)
+    )
+    assert json.loads(json.dumps(dataclasses.asdict(config)))["layers"] == 2
+    assert type(config.rope_base) is float and config == dataclasses.replace(CONFIG, norm_eps=1.0)
+
+
 def test_fields_with_a_default_may_be_missing_and_no_others(saved, params):
     config = json.loads(saved.with_suffix(".json").read_text())["config"]
     del config["remat"], config["dtype"], config["head_width"]

@@ -217,15 +217,19 @@ def test_any_value_anywhere(place, good, check, where, value):
 @given(
     where=st.sampled_from([(n, i) for n, lines in FILES.items() for i in range(len(lines))]),
     cut=st.integers(0, 400),
-    length=st.integers(0, 60),
+    length=st.integers(0, 60) | st.just(5000),
     noise=st.binary(max_size=12),
+    glued=st.booleans(),
 )
-def test_any_line_cut_or_garbled(place, good, check, where, cut, length, noise):
+def test_any_line_cut_or_garbled(place, good, check, where, cut, length, noise, glued):
+    """With or without its newline."""
     name, number = where
     files = texts()
     data = files[name][number].encode()
     data = data[:cut] + noise.replace(b"\n", b"").replace(b"\r", b"") + data[cut + length :]
     files[name][number] = data.decode("utf-8", errors="surrogateescape")
+    if glued and number + 1 < len(files[name]):
+        files[name][number : number + 2] = ["".join(files[name][number : number + 2])]
     survives(place, good, files, check, file=name, number=number)
 
 

@@ -156,6 +156,17 @@ def test_a_line_cut_off_by_an_interruption(fake_run, tmp_path):
     assert problem.endswith("(cut off: the run was interrupted here)")
 
 
+def test_a_line_that_lost_its_end_does_not_take_the_next_with_it(fake_run, tmp_path):
+    folder = shutil.copytree(fake_run, tmp_path / "run")
+    path, good = folder / "metrics.jsonl", read_run(fake_run)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([lines[0].rstrip(), lines[1], lines[2][:70], *lines[3:]]))
+    run = read_run(folder)
+    (problem,) = run.problems
+    assert problem.startswith("metrics.jsonl line 2: ") and "cut off" not in problem
+    assert run.metrics == good.metrics[:2] + good.metrics[3:]
+
+
 def test_an_evaluation_without_interval_gets_one(tmp_path):
     line = {"step": 0, "split": "seen", "mode": "bank", "success": 0.8, "episodes": 10}
     run = read_run(write(tmp_path, eval=[line]))

@@ -98,6 +98,29 @@ def test_the_body_of_some_by_hand():
     assert action["code first"] == "    indented code\n\nText."
 
 
+@pytest.mark.parametrize(
+    "name", ["name: PDF Tools\n", "name: pdf_2\n", "name:\n", "", "name: ../x\n"]
+)
+def test_a_name_that_is_none_is_its_folder_s(name, tmp_path):
+    folder = tmp_path / "pdf-tools"
+    folder.mkdir()
+    text = FRONT.replace("name: pdf\n", name) + BODY
+    (folder / "SKILL.md").write_text(text)
+    skill = import_skill(folder)
+    assert skill.name == "pdf-tools" and to_markdown(skill) == text
+    assert import_skill(export_skill(skill, tmp_path / "out").parent) == skill
+    folder.rename(tmp_path / "PDF Tools")
+    with pytest.raises(SkillFileError, match="is not kebab-case|name must be a text"):
+        import_skill(tmp_path / "PDF Tools")
+
+
+def test_a_name_of_ours_is_never_its_folder_s(tmp_path):
+    path = export_skill(OURS, tmp_path)
+    path.write_text(path.read_text().replace("name: cool-it", "name: Cool It"))
+    with pytest.raises(SkillFileError, match="'Cool It' is not kebab-case"):
+        import_skill(path.parent)
+
+
 def test_without_a_body_the_description_is_what_there_is_to_say():
     skill = from_markdown(FRONT)
     assert (skill.action, skill.when_to_use) == ("Reads PDF files.", "Reads PDF files.")

@@ -95,7 +95,7 @@ def test_a_bad_value_is_named(field, value, says):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("eval_every", 0), ("temperature", 0.0), ("floor", 0.5), ("cooldown", 0)]
+    ("field", "value"), [("eval_every", 0), ("temperature", 1e-3), ("floor", 0.5), ("cooldown", 0)]
 )
 def test_limits_are_valid(field, value):
     assert getattr(dataclasses.replace(TrainConfig(), **{field: value}), field) == value
@@ -105,6 +105,7 @@ def test_limits_are_valid(field, value):
     ("changes", "says"),
     [
         ({"min_trial_steps": 20}, "min_trial_steps = 20 is more than max_trial_steps = 16"),
+        ({"temperature": 0.0}, "temperature must be positive: a policy that plays greedily"),
         ({"max_trial_steps": 1}, "min_trial_steps = 2 is more than max_trial_steps = 1"),
         (
             {"groups": 2, "group_size": 2, "max_trial_steps": 12},
@@ -130,6 +131,7 @@ def test_settings_that_only_seem_to_contradict_each_other():
     TrainConfig(skills=False, skills_from=99)
     TrainConfig(groups=2, group_size=2, max_trial_steps=13)
     TrainConfig(min_trial_steps=16)
+    TrainConfig(temperature=0.0, policy_until=0)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1])

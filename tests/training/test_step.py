@@ -273,8 +273,8 @@ def test_an_update_that_is_not_finite_is_left_out(one_batch):
     assert metrics.skipped == 1 and after.skipped == 1
     chex.assert_trees_all_equal((after.params, after.opt_state), (state.params, state.opt_state))
     with pytest.raises(loop.TrainingError, match="lower --learning-rate"):
-        loop._check_finite(jax.device_get(metrics), 1, 0, 1)
-    assert loop._check_finite(jax.device_get(metrics), 1, 1, 1) is None
+        loop._check_finite(jax.device_get(metrics), 1, 0, one_batch.config)
+    assert loop._check_finite(jax.device_get(metrics), 1, 1, one_batch.config) is None
     # The next good one is taken.
     after, metrics, _ = one_batch.step(after._replace(reference=state.params), one_batch.games)
     assert metrics.skipped == 1 and np.isfinite(metrics.loss)
