@@ -190,9 +190,7 @@ def train(
     parts = make_parts(config, policy)
     life = begin_life(config)
     state = parts.placed(init_state(config, params, make_bank(config, [life.skills])))
-    storage = open_storage(
-        config, resume=resume, notify=lambda line: console.print(line, highlight=False)
-    )
+    storage = open_storage(config, resume=resume, notify=functools.partial(_notify, console))
     if (idle := jax.device_count() - config.mesh.devices) > 0:
         storage.notify(f"{idle} of {jax.device_count()} devices are idle; --mesh.data uses more")
     with storage.folder:
@@ -220,6 +218,11 @@ def train(
                 storage.wait()
         storage.check_mirror()
         return RunSummary(storage.folder.path, int(state.step), life.skills)
+
+
+def _notify(console: Console, line: str) -> None:
+    """Prints a line as it is; only a terminal has it wrapped."""
+    console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
 def _begin(

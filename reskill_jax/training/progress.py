@@ -50,6 +50,8 @@ class TrainingProgress:
         self._seconds: deque[float] = deque(maxlen=20)  # of the latest steps
         self._last_update = self._last_line = clock()
         self._status: str | None = "starting"  # what goes on instead of steps
+        self._stepping = False  # whether the time since the last update is that of a step
+        self._took: float | None = None  # seconds of the step that `status` came after
         self._parts: list[tuple[int, str]] = []
         self._shown = True
         self._live: Live | None = None
@@ -75,18 +77,18 @@ class TrainingProgress:
             self._print_line()
 
     def status(self, text: str) -> None:
-        """Says what is going on before or between steps, e.g. that the step is being compiled.
-
-        The time until the next call, or until the next step begins, is no part of a step.
-        """
-        self._status, self._last_update = text, self._clock()
+        """Says what goes on before the first step or after one; it is no part of a step."""
+        now = self._clock()
+        if self._stepping and self._took is None:
+            self._took = now - self._last_update
+        self._status, self._last_update = text, now
         if self._live is None:
             self._console.print(Text(text), soft_wrap=True)
 
     def compiled(self, what: str, seconds: float) -> None:
         """Says how long compiling took; the time from here on is that of the first step."""
         self.note(f"compiled {what} in {seconds:.1f} s")
-        self._status, self._last_update = "first step", self._clock()
+        self._status, self._last_update, self._stepping = "first step", self._clock(), True
 
     def note(self, text: str | Text) -> None:
         """Prints what stays, e.g. an accepted skill or an evaluation; never cut within a word."""
@@ -114,8 +116,10 @@ class TrainingProgress:
         """
         now = self._clock()
         if step > self._done:
-            self._seconds.append((now - self._last_update) / (step - self._done))
+            took = now - self._last_update if self._took is None else self._took
+            self._seconds.append(took / (step - self._done))
         self._done, self._last_update, self._status = step, now, None
+        self._stepping, self._took = True, None
         parts = [(2, f"success {100 * success:.0f}%")] if success is not None else []
         if unseen is not None:
             parts.append((4, f"unseen {100 * unseen:.0f}%"))

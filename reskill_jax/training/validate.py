@@ -62,12 +62,14 @@ def validate(config: "TrainConfig") -> None:
 
 
 @functools.cache
-def _hints(type_: Any) -> dict[str, Any]:
-    return typing.get_type_hints(type_)
+def _hints() -> dict[str, Any]:
+    from reskill_jax.training.config import TrainConfig
+
+    return typing.get_type_hints(TrainConfig)
 
 
 def _check_types(config: "TrainConfig") -> None:
-    for field, hint in _hints(type(config)).items():
+    for field, hint in _hints().items():
         value = getattr(config, field)
         options = typing.get_args(hint) if typing.get_origin(hint) is not Literal else ()
         if typing.get_origin(hint) is Literal:

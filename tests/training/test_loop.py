@@ -492,3 +492,12 @@ def test_a_function_put_around_the_step_is_compiled_by_its_first_call():
     with loop.TrainingProgress(Console(file=out, width=80), total=3) as progress:
         loop._compile(Counter(jax.numpy.int32(0)), parts, progress)
     assert out.getvalue() == ""
+
+
+def test_what_is_told_is_printed_as_it_is():
+    line = "[/tmp/x] " + "a word of a long line " * 9
+    for terminal in (False, True):
+        out = io.StringIO()
+        loop._notify(Console(file=out, width=40, force_terminal=terminal), line)
+        assert (out.getvalue().count("\n") == 1) == (not terminal)
+        assert " ".join(out.getvalue().split()) == line.strip()

@@ -76,6 +76,21 @@ def test_compiling_is_no_step():
     ]
 
 
+def test_an_evaluation_after_a_step_is_no_part_of_it():
+    out, clock = io.StringIO(), Clock()
+    with TrainingProgress(Console(file=out, width=200), total=3, clock=clock) as progress:
+        progress.compiled("the training step", 9.0)
+        for step in (1, 2, 3):
+            clock.now += 2
+            progress.status("evaluating the trained policy")
+            clock.now += 30
+            progress.status("evaluating it without skills")
+            clock.now += 30
+            progress.update(step)
+    assert (progress.seconds_per_step, progress.seconds_left) == (2.0, 0.0)
+    assert out.getvalue().splitlines()[-1] == "step 3/3  no trial  2.0 s/step  0:00 left"
+
+
 def bar(width, **update):
     """The line at the bottom of a terminal of some width."""
     clock = Clock()
