@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import json
 import math
 import os
 import random
@@ -381,6 +382,15 @@ class History:
         assert set(here) <= now and stay <= now
         assert now <= stay | set(checkpoint.steps(self.folder))
 
+    def has_another_history(self, step):
+        """Whether the logs here are not those that a step in the mirror counts on."""
+        there = self.place / f"pulled{next(self.numbers)}"
+        Mirror(self.url, "one").pull(there)
+        host = json.loads((path_of(there / "checkpoints", step) / "host.json").read_bytes())
+        size = host["sizes"]["metrics.jsonl"]
+        logs = [(path / "metrics.jsonl").read_bytes()[:size] for path in (there, self.run.path)]
+        return len(logs[0]) < size or not logs[0].startswith(logs[1])
+
     def harm(self, where, which, how, number):
         if where == "here":
             folder = self.folder
@@ -409,8 +419,8 @@ class History:
         assert set(here) <= set(self.whole(self.folder))
         try:
             self.mirror.check(self.run.path)
-        except MirrorError:  # it has a newer one, of a history that was given up here
-            assert max(there) > max(here, default=-1)
+        except MirrorError:
+            assert max(there) > max(here, default=-1) and self.has_another_history(max(there))
             return False
         newest = checkpoint.latest_step(self.folder, notify=lambda _: None)
         assert newest == max({*here, *there}, default=None)
@@ -458,7 +468,7 @@ def events(draw, count=24):
             yield (event,)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(24))
 def test_nothing_that_is_promised_is_lost(tmp_path, monkeypatch, seed):
     monkeypatch.setattr(os, "fsync", lambda _: None)  # nobody pulls the plug here
     draw = random.Random(seed)

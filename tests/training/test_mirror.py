@@ -183,6 +183,22 @@ def test_what_is_damaged_there_is_copied_again_and_takes_no_place(run, tmp_path,
     assert restorable(url, tmp_path / "again") == [1, 3]
 
 
+@pytest.mark.parametrize("harm", HARMS)
+def test_what_is_damaged_there_alone_takes_no_place(run, tmp_path, harm):
+    url = str(tmp_path / "mirror")
+    for step in (1, 2):
+        save(run, step)
+    assert push(Mirror(url, "one"), run) == []
+    shutil.rmtree(run.checkpoints)
+    HARMS[harm](path(tmp_path / "mirror" / "one" / "checkpoints", 2))
+    save(run, 3, keep=2)
+    assert push(Mirror(url, "one"), run, keep=2) == []
+    assert restorable(url, tmp_path / "copy") == [1, 3]
+    save(run, 4, keep=2)
+    assert push(Mirror(url, "one"), run, keep=2) == []
+    assert restorable(url, tmp_path / "later") == [3, 4]
+
+
 def test_what_cannot_be_read_there_is_neither_replaced_nor_deleted(
     run, place, tmp_path, monkeypatch
 ):
