@@ -374,7 +374,7 @@ class History:
         self.mirror._files = self.mirror._steps._files = self.files
         now = set(self.whole_there())
         if lines:
-            assert set(there) <= now and self.mirror.behind == "the line is dead"
+            assert set(there) <= now and "the line is dead" in self.mirror.behind
             return
         # Every step here is there; what else was whole there stays as long as it has to.
         here = self.whole(self.folder)
