@@ -372,15 +372,14 @@ class History:
             self.run.path, texts, keep=self.keep, best_by=best, notify=lines.append
         )  # fmt: skip
         self.mirror._files = self.mirror._steps._files = self.files
-        now = set(self.whole_there())
-        if lines:
-            assert set(there) <= now and "the line is dead" in self.mirror.behind
+        now, here = set(self.whole_there()), self.whole(self.folder)
+        stay = self.to_stay(there | here)
+        if lines:  # nothing is deleted there before everything here is there
+            assert "the line is dead" in self.mirror.behind
+            assert set(there) <= now or set(here) | stay <= now
             return
         # Every step here is there; what else was whole there stays as long as it has to.
-        here = self.whole(self.folder)
-        stay = self.to_stay(there | here)
-        assert set(here) <= now and stay <= now
-        assert now <= stay | set(checkpoint.steps(self.folder))
+        assert set(here) | stay <= now <= stay | set(checkpoint.steps(self.folder))
 
     def has_another_history(self, step):
         """Whether the logs here are not those that a step in the mirror counts on."""

@@ -344,6 +344,19 @@ def test_a_folder_half_deleted_comes_back(run, place, tmp_path):
     assert {name: now[name] for name in newest} == {name: before[name] for name in newest}
 
 
+def test_a_first_copy_that_was_cut_off_hinders_nothing(run, place, tmp_path):
+    """A run goes on from what it has here."""
+    save(run, 1)
+    mirror = Mirror(place, "one")
+    mirror._files.pipe_file(f"{mirror._root}/config.json", b"{}")
+    before = files_below(run.path)
+    bring_back(place, tmp_path / "runs", "one")
+    (run.path / "metrics.jsonl").write_bytes(b"")  # nor can it help
+    bring_back(place, tmp_path / "runs", "one")
+    mirror.check(run.path)
+    assert files_below(run.path) == before | {"metrics.jsonl": b""}
+
+
 def test_another_history_is_not_mixed_in(run, place, tmp_path):
     """A run that has gone on without its mirror, from an earlier step."""
     mirror = Mirror(place, "one")
