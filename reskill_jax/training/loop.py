@@ -207,9 +207,11 @@ def train(
     parts = make_parts(config, policy)
     life = begin_life(config)
     state = parts.placed(init_state(config, params, make_bank(config, [life.skills])))
-    storage = open_storage(
-        config, resume=resume, notify=lambda line: console.print(line, highlight=False)
-    )
+
+    def notify(line: str) -> None:  # as it is: it may name files, and errors of others
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    storage = open_storage(config, resume=resume, notify=notify)
     if (idle := jax.device_count() - config.mesh.devices) > 0:
         storage.notify(f"{idle} of {jax.device_count()} devices are idle; --mesh.data uses more")
     with storage.folder:
