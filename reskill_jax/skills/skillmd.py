@@ -197,7 +197,7 @@ def _read_ours(
     return Skill(
         name=name,
         when_to_use=description if when is None else _unblock(when),
-        action=_trimmed(body) if action is None else _unblock(action),
+        action=_unblock(action) if action is not None else _trimmed(body) or description,
         trigger=Trigger(kind or "general", pattern, task_pattern),  # type: ignore[arg-type]
         examples=() if do is None or do_not is None else (_unblock(do), _unblock(do_not)),
         source=source,
@@ -221,8 +221,8 @@ def _lines(body: Sequence[str]) -> Iterator[tuple[str, bool]]:
 
 def _trimmed(lines: Sequence[str]) -> str:
     """A body without the blank lines around it."""
-    text = "\n".join(lines).rstrip()
-    return re.sub(r"\A(?:[ \t]*\n)+", "", text)
+    start = next((i for i, line in enumerate(lines) if line.strip()), 0)
+    return "\n".join(lines[start:]).rstrip()
 
 
 def export_skill(skill: Skill, folder: str | os.PathLike[str]) -> Path:
