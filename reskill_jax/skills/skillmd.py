@@ -32,7 +32,7 @@ _STRUCTURE = re.compile(r"[#>]|```|~~~")
 # How a sentence begins that says when and can follow what to do.
 _MOMENTS = ("When", "Right ", "Before ", "After ", "At ", "If ", "While ", "Once ", "As soon ")
 _ARTICLES = frozenset(("a", "an", "the"))
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
+_FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*\Z)|~{3,})(.*)")
 
 
 class SkillFileError(ValueError):

@@ -185,6 +185,14 @@ LONG = {"action": "go to " + "a " * 300 + "fridge."}
             lambda text: text.split("## When")[0] + "One.\n\nTwo.\n",
             {"action": "One.\n\nTwo.", "when_to_use": describe(OURS)},
         ),
+        (
+            lambda text: text.replace("go to fridge.\n", "```look```\n\n## Examples\n"),
+            {"action": "```look```"},
+        ),
+        (
+            lambda text: text.replace("go to fridge.\n", "~~~ a `b`\n```\n## Action\n~~~~\n"),
+            {"action": "~~~ a `b`\n```\n## Action\n~~~~"},
+        ),
         (lambda text: text.replace("fridge.\n", "a " * 300 + "fridge.\n"), LONG),
     ],
 )
