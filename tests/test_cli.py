@@ -1,6 +1,7 @@
 """The command line: what reaches the library, what a person reads, exit codes."""
 
 import dataclasses
+import inspect
 import json
 import os
 import re
@@ -259,6 +260,15 @@ def test_every_setting_is_in_one_group_of_the_help():
     assert sorted(grouped) == sorted(field.name for field in dataclasses.fields(TrainConfig))
     for type_ in (TrainConfig, *NESTED.values()):
         assert all(field_helps(type_).values()), f"a setting of {type_} has no help"
+
+
+def test_options_of_a_package_without_its_source(monkeypatch, training):
+    def missing(_):
+        raise OSError("source code not available")
+
+    monkeypatch.setattr(inspect, "getsource", missing)
+    assert cli.main(["train", "--steps", "3"]) == 0
+    assert set(field_helps(RoomSpec).values()) == {""}
 
 
 def test_help_is_arranged_in_groups(capsys, monkeypatch):
