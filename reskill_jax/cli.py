@@ -7,6 +7,7 @@ included, 1 for everything else, 130 for Ctrl-C. RESKILL_DEBUG=1 or --debug show
 
 import contextlib
 import difflib
+import io
 import os
 import shlex
 import sys
@@ -247,6 +248,8 @@ def _shell_words(config: Any) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code; the entry point of `reskill`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what an encoding lacks ends no run
+        sys.stdout.reconfigure(errors="replace")
     with warnings.catch_warnings():
         warnings.showwarning = _teller(warnings.showwarning)
         return _main(arguments)
@@ -281,7 +284,9 @@ def _main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[0] not in COMMANDS:
             raise CommandLineError(_unknown("reskill", words[0], COMMANDS))
-        return COMMANDS[words[0]](words[1:])
+        status = COMMANDS[words[0]](words[1:])
+        sys.stdout.flush()  # a pipe that nobody reads is noticed here, not at exit
+        return status
     except KeyboardInterrupt:
         print("reskill: interrupted", file=sys.stderr)
         return 130

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import io
 import json
 import os
 import re
@@ -530,6 +531,26 @@ def test_as_a_module():
         [sys.executable, "-m", "reskill_jax", "--version"], capture_output=True, text=True
     )
     assert done.returncode == 0 and done.stdout.startswith("reskill 0."), done.stderr
+
+
+def test_what_an_encoding_lacks_is_replaced(run_folder, monkeypatch):
+    far = Skill("open-far", "x", "open ±.", Trigger("general"))
+    export_skill(far, run_folder / "skills")
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding="ascii"))
+    assert cli.main(["skills", "list", "first"]) == 0
+    assert b"open-far     open ?." in out.getvalue()
+
+
+def test_a_pipe_that_nobody_reads_is_no_error(run_folder):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "reskill_jax", "skills", "list", "first"],
+        stdout=write, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 class XlaRuntimeError(RuntimeError):
