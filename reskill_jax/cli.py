@@ -62,17 +62,16 @@ def train(arguments: Sequence[str]) -> int:
         print(config_text(config), end="")
         return 0
 
-    from rich.console import Console
-
     from reskill_jax.compilation_cache import keep_compiled_programs
     from reskill_jax.training import loop
     from reskill_jax.training.preemption import Interrupted, Preempted
+    from reskill_jax.training.progress import PipedConsole
     from reskill_jax.training.settings import check_settings
 
     keep_compiled_programs()
     with mistakes_of_the_command_line():
         check_settings(config)
-    console = Console()
+    console = PipedConsole()
 
     try:
         loop.train(config, resume=resume, console=console)
@@ -81,6 +80,8 @@ def train(arguments: Sequence[str]) -> int:
         if (Path(config.root) / config.name / "config.json").is_file():
             told += f"; go on with: reskill train {_shell_words(config)} --resume"
         console.print(f"\n{told}", highlight=False, markup=False, soft_wrap=True)
+        if console.quiet:
+            print(f"reskill: nobody reads what is printed: {told}", file=sys.stderr)
         return end.status if isinstance(end, Preempted) else Interrupted.status
 
     from reskill_jax.report import read_run, summary_lines, summary_text, write_report

@@ -23,7 +23,7 @@ from reskill_jax.skills.skillmd import export_skill, import_skills
 from reskill_jax.training import replay
 from reskill_jax.training.config import PRESETS, TrainConfig
 from reskill_jax.training.config_file import apply_config, read_config
-from reskill_jax.training.preemption import Interrupted, Preempted
+from reskill_jax.training.preemption import Interrupted, Preempted, StopSignal, ended_by
 from reskill_jax.training.run_folder import RunFolder, RunFolderError
 from reskill_jax.worlds.household.generator import RoomSpec
 
@@ -551,6 +551,29 @@ def test_a_pipe_that_nobody_reads_is_no_error(run_folder):
     )  # fmt: skip
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_run_whose_output_nobody_reads_ends_after_its_step(training, capsys, monkeypatch):
+    def train(config, console, **_):
+        RunFolder.create(config.root, config.name, config).close()
+        with StopSignal() as stop:
+            for step in range(3):
+                console.print("a line")
+                if stop.received:
+                    raise ended_by(stop.received, step)
+
+    monkeypatch.setattr(training, "train", train)
+    read, write = os.pipe()
+    os.close(read)
+    with capsys.disabled(), open(write, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        err = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", err)
+        assert cli.main(["train", "--name", "piped"]) == 143
+    assert err.getvalue() == (
+        "reskill: nobody reads what is printed: ended by SIGTERM after step 0, everything is "
+        "saved; go on with: reskill train --name piped --resume\n"
+    )
 
 
 class XlaRuntimeError(RuntimeError):
