@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reskill_jax import cli
+from reskill_jax import cli, compilation_cache
 from reskill_jax.cli_arguments import one_line
 from reskill_jax.cli_train import GROUPS, NESTED, config_text, field_helps
 from reskill_jax.skills.skill import Skill, Trigger
@@ -531,6 +531,19 @@ def test_as_a_module():
         [sys.executable, "-m", "reskill_jax", "--version"], capture_output=True, text=True
     )
     assert done.returncode == 0 and done.stdout.startswith("reskill 0."), done.stderr
+
+
+def test_train_and_eval_keep_compiled_programs(training, evaluation, run_folder, monkeypatch):
+    kept = []
+
+    def keep():
+        kept.append((len(training.calls), len(evaluation)))
+
+    monkeypatch.setattr(compilation_cache, "keep_compiled_programs", keep)
+    assert cli.main(["train", "--print-config"]) == 0 and cli.main(["skills", "list", "first"]) == 0
+    assert kept == []
+    assert cli.main(["train", "--name", "mine"]) == 0 and cli.main(["eval", "first"]) == 0
+    assert kept == [(0, 0), (1, 0)]  # before anything is compiled
 
 
 def test_what_an_encoding_lacks_is_replaced(run_folder, monkeypatch):
