@@ -12,7 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 WORKERS ?= 2
-export PYTHON
+CONSTRAINTS ?= constraints.txt
+export PYTHON CONSTRAINTS
 # Compiled programs are kept beside the environment, so that the tests start at once the second time
 # (the command itself keeps them in the user's cache folder). Large arrays on huge pages (glibc;
 # ignored elsewhere): XLA on CPU otherwise spends much of its time on page faults.
@@ -53,10 +54,10 @@ clean:
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis
 
 # Stamp files: a second call finds them newer than pyproject.toml and starts at once.
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@scripts/install.sh $(VENV) .
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt
+$(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS)
 	@scripts/install.sh $(VENV) ".[dev]"
 	@touch $@ $(VENV)/.installed

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Creates a virtual environment (if there is none) and installs this package into it, editable,
-# with the versions of constraints.txt.   usage: scripts/install.sh VENV REQUIREMENT
+# with the versions of constraints.txt (CONSTRAINTS names another file; empty: the newest of all).
+# usage: scripts/install.sh VENV REQUIREMENT
 set -euo pipefail
 venv=$1
 requirement=$2
+constraints=()
+[ -n "${CONSTRAINTS-constraints.txt}" ] && constraints=(-c "${CONSTRAINTS-constraints.txt}")
 
 uv=$(command -v uv || true)
 [ -z "$uv" ] && [ -x "$venv/bin/uv" ] && uv="$venv/bin/uv"
@@ -14,7 +17,7 @@ is_recent() {
 
 find_python() {
   local candidate
-  for candidate in ${PYTHON:-} python3.11 python3.12 python3.13 python3 python; do
+  for candidate in ${PYTHON:-} python3.11 python3.12 python3.13 python3.14 python3 python; do
     if is_recent "$candidate"; then
       command -v "$candidate"
       return
@@ -54,8 +57,8 @@ fi
 
 echo "Installing $requirement (once; a few minutes on a slow network)"
 if [ -n "$uv" ]; then
-  "$uv" pip install --quiet --python "$venv/bin/python" -c constraints.txt -e "$requirement"
+  "$uv" pip install --quiet --python "$venv/bin/python" ${constraints[@]+"${constraints[@]}"} -e "$requirement"
 else
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-    -c constraints.txt -e "$requirement"
+    ${constraints[@]+"${constraints[@]}"} -e "$requirement"
 fi

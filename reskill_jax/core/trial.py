@@ -210,9 +210,15 @@ def sequential_log_odds(
 
     Returns:
       The log odds in favour of accepting each candidate, with the bounds.
+
+    Raises:
+      ValueError: `gain` or a bound can be seen and is outside [0, 1].
     """
+    gain = bounded(gain, 0, 1, "gain")
+    false_accept = bounded(false_accept, 0, 1, "false_accept")
+    false_reject = bounded(false_reject, 0, 1, "false_reject")
     score, weight, variance = contrast
-    arm_mask, margin = jnp.asarray(arm_mask).astype(bool), jnp.asarray(margin, float)
+    arm_mask, margin = as_bool(arm_mask, "arm_mask"), jnp.asarray(margin, float)
     candidate = arm_mask & (jnp.arange(weight.shape[0]) > 0) & (weight > 0)
     retirement = margin > 0
     # Of arm 0 against the candidate the score is the opposite.
@@ -272,9 +278,6 @@ def decide_sequentially(
     Raises:
       ValueError: `gain` or a bound can be seen and is outside [0, 1].
     """
-    gain = bounded(gain, 0, 1, "gain")
-    false_accept = bounded(false_accept, 0, 1, "false_accept")
-    false_reject = bounded(false_reject, 0, 1, "false_reject")
     full, enough = _progress(trial, min_steps, min_episodes)
     test = sequential_log_odds(
         trial.contrast,

@@ -211,6 +211,7 @@ def _cost(run: Run) -> Markup | None:
         ("Compiling the step, in all (seconds)", run.compile_seconds or None),
         ("Turns per episode (mean)", mean("turns", run.metrics)),
         ("Episodes cut off per step (mean)", mean("truncated", run.metrics)),
+        ("Episodes that did not count (mean)", mean("invalid", run.metrics) or None),
     ]
     body = [
         tag("tr", tag("td", name), tag("td", number(value), class_="nowrap"))

@@ -98,7 +98,7 @@ METRICS: Mapping[str, Field] = {
     **dict.fromkeys(("success", "clipped", "mixed_groups"), _SHARE),
     **dict.fromkeys(("loss", "kl", "entropy"), _number()),
     "grad_norm": _number(0, what="a number from 0"),
-    **dict.fromkeys(("turns", "context_tokens", "skill_tokens", "truncated"), _AMOUNT),
+    **dict.fromkeys(("turns", "context_tokens", "skill_tokens", "truncated", "invalid"), _AMOUNT),
     **dict.fromkeys(("seconds", "compile_seconds"), _number(0, 1e8, "a number from 0")),
     "arm_success": _list(_SHARE, "a list of numbers from 0 to 1", nullable=True),
     "arm_trials": _COUNTS,

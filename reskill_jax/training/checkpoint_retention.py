@@ -89,13 +89,17 @@ def ranked(metrics: Mapping[int, Mapping[str, float]], by: str) -> list[int]:
     return sorted(finite, key=lambda step: (scores[step], step), reverse=True)
 
 
-def metrics_of(found: Mapping[int, StepFiles]) -> dict[int, dict[str, float]]:
-    """The metrics of every step with a sound manifest."""
+def metrics_of(
+    found: Mapping[int, StepFiles],
+    *,
+    unless: type[Exception] | tuple[type[Exception], ...] = (CheckpointError, OSError),
+) -> dict[int, dict[str, float]]:
+    """The metrics of every step with a sound manifest; those that raise `unless` are left out."""
     told = {}
     for step, files in found.items():
         try:
             told[step] = read_manifest(files).metrics
-        except (CheckpointError, OSError):
+        except unless:
             continue
     return told
 

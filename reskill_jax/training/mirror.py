@@ -35,6 +35,7 @@ from reskill_jax.training.checkpoint_files import (
 from reskill_jax.training.mirror_steps import (
     MirroredStep,
     MirroredSteps,
+    damage_there,
     promote_spares,
     put_whole,
 )
@@ -226,7 +227,7 @@ class Mirror:
     def _newest_whole_after(self, step: int) -> int | None:
         found = self._steps.found()
         newer = (number for number in sorted(found, reverse=True) if number > step)
-        return next((number for number in newer if examine(found[number]) is None), None)
+        return next((number for number in newer if damage_there(found[number]) is None), None)
 
     def _get(self, name: str, folder: Path) -> None:
         """One file, never half."""

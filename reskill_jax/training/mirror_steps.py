@@ -2,15 +2,17 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from reskill_jax.training.checkpoint_files import (
     MANIFEST,
     PARTIAL,
+    CheckpointError,
     Damage,
     LocalStep,
+    StepFiles,
     examine,
     read_manifest,
     remembered_sha256,
@@ -80,6 +82,18 @@ class MirroredStep:
             self._digests[f"{self.path}/{file}"] = _told(self.listed[file]), digest
 
 
+def damage_there(step: StepFiles) -> Damage | None:
+    """What is wrong with a step in a mirror; None when it is whole.
+
+    Raises:
+      OSError: it cannot be read now, so that nobody knows; nothing may be concluded from that.
+    """
+    found = examine(step)
+    if found is not None and not found.certain:
+        raise OSError(found.reason)
+    return found
+
+
 def _told(info: Mapping[str, Any]) -> str:
     """Changes when the file does: times, or whatever tag this file system keeps."""
     return repr(sorted(info.items()))
@@ -114,29 +128,37 @@ class MirroredSteps:
         for name, told in listed.items():
             step = step_number(name.removesuffix(PARTIAL))
             if step is not None and name.endswith(PARTIAL) and MANIFEST in told:
-                if step not in found or examine(found[step]) is not None:
+                if step not in found or damage_there(found[step]) is not None:
                     found[step] = self._step(name, told)
         return dict(sorted(found.items()))
 
     def copy(self, checkpoints: Path) -> None:
         """Makes every step that is whole here whole there, with the same content.
 
-        What is damaged here touches nothing there.
+        What is damaged here touches nothing there, nor is anything replaced that cannot be read.
         """
-        there = self.found()
+        there, unknown = self.found(), []
         for step in steps(checkpoints):
             source = checkpoints / step_name(step)
             if examine(LocalStep(source, remembered_sha256)) is not None:
                 continue
-            copy = there.get(step)
-            if copy is not None and not copy.is_spare and examine(copy) is None:
-                if copy.read(MANIFEST) == (source / MANIFEST).read_bytes():
+            old = there.get(step)
+            try:
+                if old is None or old.is_spare or damage_there(old) is not None:
+                    old = None
+                elif old.read(MANIFEST) == (source / MANIFEST).read_bytes():
                     continue
+            except OSError as error:
+                unknown.append(f"checkpoint of step {step}: {error}")
+                continue
+            if old is not None:
                 # The step was made anew. The old one stays until the new one is there as a spare,
                 # and the spare until the new one is in its place.
                 self._upload(source, step_name(step) + PARTIAL)
-                self._delete(copy)
+                self._delete(old)
             self._upload(source, step_name(step))
+        if unknown:
+            raise OSError("; ".join(unknown))
         used = {step.path for step in self.found().values()}
         for name in self._listed():
             if name.endswith(PARTIAL) and f"{self._root}/{name}" not in used:
@@ -146,8 +168,13 @@ class MirroredSteps:
         """Deletes what is no longer here and, as `checkpoint_retention` promises, need not stay."""
         here = steps(checkpoints)
         there = {step: files for step, files in self.found().items() if here and step <= here[-1]}
-        damage_of: Callable[[int], Damage | None] = lambda step: examine(there[step])  # noqa: E731
-        doomed, _ = outdated(there, metrics_of(there), damage_of, keep=keep, best_by=best_by)
+        doomed, _ = outdated(
+            there,
+            metrics_of(there, unless=CheckpointError),
+            lambda step: damage_there(there[step]),
+            keep=keep,
+            best_by=best_by,
+        )
         for step in sorted(doomed - set(here)):
             self._delete(there[step])
 

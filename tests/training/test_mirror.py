@@ -1,7 +1,9 @@
 """A second place for a run: what is copied, in which order, and what comes back."""
 
 import dataclasses
+import errno
 import io
+import os
 import shutil
 
 import fsspec
@@ -181,6 +183,32 @@ def test_what_is_damaged_there_is_copied_again_and_takes_no_place(run, tmp_path,
     assert restorable(url, tmp_path / "again") == [1, 3]
 
 
+def test_what_cannot_be_read_there_is_neither_replaced_nor_deleted(
+    run, place, tmp_path, monkeypatch
+):
+    for step in (1, 2):
+        save(run, step)
+        push(Mirror(place, "one"), run)
+    save(run, 3)
+    mirror = Mirror(place, "one")
+    before, original = mirror._steps.found(), mirror._files.open
+
+    def fails(path, mode="rb", **options):
+        if mode == "rb" and "step_00000001" in path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return original(path, mode, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mirror._files, "open", fails)
+        (line,) = push(mirror, run, keep=1)
+        shutil.rmtree(path(run.checkpoints, 1))
+        (other,) = push(mirror, run, keep=3)
+    assert "checkpoint of step 1: " in line and "cannot be read: Input/output error" in line
+    assert "cannot be read: Input/output error" in other
+    assert mirror.steps() == [1, 2, 3] and mirror._steps.found()[1].listed == before[1].listed
+    assert push(mirror, run, keep=3) == [] and mirror.steps() == [1, 2, 3]
+
+
 def test_what_was_read_once_is_not_fetched_again(run, place, monkeypatch):
     save(run, 1)
     push(Mirror(place, "one"), run)
@@ -219,7 +247,7 @@ def test_a_line_that_dies_while_a_step_is_replaced(run, place, tmp_path, monkeyp
         try:
             mirror._steps.copy(run.checkpoints)
             done = True
-        except ConnectionError:
+        except OSError:
             done = False
         mirror._steps._files = files
         assert restorable(place, tmp_path / f"copy{calls}") == [2]
