@@ -7,6 +7,7 @@ included, 1 for everything else, 130 for Ctrl-C. RESKILL_DEBUG=1 or --debug show
 
 import contextlib
 import difflib
+import io
 import os
 import shlex
 import sys
@@ -61,17 +62,16 @@ def train(arguments: Sequence[str]) -> int:
         print(config_text(config), end="")
         return 0
 
-    from rich.console import Console
-
     from reskill_jax.compilation_cache import keep_compiled_programs
     from reskill_jax.training import loop
     from reskill_jax.training.preemption import Interrupted, Preempted
+    from reskill_jax.training.progress import PipedConsole
     from reskill_jax.training.settings import check_settings
 
     keep_compiled_programs()
     with mistakes_of_the_command_line():
         check_settings(config)
-    console = Console()
+    console = PipedConsole()
 
     try:
         loop.train(config, resume=resume, console=console)
@@ -80,6 +80,8 @@ def train(arguments: Sequence[str]) -> int:
         if (Path(config.root) / config.name / "config.json").is_file():
             told += f"; go on with: reskill train {_shell_words(config)} --resume"
         console.print(f"\n{told}", highlight=False, markup=False, soft_wrap=True)
+        if console.quiet:
+            print(f"reskill: nobody reads what is printed: {told}", file=sys.stderr)
         return end.status if isinstance(end, Preempted) else Interrupted.status
 
     from reskill_jax.report import read_run, summary_lines, summary_text, write_report
@@ -247,6 +249,8 @@ def _shell_words(config: Any) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code; the entry point of `reskill`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what an encoding lacks ends no run
+        sys.stdout.reconfigure(errors="replace")
     with warnings.catch_warnings():
         warnings.showwarning = _teller(warnings.showwarning)
         return _main(arguments)
@@ -281,7 +285,9 @@ def _main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[0] not in COMMANDS:
             raise CommandLineError(_unknown("reskill", words[0], COMMANDS))
-        return COMMANDS[words[0]](words[1:])
+        status = COMMANDS[words[0]](words[1:])
+        sys.stdout.flush()  # a pipe that nobody reads is noticed here, not at exit
+        return status
     except KeyboardInterrupt:
         print("reskill: interrupted", file=sys.stderr)
         return 130

@@ -217,14 +217,17 @@ def _plain(description: str, fields: Mapping[str, tuple[Any, str]]) -> type:
 
 def field_helps(type_: type) -> dict[str, str]:
     """Field -> the text below it in the source of a dataclass, on one line; "" without one."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(type_))).body
+    helps = {field.name: "" for field in dataclasses.fields(type_)}
+    try:
+        source = inspect.getsource(type_)
+    except OSError:  # installed without its source
+        return helps
+    (definition,) = ast.parse(textwrap.dedent(source)).body
     assert isinstance(definition, ast.ClassDef)
-    helps: dict[str, str] = {}
     last = ""
     for statement in definition.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             last = statement.target.id
-            helps[last] = ""
         elif last and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             helps[last] = " ".join(str(statement.value.value).split())
             last = ""

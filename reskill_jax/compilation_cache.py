@@ -71,7 +71,12 @@ def keep_compiled_programs() -> Path | None:
         return None
     processor = f"{platform.machine()} {processor_features()}"
     folder = cache_folder(os.environ, processor=processor)
-    if folder is None or not _is_usable(folder):
+    if folder is None:
+        return None
+    if not _is_usable(folder):
+        if os.environ.get(VARIABLE, "").strip().lower() not in _ON:  # somebody named it
+            told = f"{VARIABLE}: {folder} cannot be written, so programs are compiled anew"
+            print(f"reskill: {told}", file=sys.stderr)
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:

@@ -1,6 +1,8 @@
 """The command line: what reaches the library, what a person reads, exit codes."""
 
 import dataclasses
+import inspect
+import io
 import json
 import os
 import re
@@ -13,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reskill_jax import cli
+from reskill_jax import cli, compilation_cache
 from reskill_jax.cli_arguments import one_line
 from reskill_jax.cli_train import GROUPS, NESTED, config_text, field_helps
 from reskill_jax.skills.skill import Skill, Trigger
@@ -21,7 +23,7 @@ from reskill_jax.skills.skillmd import export_skill, import_skills
 from reskill_jax.training import replay
 from reskill_jax.training.config import PRESETS, TrainConfig
 from reskill_jax.training.config_file import apply_config, read_config
-from reskill_jax.training.preemption import Interrupted, Preempted
+from reskill_jax.training.preemption import Interrupted, Preempted, StopSignal, ended_by
 from reskill_jax.training.run_folder import RunFolder, RunFolderError
 from reskill_jax.worlds.household.generator import RoomSpec
 
@@ -259,6 +261,15 @@ def test_every_setting_is_in_one_group_of_the_help():
     assert sorted(grouped) == sorted(field.name for field in dataclasses.fields(TrainConfig))
     for type_ in (TrainConfig, *NESTED.values()):
         assert all(field_helps(type_).values()), f"a setting of {type_} has no help"
+
+
+def test_options_of_a_package_without_its_source(monkeypatch, training):
+    def missing(_):
+        raise OSError("source code not available")
+
+    monkeypatch.setattr(inspect, "getsource", missing)
+    assert cli.main(["train", "--steps", "3"]) == 0
+    assert set(field_helps(RoomSpec).values()) == {""}
 
 
 def test_help_is_arranged_in_groups(capsys, monkeypatch):
@@ -520,6 +531,62 @@ def test_as_a_module():
         [sys.executable, "-m", "reskill_jax", "--version"], capture_output=True, text=True
     )
     assert done.returncode == 0 and done.stdout.startswith("reskill 0."), done.stderr
+
+
+def test_train_and_eval_keep_compiled_programs(training, evaluation, run_folder, monkeypatch):
+    kept = []
+
+    def keep():
+        kept.append((len(training.calls), len(evaluation)))
+
+    monkeypatch.setattr(compilation_cache, "keep_compiled_programs", keep)
+    assert cli.main(["train", "--print-config"]) == 0 and cli.main(["skills", "list", "first"]) == 0
+    assert kept == []
+    assert cli.main(["train", "--name", "mine"]) == 0 and cli.main(["eval", "first"]) == 0
+    assert kept == [(0, 0), (1, 0)]  # before anything is compiled
+
+
+def test_what_an_encoding_lacks_is_replaced(run_folder, monkeypatch):
+    far = Skill("open-far", "x", "open ±.", Trigger("general"))
+    export_skill(far, run_folder / "skills")
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding="ascii"))
+    assert cli.main(["skills", "list", "first"]) == 0
+    assert b"open-far     open ?." in out.getvalue()
+
+
+def test_a_pipe_that_nobody_reads_is_no_error(run_folder):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "reskill_jax", "skills", "list", "first"],
+        stdout=write, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_run_whose_output_nobody_reads_ends_after_its_step(training, capsys, monkeypatch):
+    def train(config, console, **_):
+        RunFolder.create(config.root, config.name, config).close()
+        with StopSignal() as stop:
+            for step in range(3):
+                console.print("a line")
+                if stop.received:
+                    raise ended_by(stop.received, step)
+
+    monkeypatch.setattr(training, "train", train)
+    read, write = os.pipe()
+    os.close(read)
+    with capsys.disabled(), open(write, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        err = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", err)
+        assert cli.main(["train", "--name", "piped"]) == 143
+    assert err.getvalue() == (
+        "reskill: nobody reads what is printed: ended by SIGTERM after step 0, everything is "
+        "saved; go on with: reskill train --name piped --resume\n"
+    )
 
 
 class XlaRuntimeError(RuntimeError):

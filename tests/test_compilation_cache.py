@@ -94,7 +94,7 @@ def test_what_jax_was_told_stays(untold, tmp_path):
 
 
 @pytest.mark.parametrize("where", ["a file in the way", "no home", "read-only"])
-def test_a_folder_that_cannot_be_written_is_in_nobodys_way(untold, tmp_path, where):
+def test_a_folder_that_cannot_be_written_is_in_nobodys_way(untold, tmp_path, where, capsys):
     (tmp_path / "file").write_text("")
     untold.delenv("XDG_CACHE_HOME", raising=False)
     untold.setenv("HOME", str(tmp_path / "file"))
@@ -109,6 +109,15 @@ def test_a_folder_that_cannot_be_written_is_in_nobodys_way(untold, tmp_path, whe
         untold.setattr(compilation_cache.tempfile, "TemporaryFile", refused)
     assert keep_compiled_programs() is None
     assert jax.config.jax_compilation_cache_dir is None
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_folder_that_somebody_named_and_cannot_be_written_is_told(untold, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    untold.setenv("RESKILL_COMPILATION_CACHE", str(tmp_path / "file"))
+    assert keep_compiled_programs() is None
+    told = capsys.readouterr().err
+    assert told.startswith("reskill: RESKILL_COMPILATION_CACHE: ") and told.count("\n") == 1
 
 
 def test_several_processes_and_damage(tmp_path):

@@ -1,8 +1,11 @@
 """What a person sees while training goes on: a line that stays at the bottom of a terminal, plain
 lines elsewhere."""
 
+import os
 import re
+import signal
 import statistics
+import sys
 import textwrap
 import time
 from collections import deque
@@ -18,6 +21,18 @@ _BAR = 20  # cells
 _INDENT = 4  # of a note's further lines
 _STYLES = {"accepted": "green", "kept": "green", "rejected": "red", "retired": "yellow"}
 _STYLES |= {"pruned": "yellow", "proposed": "cyan", "retirement_started": "cyan"}
+
+
+class PipedConsole(Console):
+    """A console for runs: when nobody reads the pipe any more, the run ends as by SIGTERM."""
+
+    def on_broken_pipe(self) -> None:
+        """Prints nothing from here on, and asks for the end."""
+        self.quiet = True
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
+        signal.raise_signal(signal.SIGTERM)
 
 
 class TrainingProgress:

@@ -29,7 +29,10 @@ _NOT_NEGATIVE = (
     *("policy_from", "skills_from", "policy_until", "skills_until"),
 )
 _POSITIVE = ("learning_rate", "final_learning_rate", "max_grad_norm", "clip_low", "clip_high")
-_SIZES = ("horizon", "capacity", "train_games", "groups", "group_size", "eval_tasks")
+_SIZES = (
+    *("horizon", "capacity", "train_games", "groups", "group_size", "eval_tasks"),
+    "max_trial_steps",
+)
 _TEXTS = ("name", "root", "policy", "bank", "mirror")
 _BELOW_HALF = ("trial_gain", "trial_false_accept", "trial_false_reject")
 
@@ -167,6 +170,12 @@ def _check_batches(config: "TrainConfig") -> None:
         raise ValueError(
             f"groups * group_size = {rollouts} rollouts cannot be split into {config.minibatches} "
             "equal minibatches"
+        )
+    updates = len(config.policy_steps) * config.minibatches
+    if updates > MAX_INTEGER:  # the optimizer counts them in 32 bits
+        raise ValueError(
+            f"steps * minibatches = {updates} updates of the policy, at most {MAX_INTEGER} can be "
+            "counted"
         )
     if config.group_size == 1 and (config.policy_steps or config.skills):
         raise ValueError(

@@ -4,13 +4,14 @@ import dataclasses
 import json
 
 import jax
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reskill_jax.training.config import PRESETS, MeshShape, TrainConfig, program_of
 from reskill_jax.training.config_file import ConfigError, apply_config
-from reskill_jax.training.state import games_key
+from reskill_jax.training.state import games_key, make_optimizer
 from reskill_jax.worlds.household.generator import RoomSpec
 
 
@@ -58,6 +59,8 @@ def test_presets_are_valid_and_named():
         ("seed", 1.0, "seed must be an integer, got 1.0"),
         ("seed", None, "seed must be an integer, got None"),
         ("steps", 2**31, "steps must be at most 2147483647"),
+        ("steps", 2**30, r"steps \* minibatches = 4294967296 updates of the policy, at most"),
+        ("max_trial_steps", 2**25, "max_trial_steps must be at most 16777216"),
         ("train_games", 2**25, "train_games must be at most 16777216"),
         ("groups", 2**22, "groups \\* group_size must be at most 16777216, got 33554432"),
         ("eval_tasks", 2**25, "eval_tasks must be at most 16777216"),
@@ -131,6 +134,7 @@ def test_settings_that_only_seem_to_contradict_each_other():
     TrainConfig(skills=False, skills_from=99)
     TrainConfig(groups=2, group_size=2, max_trial_steps=13)
     TrainConfig(min_trial_steps=16)
+    TrainConfig(steps=2**30, policy_until=10)
     TrainConfig(temperature=0.0, policy_until=0)
 
 
@@ -234,3 +238,10 @@ def test_whatever_python_says_is_a_configuration_or_one_line(field, value):
             type(value) is type(SETTINGS[field]) or value is None or field not in ("seed", "root")
         )
         program_of(config)
+
+
+def test_the_optimizer_counts_the_most_updates_that_a_configuration_may_ask_for():
+    config = TrainConfig(steps=2**31 - 1, minibatches=1)
+    optimizer, params = make_optimizer(config), {"weight": np.ones(2, np.float32)}
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    assert np.allclose(updates["weight"], -config.learning_rate)

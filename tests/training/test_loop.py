@@ -22,6 +22,7 @@ from rich.console import Console
 from reskill_jax import cli
 from reskill_jax.cli_train import config_text
 from reskill_jax.core.contrast import Contrast
+from reskill_jax.core.posterior import BetaPosterior
 from reskill_jax.policy import decoder, weights
 from reskill_jax.training import checkpoint, loop
 from reskill_jax.training.config import TrainConfig, smallest
@@ -502,3 +503,18 @@ def test_what_is_told_is_printed_as_it_is():
         loop._notify(Console(file=out, width=40, force_terminal=terminal), line)
         assert (out.getvalue().count("\n") == 1) == (not terminal)
         assert " ".join(out.getvalue().split()) == line.strip()
+
+
+@pytest.mark.parametrize(
+    ("rule", "weight", "expected"),
+    [
+        ("sequential", 20.0, "success +12.0 ± 5.0 points"),  # 2.4 / 20, and sqrt(1) / 20
+        ("sequential", 0.0, "nothing to compare"),
+        ("means", 20.0, "success 75% against 50%"),  # Beta(3, 1) against Beta(2, 2)
+    ],
+)
+def test_the_effect_that_a_trial_found_in_words(rule, weight, expected):
+    contrast = Contrast(*(np.float32([0, value]) for value in (2.4, weight, 1.0)))
+    posterior = BetaPosterior(np.float32([2, 3]), np.float32([2, 1]))
+    metrics = types.SimpleNamespace(contrast=contrast, posterior=posterior)
+    assert loop._effect_words(metrics, TrainConfig(trial_rule=rule)) == expected
