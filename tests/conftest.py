@@ -1,6 +1,9 @@
 """Eight simulated CPU devices and a persistent compilation cache, set before jax starts."""
 
+import ctypes
+import gc
 import os
+import sys
 from pathlib import Path
 
 _CACHE = Path(__file__).resolve().parent.parent / ".cache" / "jax"
@@ -39,6 +42,8 @@ if jax.__version_info__[:2] == (0, 10):
     CHEAP_PROGRAMS.append("--xla_cpu_use_fusion_emitters=false")
 
 PROGRAMS = ("lab", "make_games")  # fixtures that stand for them
+
+ENOUGH = 1_000_000_000  # bytes in use, beyond which programs are dropped after a file
 
 
 def pytest_addoption(parser):
@@ -100,6 +105,29 @@ class LookingWorld(HouseholdWorld):
     def play(self, game, state, cursor):
         state, (command, length), seen, _ = super().play(game, state, cursor)
         return state, (command, length), seen, command[0] == LOOK
+
+
+def resident_bytes():
+    """Memory this process holds; 0 where it cannot be told."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+
+
+def give_memory_back():
+    gc.collect()
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """What a file has compiled does not stay forever: a process of the suite needs 2 GB at most."""
+    yield
+    if resident_bytes() > ENOUGH:
+        give_memory_back()
+    if resident_bytes() > ENOUGH:
+        jax.clear_caches()  # who needs a program again finds it in the compilation cache
+        give_memory_back()
 
 
 @pytest.fixture(scope="session")
