@@ -454,9 +454,7 @@ def test_a_run_goes_on_from_its_mirror_on_another_machine(lab, tmp_path, monkeyp
     from reskill_jax.training import loop
 
     monkeypatch.setattr(loop, "HouseholdWorld", lab.world_type)
-    config = dataclasses.replace(
-        lab.config, name="m", steps=6, checkpoint_every=2, eval_every=4, keep_best=True, keep=1
-    )
+    config = dataclasses.replace(lab.config, name="m", keep_best=True, keep=1)
 
     def train(root, *, resume=False, observer=None, **changes):
         settings = dataclasses.replace(config, root=str(tmp_path / root), **changes)
@@ -476,5 +474,5 @@ def test_a_run_goes_on_from_its_mirror_on_another_machine(lab, tmp_path, monkeyp
     for log in ("eval.jsonl", "lifecycle.jsonl"):
         assert (alone.folder / log).read_text() == (moved.folder / log).read_text()
     best = checkpoint.best_step(moved.folder / "checkpoints", "unseen")
-    assert best in (0, 4, 6)
-    assert set(Mirror(place, "m").steps()) == {best, 6}
+    assert best in (0, 4, 8, 12)
+    assert set(Mirror(place, "m").steps()) == {best, 12}
