@@ -207,7 +207,7 @@ class MirroredSteps:
         if self._files.exists(target):  # cut off, or damaged
             self._files.rm(target, recursive=True)
         for file in sorted(source.rglob("*")):
-            if file.is_file() and file.name != MANIFEST:
+            if file.is_file() and file != source / MANIFEST:
                 path = f"{target}/{file.relative_to(source).as_posix()}"
                 self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
                 self._files.put_file(str(file), path)
