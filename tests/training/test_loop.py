@@ -211,12 +211,12 @@ def test_a_run_that_is_asked_to_end_saves_its_step(train, lab, whole):
     interrupted = end(signal.SIGINT, 0)
     assert isinstance(interrupted, KeyboardInterrupt) and told == [0]
     assert str(interrupted) == "interrupted after step 0, everything is saved"
-    preempted = end(signal.SIGTERM, 6, resume=True)
-    assert preempted.code == 143 and told == [0, *range(8)]
-    assert str(preempted) == "ended by SIGTERM after step 7, everything is saved"
-    assert checkpoint.steps(folder / "checkpoints")[-1] == 7
-    assert end(signal.SIGINT, 12, resume=True).step == 13
-    assert checkpoint.steps(folder / "checkpoints")[-1] == 13
+    preempted = end(signal.SIGTERM, 4, resume=True)
+    assert preempted.code == 143 and told == [0, *range(6)]
+    assert str(preempted) == "ended by SIGTERM after step 5, everything is saved"
+    assert checkpoint.steps(folder / "checkpoints")[-1] == 5
+    assert end(signal.SIGINT, 8, resume=True).step == 9
+    assert checkpoint.steps(folder / "checkpoints")[-1] == 9
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
     train("asked", resume=True)
     same_runs(lab, whole.folder, folder)
