@@ -133,10 +133,13 @@ def masked_mean(
     values, mask = as_real(values, "values"), as_bool(mask, "mask")
     chex.assert_equal_shape([values, mask])
     excess, unit, smallest = above_smallest(values, mask)
-    here = jnp.sum(mask, dtype=jnp.int32)
-    count = here if axis_name is None else jax.lax.psum(here, axis_name)
-    here, count = (n.astype(excess.dtype) for n in (here, jnp.maximum(count, 1)))
-    return smallest.reshape(()) * (here / count) + unit.reshape(()) * (jnp.sum(excess) / count)
+    count = here = jnp.sum(mask, dtype=jnp.int32)
+    share = smallest.reshape(())
+    if axis_name is not None:
+        count = jax.lax.psum(here, axis_name)
+        share *= here.astype(excess.dtype) / jnp.maximum(count, 1).astype(excess.dtype)
+    count = jnp.maximum(count, 1).astype(excess.dtype)
+    return share + unit.reshape(()) * (jnp.sum(excess) / count)
 
 
 def aggregate(

@@ -210,5 +210,6 @@ def varying_like(constant: chex.Array, *like: chex.Array) -> chex.Array:
     there. Elsewhere this is the constant itself.
     """
     for other in jax.tree.leaves(like):
-        constant = jnp.where(jnp.any(jnp.equal(other, other)), constant, constant)
+        if getattr(jax.typeof(other), "vma", None):  # the mesh axes that it varies over
+            constant = jnp.where(jnp.any(jnp.equal(other, other)), constant, constant)
     return constant
