@@ -374,7 +374,7 @@ def ended_by(number, words, here, when):
     return process.returncode, out
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # three processes, each of which starts and compiles
 def test_interrupted_killed_and_continued(lab, here, options, commanded):
     """Ctrl-C keeps the step it came in; SIGKILL loses what came after a checkpoint."""
     folder = here / "runs" / "killed"

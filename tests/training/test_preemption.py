@@ -30,10 +30,10 @@ print("left", stop.received, flush=True)
 class Busy:
     """A process that is busy while it is signalled."""
 
-    def __init__(self, grace, doing, seconds=0.0, **options):
-        words = [sys.executable, "-c", BUSY, str(grace), doing, str(seconds)]
+    def __init__(self, grace, doing, seconds=0.0, before=()):
+        words = [*before, sys.executable, "-c", BUSY, str(grace), doing, str(seconds)]
         self.process = subprocess.Popen(
-            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         assert self.process.stdout.readline() == "ready\n"
 
@@ -107,9 +107,8 @@ def test_a_lost_terminal_fails_nothing():
 
 def test_what_was_to_be_ignored_is_ignored():
     """nohup, or a job in the background of a script: the Ctrl-C is meant for others."""
-    busy = Busy(
-        0.1, "sleeping", 0.5, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
-    )
+    ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
+    busy = Busy(0.1, "sleeping", 0.5, before=ignoring)
     for _ in range(2):
         busy.signal(signal.SIGINT)
     assert busy.end() == (0, "left 0\n", "")
