@@ -1,6 +1,9 @@
 """Eight simulated CPU devices and a persistent compilation cache, set before jax starts."""
 
+import ctypes
+import gc
 import os
+import sys
 from pathlib import Path
 
 _CACHE = Path(__file__).resolve().parent.parent / ".cache" / "jax"
@@ -15,17 +18,82 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
 import dataclasses  # noqa: E402
 
+import jax  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+from reskill_jax.training.config import TrainConfig  # noqa: E402
 from reskill_jax.worlds.household import symbols  # noqa: E402
+from reskill_jax.worlds.household.generator import RoomSpec  # noqa: E402
 from reskill_jax.worlds.household.world import HouseholdWorld  # noqa: E402
 
 # Compilation makes the first example slow, so there is no deadline; examples are the same each run.
-# `make test` asks for the quick profile. A test that needs more takes a multiple of the profile's.
+# A test that needs more examples takes a multiple of what the profile has.
 settings.register_profile("full", deadline=None, max_examples=25, derandomize=True)
 settings.register_profile("quick", settings.get_profile("full"), max_examples=5)
 settings.load_profile("full")
+
+
+# Programs of tests compute next to nothing, nearly all of the time goes into compiling them: a step
+# of training takes 9 s this way instead of 31. The last flag is no promise of XLA's, and an unknown
+# one ends the process; so it is left out where it was not tried.
+CHEAP_PROGRAMS = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+if jax.__version_info__[:2] == (0, 10):
+    CHEAP_PROGRAMS.append("--xla_cpu_use_fusion_emitters=false")
+
+PROGRAMS = ("lab", "make_games")  # fixtures that stand for them
+
+ENOUGH = 1_000_000_000  # bytes in use, beyond which programs are dropped after a file
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="without the tests marked slow, with fewer examples, compiled without optimization",
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("quick"):
+        settings.load_profile("quick")
+        new = [flag for flag in CHEAP_PROGRAMS if flag not in os.environ["XLA_FLAGS"]]
+        os.environ["XLA_FLAGS"] = " ".join([os.environ["XLA_FLAGS"], *new])
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("quick"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    # One process has all files that use the same large programs, else both would compile them.
+    shared = {item.path: name for name in PROGRAMS for item in items if name in item.fixturenames}
+    for item in items:
+        group = shared.get(item.path, item.path.name)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+# The smallest run in which a skill can be proposed, tried and decided. Tests that are about other
+# things train with these sizes, so that they share compiled programs.
+SMALLEST = TrainConfig(
+    name="smallest",
+    steps=12,
+    rooms=RoomSpec(receptacles=6, min_receptacles=5, objects=5, min_objects=4),
+    horizon=6,
+    capacity=76,
+    groups=2,
+    group_size=4,
+    minibatches=2,
+    trial_rule="means",
+    min_trial_steps=2,
+    min_trial_episodes=20,
+    max_trial_steps=4,
+    reservoir=8,
+    eval_every=4,
+    eval_tasks=16,
+    checkpoint_every=2,
+)
 
 LOOK = symbols.symbol(" look")
 
@@ -37,6 +105,35 @@ class LookingWorld(HouseholdWorld):
     def play(self, game, state, cursor):
         state, (command, length), seen, _ = super().play(game, state, cursor)
         return state, (command, length), seen, command[0] == LOOK
+
+
+def resident_bytes():
+    """Memory this process holds; 0 where it cannot be told."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+
+
+def give_memory_back():
+    gc.collect()
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """What a file has compiled does not stay forever: a process of the suite needs 2 GB at most."""
+    yield
+    if resident_bytes() > ENOUGH:
+        give_memory_back()
+    if resident_bytes() > ENOUGH:
+        jax.clear_caches()  # who needs a program again finds it in the compilation cache
+        give_memory_back()
+
+
+@pytest.fixture(scope="session")
+def smallest():
+    """The smallest configuration of a run."""
+    return SMALLEST
 
 
 @pytest.fixture(scope="session")

@@ -41,14 +41,13 @@ def bank_table(conditions: Sequence[Condition]) -> Markup:
 def _presence(condition: Condition, there: list[tuple[int, Entry]]) -> Any:
     if not there:
         return tag("span", "–", class_="soft")
-    steps = ", ".join("the start" if e.since is None else str(e.since) for _, e in there)
-    word = "since" if steps.startswith("the") else "since step"
+    steps = ", ".join(e.since_text for _, e in there)
     if len(condition.runs) == 1:
-        return join("✓", tag("div", f"{word} {steps}", class_="soft"))
+        return join("✓", tag("div", f"since {steps}", class_="soft"))
     seeds = ", ".join(str(condition.runs[number].config.get("seed", "?")) for number, _ in there)
     noun = "seed" if len(there) == 1 else "seeds"
     count = f"✓ {len(there)} of {len(condition.runs)} runs"
-    return join(count, tag("div", f"{word} {steps} ({noun} {seeds})", class_="soft"))
+    return join(count, tag("div", f"since {steps} ({noun} {seeds})", class_="soft"))
 
 
 def describe(entry: Entry) -> str:
@@ -71,7 +70,6 @@ def _card(entry: Entry) -> Markup:
         return tag("div", tag("h3", entry.name), tag("pre", entry.text), class_="card")
     trigger, examples = entry.trigger, skill.get("examples") or []
     pattern, task = trigger.get("pattern"), trigger.get("task_pattern")
-    start = "from the start" if entry.since is None else f"since step {entry.since}"
     return tag(
         "div",
         tag("h3", skill.get("name") or entry.name),
@@ -91,7 +89,7 @@ def _card(entry: Entry) -> Markup:
                 for word, text in zip(("do", "don’t"), examples, strict=False)
             ],
         ),
-        tag("p", f"in the bank {start}", class_="soft"),
+        tag("p", f"in the bank since {entry.since_text}", class_="soft"),
         class_="card",
     )
 

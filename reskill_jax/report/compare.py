@@ -122,7 +122,7 @@ def _notices(runs: Sequence[Run]) -> Markup:
         out.append(tag("div", text, _items(short), class_="notice"))
     problems = [f"{run.name}: {problem}" for run in runs for problem in run.problems]
     if problems:
-        text = "Some lines of the logs could not be read and are left out:"
+        text = "What could not be read is left out:"
         out.append(tag("div", text, _items(problems), class_="notice"))
     return join(out)
 

@@ -8,7 +8,7 @@ from reskill_jax.report.document import stacked_table
 from reskill_jax.report.markup import Markup, join, tag
 from reskill_jax.report.plot import number, percent, ticks
 from reskill_jax.report.reading import Run
-from reskill_jax.report.skills import Life, Trial
+from reskill_jax.report.skills import LOST, Life, Trial
 
 # decision -> (word, class, sign)
 DECISIONS = {
@@ -17,6 +17,7 @@ DECISIONS = {
     "pruned": ("pruned", "good", "✓"),
     "retired": ("retired", "good", "✓"),
     "kept": ("kept", "bad", "✗"),
+    LOST: ("decision lost", "open", "?"),
     None: ("under way", "open", "…"),
 }
 
@@ -123,7 +124,7 @@ def trial_table(trials: list[Trial]) -> Markup:
 
 def _effect(trial: Trial) -> Markup | None:
     """What was found, in points."""
-    if trial.effect is None or trial.decision is None:
+    if trial.effect is None or trial.decision in (None, LOST):
         return None
     points = round(100 * trial.effect)
     sign = "−" if points < 0 else "+" if points > 0 else "±"
@@ -147,6 +148,7 @@ def trial_card(trial: Trial, *, unfolded: bool) -> Markup:
     horizon = (
         "no discount" if trial.horizon is None else f"horizon {number(trial.horizon)} episodes"
     )
+    none = "No decision yet." if trial.decision is None else "No line tells the reason."
     return tag(
         "details",
         tag("summary", tag("b", f"Trial {trial.id}"), " ", _badge(trial), " ", _change(trial)),
@@ -166,7 +168,7 @@ def trial_card(trial: Trial, *, unfolded: bool) -> Markup:
             ],
             class_="pair",
         ),
-        tag("p", f"{trial.reason or 'No decision yet.'} ({horizon})", class_="soft"),
+        tag("p", f"{trial.reason or none} ({horizon})", class_="soft"),
         class_="card",
         open="" if unfolded else None,
     )

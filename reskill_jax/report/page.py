@@ -80,7 +80,7 @@ def _notices(run: Run) -> Markup:
         shown = [tag("li", problem) for problem in run.problems[:20]]
         if len(run.problems) > 20:
             shown.append(tag("li", f"and {len(run.problems) - 20} more"))
-        text = "Some lines of the logs could not be read and are left out:"
+        text = "What could not be read is left out:"
         out.append(tag("div", text, tag("ul", *shown), class_="notice"))
     return join(out)
 

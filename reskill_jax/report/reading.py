@@ -130,7 +130,7 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     metrics, evals, lifecycle = ([line for _, line in log] for log in logs)
     metrics.sort(key=lambda line: line["step"])
     _complete(evals, lifecycle)
-    lives = find_lives(lifecycle)
+    lives, trials = find_lives(lifecycle), find_trials(lifecycle, metrics)
     return Run(
         path=path,
         config=settings,
@@ -138,9 +138,9 @@ def read_run(path: str | os.PathLike[str]) -> Run:
         evals=evals,
         lifecycle=lifecycle,
         problems=problems,
-        trials=find_trials(lifecycle, metrics),
+        trials=trials,
         lives=lives,
-        bank=read_bank(path / "skills", lives, problems),
+        bank=read_bank(path / "skills", lives, trials, problems),
     )
 
 

@@ -11,6 +11,7 @@ from reskill_jax.skills.skillmd import MAX_FILE_BYTES, SkillFileError, import_sk
 
 STARTS = ("proposed", "retirement_started")
 ENDS = ("accepted", "rejected", "pruned", "retired", "kept")
+LOST = "lost"  # decided, as the next trial shows, by a line that cannot be read
 ADOPTING = ("accepted", "pruned", "retired")
 
 Line = dict[str, Any]  # of a log, as `schema` checks it
@@ -25,7 +26,7 @@ class Trial:
     end: int | None = None  # None = still open
     operations: list[Line] = dataclasses.field(default_factory=list)
     kind: str = "proposed"  # or "retirement_started"
-    decision: str | None = None  # one of ENDS
+    decision: str | None = None  # one of ENDS, or LOST
     reason: str = ""
     proposal: str = ""  # why it was proposed
     successes: list[float] = dataclasses.field(default_factory=list)  # [A]
@@ -67,8 +68,16 @@ class Entry:
 
     name: str
     skill: Line | None  # None = only its text is known
-    since: int | None  # step; None = from the start
+    since: int | None  # step; None = from the start, or not known
     text: str = ""  # of a SKILL.md that could not be read
+    adopted: bool = False  # it was tested, so it was not there from the start
+
+    @property
+    def since_text(self) -> str:
+        """Since when it is in the bank."""
+        if self.since is None:
+            return "a step that no line tells" if self.adopted else "the start"
+        return f"step {self.since}"
 
     @property
     def trigger(self) -> Line:
@@ -112,7 +121,12 @@ def find_trials(lifecycle: Sequence[Line], metrics: Sequence[Line]) -> list[Tria
             _add_step(trial_of_step, line)
     for trial in found.values():
         trial.difference = trial.difference or trial.latest
-    return sorted(found.values(), key=lambda t: t.start if t.start is not None else -1)
+    trials = sorted(found.values(), key=lambda t: t.start if t.start is not None else -1)
+    for trial, later in zip(trials, trials[1:]):
+        if trial.decision is None:
+            steps = [step for step, _, _ in trial.history]
+            trial.end, trial.decision = max(steps, default=later.start), LOST
+    return trials
 
 
 def _add_step(trial: Trial, line: Line) -> None:
@@ -172,12 +186,15 @@ def find_lives(lifecycle: Sequence[Line]) -> list[Life]:
     return lives
 
 
-def read_bank(folder: Path, lives: Sequence[Life], problems: list[str]) -> list[Entry]:
+def read_bank(
+    folder: Path, lives: Sequence[Life], trials: Sequence[Trial], problems: list[str]
+) -> list[Entry]:
     """The skills in use when the logs end: those of the folder, and those that the log tells of.
 
     Args:
       folder: skills/ of the run.
       lives: of the skills that the log knows; a run may have begun with others.
+      trials: of the run.
       problems: list to add what cannot be read to.
     """
     known = {life.name: life for life in lives if life.end is None}
@@ -201,9 +218,13 @@ def read_bank(folder: Path, lives: Sequence[Life], problems: list[str]) -> list[
         since = None if life.skill is None else life.start
         if skill or life.skill or text:
             entries.append(Entry(name, life.skill or skill, since, text))
-    # Of the others the lifecycle log does not tell: they were in the bank from the start.
-    others = (name for name in files if name not in known)
-    return entries + [Entry(name, files[name][0], None, files[name][1]) for name in others]
+    # Of the others the lifecycle log does not tell that they were adopted: they were in the bank
+    # from the start, or the line is lost.
+    tested = {o["name"] for trial in trials for o in trial.operations if o["operation"] == "ADD"}
+    for name, (skill, text) in files.items():
+        if name not in known:
+            entries.append(Entry(name, skill, None, text, adopted=name in tested))
+    return entries
 
 
 def _read_skill(folder: Path, told: list[str]) -> tuple[Line | None, str]:

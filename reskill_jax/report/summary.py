@@ -8,7 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from reskill_jax.report.reading import Run
-from reskill_jax.report.skills import Trial
+from reskill_jax.report.skills import LOST, Trial
 
 SPLITS = ("seen", "unseen")
 # What a line says of a decision, a count of decisions or a change: (pattern, its colour).
@@ -35,7 +35,7 @@ def summary_lines(run: Run, *, width: int = 80) -> list[str]:
     table = [line for split in SPLITS for line in _success(run, split, width)]
     if table:
         lines += [f"{'success':<{_LABEL}}{'start':<20}{'end'}", *table, ""]
-    decided = [trial for trial in run.trials if trial.decision is not None]
+    decided = [trial for trial in run.trials if trial.decision not in (None, LOST)]
     if len(decided) > _DECISIONS:
         lines.append(f"{len(decided) - _DECISIONS} earlier decisions are in the report")
     for trial in decided[-_DECISIONS:]:

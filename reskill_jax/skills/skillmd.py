@@ -32,7 +32,7 @@ _STRUCTURE = re.compile(r"[#>]|```|~~~")
 # How a sentence begins that says when and can follow what to do.
 _MOMENTS = ("When", "Right ", "Before ", "After ", "At ", "If ", "While ", "Once ", "As soon ")
 _ARTICLES = frozenset(("a", "an", "the"))
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
+_FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*\Z)|~{3,})(.*)")
 
 
 class SkillFileError(ValueError):
@@ -197,7 +197,7 @@ def _read_ours(
     return Skill(
         name=name,
         when_to_use=description if when is None else _unblock(when),
-        action=_trimmed(body) if action is None else _unblock(action),
+        action=_unblock(action) if action is not None else _trimmed(body) or description,
         trigger=Trigger(kind or "general", pattern, task_pattern),  # type: ignore[arg-type]
         examples=() if do is None or do_not is None else (_unblock(do), _unblock(do_not)),
         source=source,
@@ -221,8 +221,8 @@ def _lines(body: Sequence[str]) -> Iterator[tuple[str, bool]]:
 
 def _trimmed(lines: Sequence[str]) -> str:
     """A body without the blank lines around it."""
-    text = "\n".join(lines).rstrip()
-    return re.sub(r"\A(?:[ \t]*\n)+", "", text)
+    start = next((i for i, line in enumerate(lines) if line.strip()), 0)
+    return "\n".join(lines[start:]).rstrip()
 
 
 def export_skill(skill: Skill, folder: str | os.PathLike[str]) -> Path:

@@ -56,7 +56,8 @@ def outdated(
     Returns:
       (steps that may be deleted, damaged steps that were passed over).
     """
-    rest, whole = sorted(found), set()
+    rest = sorted(found)
+    whole: set[int] = set()
     damaged: dict[int, Damage] = {}
     while rest and len(whole) < keep:
         step = rest.pop()

@@ -184,7 +184,7 @@ class Mirror:
                 if lost or (number in here and _is_damaged(checkpoints, number)):
                     self._bring_back(step, folder)
             if (newest := _newest_whole(checkpoints)) is not None:
-                self._complete_logs(checkpoints / step_name(newest), folder)
+                self._complete_logs(checkpoints / step_name(newest), folder, known=True)
 
     def _bring_back(self, step: MirroredStep, folder: Path) -> None:
         """One step, and the lines that it counts on; nothing if it is damaged there as well."""
@@ -205,15 +205,26 @@ class Mirror:
         finally:
             shutil.rmtree(spare, ignore_errors=True)
 
-    def _complete_logs(self, step: Path, folder: Path) -> bool:
-        """Adds the lines that a checkpoint counts on; False: the logs are of another history."""
+    def _complete_logs(self, step: Path, folder: Path, *, known: bool = False) -> bool:
+        """Adds the lines that a checkpoint counts on; False: the logs are of another history.
+
+        Args:
+          step: the checkpoint.
+          folder: of the run.
+          known: that it belongs to the logs here, which then need no comparison if they are whole.
+        """
         host = json.loads((step / "host.json").read_bytes())
         sizes = host.get("sizes", {}) if isinstance(host, dict) else {}
         missing = {}
         for name in LOGS:
             size, log = sizes.get(name, 0), folder / name
             here = log.read_bytes()[:size] if log.is_file() else b""
-            there = self._files.cat_file(f"{self._root}/{name}")[:size] if size else b""
+            if known and len(here) == size:
+                continue
+            try:
+                there = self._files.cat_file(f"{self._root}/{name}")[:size]
+            except FileNotFoundError:
+                there = b""
             if len(there) < size or not there.startswith(here):
                 return False
             if len(here) < size:

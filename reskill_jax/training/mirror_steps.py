@@ -207,15 +207,15 @@ class MirroredSteps:
         if self._files.exists(target):  # cut off, or damaged
             self._files.rm(target, recursive=True)
         for file in sorted(source.rglob("*")):
-            if file.is_file() and file.name != MANIFEST:
+            if file.is_file() and file != source / MANIFEST:
                 path = f"{target}/{file.relative_to(source).as_posix()}"
                 self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
                 self._files.put_file(str(file), path)
         put_whole(self._files, f"{target}/{MANIFEST}", (source / MANIFEST).read_bytes())
         step = self._step(name, self._listed().get(name, {}))
-        for file, (size, _) in read_manifest(step).files.items():
-            if step.size(file) != size:
-                raise OSError(f"{target}/{file} has {step.size(file)} bytes instead of {size}")
+        for sent, (size, _) in read_manifest(step).files.items():
+            if step.size(sent) != size:
+                raise OSError(f"{target}/{sent} has {step.size(sent)} bytes instead of {size}")
         step.trust()  # what was sent arrived; its file system tells when it changes
 
     def _delete(self, step: MirroredStep) -> None:

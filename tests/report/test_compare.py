@@ -46,7 +46,7 @@ def test_page_is_self_contained_and_tells_everything(page, runs, check):
         "6 proposed, 3 accepted, 2 rejected",
         "“if the task says clean, go to sinkbasin.”",
         "✓ 2 of 2 runs",
-        "since step 45, 45 (seeds 0, 1)",
+        "since step 45, step 45 (seeds 0, 1)",
         "posterior",
         "Seconds per step (median)",
         "plain-s1",

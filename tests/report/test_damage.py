@@ -200,7 +200,8 @@ values = (
     ).map(json.dumps)
 )
 fuzz = settings(
-    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=2 * settings.default.max_examples,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 

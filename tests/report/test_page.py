@@ -95,7 +95,7 @@ def test_a_skill_that_was_there_from_the_start(fake_run, tmp_path, check):
     folder = shutil.copytree(fake_run, tmp_path / "run")
     export_skill(Skill("old-one", "Always.", "look.", Trigger("general")), folder / "skills")
     text = check(write_report(folder)[0])
-    assert "old-oneAlways.look.shownevery turnin the bank from the start" in text
+    assert "old-oneAlways.look.shownevery turnin the bank since the start" in text
 
 
 @pytest.mark.parametrize("kind", ["empty", "only config", "one step", "interrupted"])

@@ -9,6 +9,8 @@ import pytest
 
 from reskill_jax.report.lines import MAX_LINE
 from reskill_jax.report.reading import ReportError, read_run, wilson
+from reskill_jax.skills.skill import Skill, Trigger
+from reskill_jax.skills.skillmd import export_skill
 
 
 def event(step, name, trial=1, operations=(), **more):
@@ -303,6 +305,25 @@ def test_many_problems_are_told_in_few_lines(fake_run, tmp_path):
         log.write("noise\n" * 5000)
     problems = read_run(folder).problems
     assert len(problems) == 51 and problems[-1] == "metrics.jsonl: 4950 more of the kind"
+
+
+def test_a_decision_that_is_lost(full_run, tmp_path):
+    """The next trial shows that there was one; the skill is in its folder."""
+    folder = shutil.copytree(full_run, tmp_path / "run")
+    path = folder / "lifecycle.jsonl"
+    lines = path.read_text().splitlines()
+    assert '"accepted"' in lines[5] and "open-after-navigation" in lines[5]
+    lines[5] = lines[5].replace('"open-after-navigation"', "7", 1)
+    path.write_text("\n".join(lines))
+    export_skill(
+        Skill("open-after-navigation", "x", "open.", Trigger("general")), folder / "skills"
+    )
+    run = read_run(folder)
+    third = run.trials[2]
+    assert (third.start, third.end, third.decision) == (20, 28, "lost")
+    (entry,) = [entry for entry in run.bank if entry.name == "open-after-navigation"]
+    assert entry.since_text == "a step that no line tells"
+    assert run.trials[-1].decision is None
 
 
 def test_skills_that_cannot_be_read_are_told(fake_run, tmp_path):

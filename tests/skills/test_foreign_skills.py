@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import time
 import warnings
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from reskill_jax.skills.skill import Skill, SkillError, Trigger
 from reskill_jax.skills.skillmd import (
+    MAX_FILE_BYTES,
     SkillFileError,
     SkillFileWarning,
     describe,
@@ -183,6 +185,14 @@ LONG = {"action": "go to " + "a " * 300 + "fridge."}
             lambda text: text.split("## When")[0] + "One.\n\nTwo.\n",
             {"action": "One.\n\nTwo.", "when_to_use": describe(OURS)},
         ),
+        (
+            lambda text: text.replace("go to fridge.\n", "```look```\n\n## Examples\n"),
+            {"action": "```look```"},
+        ),
+        (
+            lambda text: text.replace("go to fridge.\n", "~~~ a `b`\n```\n## Action\n~~~~\n"),
+            {"action": "~~~ a `b`\n```\n## Action\n~~~~"},
+        ),
         (lambda text: text.replace("fridge.\n", "a " * 300 + "fridge.\n"), LONG),
     ],
 )
@@ -293,6 +303,35 @@ def test_nothing_that_can_be_read_is_an_error(tmp_path):
         (tmp_path / name).mkdir()
     with pytest.raises(SkillFileError, match=r"a/SKILL.md: there is no such file \(and 1 more\)"):
         import_skills(tmp_path)
+
+
+def test_one_that_may_not_be_read_is_left_out(library, monkeypatch):
+    opened = Path.open
+
+    def closed(path, *arguments, **more):
+        if path.parent.name == "beta":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", closed)
+    found = read_skills(library)
+    assert [skill.name for skill in found.skills] == ["alpha", "cool-it"]
+    assert found.problems[0].endswith("beta/SKILL.md: it cannot be read (Permission denied)")
+
+
+@pytest.mark.parametrize(
+    "line", ["```\n", " ", "\n", "> ", "## Action\n", "a", "-", "\t\n", "~~~ a\n"]
+)
+@pytest.mark.parametrize("metadata", ["", "metadata: {trigger: general}\n"])
+def test_the_largest_files_are_read_at_once(metadata, line):
+    front = FRONT[: -len("---\n")] + metadata + "---\n"
+    text = front + line * ((MAX_FILE_BYTES - len(front)) // len(line))
+    start = time.process_time()
+    try:
+        assert to_markdown(from_markdown(text)) == text
+    except SkillFileError as error:
+        assert "two sections" in str(error)
+    assert time.process_time() - start < 3  # seconds, on a busy core
 
 
 def test_a_source_must_be_a_text_that_a_file_can_hold():

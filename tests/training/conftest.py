@@ -12,7 +12,6 @@ from reskill_jax.policy import decoder, weights
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.training import loop
-from reskill_jax.training.config import smallest
 from reskill_jax.training.lifecycle import make_bank
 from reskill_jax.training.rollout import rollout
 from reskill_jax.training.state import init_state
@@ -40,20 +39,9 @@ def weights_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def lab(weights_file, looking_world):
+def lab(smallest, weights_file, looking_world):
     """One configuration, and its compiled step and rollout (state arguments are donated)."""
-    config = dataclasses.replace(
-        smallest(),
-        policy=str(weights_file),
-        horizon=6,
-        capacity=76,
-        trial_rule="means",
-        min_trial_steps=2,
-        min_trial_episodes=20,
-        max_trial_steps=4,
-        reservoir=8,
-        eval_tasks=16,
-    )
+    config = dataclasses.replace(smallest, policy=str(weights_file))
     world = looking_world(spec=config.rooms)
     with pytest.MonkeyPatch.context() as patch:  # the loop's own program, compiled once for both
         patch.setattr(loop, "HouseholdWorld", looking_world)

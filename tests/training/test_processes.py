@@ -28,14 +28,14 @@ def test_alone_nothing_is_asked_of_others():
         from_first(lambda: {}["x"])
 
 
-def start(settings: Path, process: int, port: int) -> subprocess.Popen:
+def start(*words: object) -> subprocess.Popen:
+    """A process with one device."""
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
         "PYTHONPATH": str(ROOT),
     }
-    words = [sys.executable, "-m", "tests.training.two_processes", str(process), str(port)]
     return subprocess.Popen(
-        [*words, str(settings)],
+        [sys.executable, *map(str, words)],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
@@ -44,18 +44,66 @@ def start(settings: Path, process: int, port: int) -> subprocess.Popen:
     )
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+TOGETHER = """
+import sys
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from reskill_jax.training import checkpoint, processes
+from reskill_jax.training.sharding import fetch, place
+
+process, port, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+jax.distributed.initialize(f"localhost:{port}", 2, process)
+assert processes.is_first() == (process == 0)
+assert processes.from_first(lambda: 7 + process) == 7
+assert [processes.any_process(process == only) for only in (0, 1, 2)] == [True, True, False]
+halves = NamedSharding(jax.make_mesh((2,), ("data",)), PartitionSpec("data"))
+value = place(np.arange(6.0), halves)
+assert [s.data.tolist() for s in value.addressable_shards] == [[[0, 1, 2], [3, 4, 5]][process]]
+checkpoint.save(folder, 3, {"x": value}, {}, {}, block=True)
+found = checkpoint.restore(folder, {"x": place(np.zeros(6), halves)}, {})
+assert found.step == 3 and found.arrays["x"].sharding == halves
+assert fetch(found.arrays)["x"].tolist() == [0, 1, 2, 3, 4, 5]
+try:
+    processes.from_first(lambda: {}["x"])
+except (KeyError, processes.OtherProcessError) as error:
+    print(type(error).__name__, flush=True)
+"""
+
+
+def test_two_processes_agree_and_share_a_checkpoint(tmp_path):
+    port = free_port()
+    children = [start("-c", TOGETHER, process, port, tmp_path) for process in (0, 1)]
+    try:
+        ends = [child.communicate(timeout=300) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    assert [child.returncode for child in children] == [0, 0], ends
+    assert [out.split()[-1] for out, _ in ends] == ["KeyError", "OtherProcessError"]
+    # Written by both: each brought the half of the array that lay with it.
+    arrays = tmp_path / "step_00000003" / "arrays"
+    assert len({p.name for p in arrays.rglob("ocdbt.process_*")}) == 2
+
+
+@pytest.mark.slow
 def test_two_processes_are_preempted_and_one_goes_on(lab, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "HouseholdWorld", lab.world_type)
     config = dataclasses.replace(
-        lab.config, root=str(tmp_path), name="two", steps=10, checkpoint_every=100, eval_every=0
+        lab.config, root=str(tmp_path), name="two", checkpoint_every=100, eval_every=0
     )
     settings = tmp_path / "settings.json"
     together = dataclasses.replace(config, mesh=MeshShape(fsdp=2))
     settings.write_text(json.dumps(dataclasses.asdict(together)))
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    children = [start(settings, process, port) for process in (0, 1)]
+    port = free_port()
+    words = "-m", "tests.training.two_processes"
+    children = [start(*words, process, port, settings) for process in (0, 1)]
     try:
         for line in children[1].stdout:
             if line.startswith("after step 4"):
@@ -80,7 +128,7 @@ def test_two_processes_are_preempted_and_one_goes_on(lab, tmp_path, monkeypatch)
     # Written by both: each brought the half of the parameters that lay with it.
     folder = tmp_path / "two"
     step = checkpoint.latest_step(folder / "checkpoints")
-    assert 4 <= step < 10 and last.endswith(f"step {step}, everything is saved")
+    assert 4 <= step < config.steps and last.endswith(f"step {step}, everything is saved")
     arrays = folder / "checkpoints" / f"step_{step:08d}" / "arrays"
     assert len({p.name for p in arrays.rglob("ocdbt.process_*")}) == 2
 

@@ -14,7 +14,6 @@ from reskill_jax.policy import decoder, weights
 from reskill_jax.skills.skill import Bundle, Operation, Skill, Trigger
 from reskill_jax.training import checkpoint, evaluate, replay
 from reskill_jax.training.compiled_play import load_games, play_compiled
-from reskill_jax.training.config import smallest
 from reskill_jax.training.lifecycle import begin_life, make_bank
 from reskill_jax.training.replay import ReplayError, evaluate_run, load_run
 from reskill_jax.training.run_folder import RunFolder
@@ -38,12 +37,14 @@ needs_engine = pytest.mark.skipif(not alfworld.installed(), reason="needs the ex
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(smallest, tmp_path_factory):
     """A run with two checkpoints: nothing under test at step 2, a candidate at step 4."""
     root = tmp_path_factory.mktemp("runs")
     params = decoder.init(jax.random.key(1), POLICY)
     weights.save(root / "start.safetensors", params, {}, POLICY)
-    config = dataclasses.replace(smallest(), policy=str(root / "start.safetensors"), root=str(root))
+    config = dataclasses.replace(
+        smallest, policy=str(root / "start.safetensors"), root=str(root), eval_tasks=4
+    )
     # A stored run differs from its start, so that reading the wrong one is noticed.
     trained = jax.tree.map(lambda x: 3.0 * x if x.ndim > 1 else x, params)
     life = dataclasses.replace(begin_life(config), skills=(USED,))

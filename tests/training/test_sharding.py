@@ -96,6 +96,7 @@ def test_meshes_that_do_not_fit():
         TrainConfig(groups=16, group_size=3, mesh=MeshShape(data=8))
 
 
+@pytest.mark.slow
 def test_a_mesh_does_what_one_device_does(lab, monkeypatch):
     monkeypatch.setattr(loop, "HouseholdWorld", lab.world_type)
     traces, program = [], loop.train_step

@@ -15,7 +15,6 @@ from reskill_jax.creator.propose import Proposal
 from reskill_jax.policy.sampling import masked_log_probs
 from reskill_jax.skills.skill import Bundle, Operation
 from reskill_jax.training import loop
-from reskill_jax.training.config import smallest
 from reskill_jax.training.lifecycle import begin_life, make_bank
 from reskill_jax.training.step import decide, game_key
 from reskill_jax.training.update import decision_logits
@@ -280,6 +279,7 @@ def test_an_update_that_is_not_finite_is_left_out(one_batch):
     assert metrics.skipped == 1 and np.isfinite(metrics.loss)
 
 
+@pytest.mark.slow
 def test_two_devices_do_what_one_does(lab, one_batch):
     program = lab.program(one_batch.config, lab.world, axis_name="data")
     pmapped = jax.pmap(
@@ -309,6 +309,7 @@ def test_two_devices_do_what_one_does(lab, one_batch):
         two = two._replace(key=one.key)
 
 
+@pytest.mark.slow
 def test_plain_grpo_is_the_step_with_an_empty_bank(lab):
     plain = dataclasses.replace(lab.config, skills=False)
     program = jax.jit(lab.program(plain, lab.world))
@@ -323,11 +324,11 @@ def test_plain_grpo_is_the_step_with_an_empty_bank(lab):
         chex.assert_trees_all_close(with_layer.params, without.params, atol=1e-6)
 
 
-def test_groups_without_variance_change_nothing(lab, weights_file):
-    """The real household, where an untrained policy wins nothing in four turns."""
-    config = dataclasses.replace(smallest(), policy=str(weights_file))
-    parts = loop.make_parts(config, lab.policy)
-    after, metrics, _ = parts.step(lab.state(config=config), jnp.arange(2, dtype=jnp.int32))
+@pytest.mark.slow
+def test_groups_without_variance_change_nothing(lab):
+    """The real household, where an untrained policy wins nothing in six turns."""
+    parts = loop.make_parts(lab.config, lab.policy)
+    after, metrics, _ = parts.step(lab.state(), jnp.arange(2, dtype=jnp.int32))
     assert metrics.success == 0 and metrics.mixed_groups == 0
     assert metrics.grad_norm == 0 and metrics.loss == 0
     chex.assert_trees_all_equal(after.params, lab.params())

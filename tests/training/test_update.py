@@ -12,7 +12,7 @@ import pytest
 from reskill_jax.policy import decoder
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.policy.transcript import Transcript
-from reskill_jax.training.config import smallest
+from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.state import init_state, make_optimizer
 from reskill_jax.training.update import (
     Batch,
@@ -25,7 +25,7 @@ from reskill_jax.training.update import (
 
 POLICY = DecoderConfig(vocabulary=11, width=8, layers=1, heads=2, kv_heads=1, mlp=8)
 ROWS, CAPACITY, DECISIONS = 8, 32, 6
-CONFIG = dataclasses.replace(smallest(), capacity=CAPACITY, groups=2, group_size=4)
+CONFIG = TrainConfig(steps=4, capacity=CAPACITY, groups=2, group_size=4, minibatches=2)
 DIVERGING = dataclasses.replace(CONFIG, kl_weight=0.3)
 
 
