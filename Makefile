@@ -19,7 +19,7 @@ export PYTHON CONSTRAINTS
 # ignored elsewhere): XLA on CPU otherwise spends much of its time on page faults.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
-PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS)
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 CODE := $(wildcard reskill_jax tests benchmarks experiments notebooks scripts/*.py)
 
 .PHONY: help train test test-all check format notebooks env clean
@@ -31,10 +31,10 @@ train: $(VENV)/.installed
 	$(BIN)/reskill train $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(PYTEST) --dist loadgroup --quick $(ARGS)
+	$(PYTEST) --quick $(ARGS)
 
 test-all: $(VENV)/.installed-dev
-	$(PYTEST) --dist loadfile $(ARGS)
+	$(PYTEST) $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(CODE)

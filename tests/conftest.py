@@ -41,9 +41,9 @@ CHEAP_PROGRAMS = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expe
 if jax.__version_info__[:2] == (0, 10):
     CHEAP_PROGRAMS.append("--xla_cpu_use_fusion_emitters=false")
 
-PROGRAMS = ("lab", "make_games")  # fixtures that stand for them
+SHARING = ("tests/training/", "tests/worlds/household/")  # folders whose files share programs
 
-ENOUGH = 1_000_000_000  # bytes in use, beyond which programs are dropped after a file
+ENOUGH = 1_200_000_000  # bytes in use, beyond which programs are dropped after a file
 
 
 def pytest_addoption(parser):
@@ -61,17 +61,29 @@ def pytest_configure(config):
         os.environ["XLA_FLAGS"] = " ".join([os.environ["XLA_FLAGS"], *new])
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config, items):
     if config.getoption("quick"):
         slow = [item for item in items if item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
-    # One process has all files that use the same large programs, else both would compile them.
-    shared = {item.path: name for name in PROGRAMS for item in items if name in item.fixturenames}
-    for item in items:
-        group = shared.get(item.path, item.path.name)
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Files, and folders whose files share large programs, stay whole: one process compiles them.
+
+    Without --quick these folders are too much for one process, and every file is on its own.
+    """
+    if not config.getoption("quick"):
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0]
+            return next((folder for folder in SHARING if file.startswith(folder)), file)
+
+    return Scheduling(config, log)
 
 
 # The smallest run in which a skill can be proposed, tried and decided. Tests that are about other

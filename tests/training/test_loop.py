@@ -89,13 +89,13 @@ def whole(train):
     return train("whole")
 
 
-def test_skills_are_tried_and_decided(whole):
-    assert whole.steps == 12
-    events = lines(whole.folder / "lifecycle.jsonl")
+def check_life(run):
+    """Events and metrics tell the same trials, and the folder holds the skills at the end."""
+    events = lines(run.folder / "lifecycle.jsonl")
     kinds = [event["event"] for event in events]
     assert "proposed" in kinds and {"accepted", "rejected"} & set(kinds)
-    metrics = lines(whole.folder / "metrics.jsonl")
-    assert [line["step"] for line in metrics] == list(range(1, 13))
+    metrics = lines(run.folder / "metrics.jsonl")
+    assert [line["step"] for line in metrics] == list(range(1, run.steps + 1))
     open_trial = None
     for event in events:
         if event["event"] in ("accepted", "rejected", "retired", "kept"):
@@ -109,8 +109,8 @@ def test_skills_are_tried_and_decided(whole):
         elif event["event"] in ("proposed", "retirement_started"):
             assert open_trial is None
             open_trial = event["trial"]
-    names = sorted(path.name for path in (whole.folder / "skills").iterdir())
-    assert names == sorted(skill.name for skill in whole.skills)
+    names = sorted(path.name for path in (run.folder / "skills").iterdir())
+    assert names == sorted(skill.name for skill in run.skills)
 
 
 def test_compiling_is_told_apart(whole):
@@ -146,15 +146,34 @@ def test_the_log_tells_where_the_test_stands(kind):
     assert loop._sequential_test(metrics, proposal, means) is None
 
 
-def test_evaluations_of_a_run(whole):
-    evals = lines(whole.folder / "eval.jsonl")
+def check_evaluations(run, steps):
+    """Both splits at these steps, with the bank and, at the end, without."""
+    evals = lines(run.folder / "eval.jsonl")
     told = [(line["step"], line["mode"], line["split"]) for line in evals]
     both = ("seen", "unseen")
-    expected = [(step, "bank", split) for step in (0, 4, 8, 12) for split in both]
-    assert told == expected + [(12, "none", split) for split in both]
+    expected = [(step, "bank", split) for step in steps for split in both]
+    assert told == expected + [(run.steps, "none", split) for split in both]
     for line in evals:
         assert line["interval"][0] <= line["success"] <= line["interval"][1]
         assert line["episodes"] == 16
+
+
+def test_skills_are_tried_and_decided(whole):
+    assert whole.steps == 12
+    check_life(whole)
+
+
+def test_evaluations_of_a_run(whole):
+    check_evaluations(whole, (0, 4, 8, 12))
+
+
+@pytest.mark.slow
+def test_a_longer_life(train):
+    """Long enough for skills to be due for retirement."""
+    run = train("longer", steps=30, eval_every=10)
+    assert run.steps == 30
+    check_life(run)
+    check_evaluations(run, (0, 10, 20, 30))
 
 
 def stop(monkeypatch, method, step):
