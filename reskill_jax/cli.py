@@ -70,7 +70,7 @@ def train(arguments: Sequence[str]) -> int:
 
     keep_compiled_programs()
     with mistakes_of_the_command_line():
-        check_settings(config)
+        check_settings(config, resume=resume)
     console = PipedConsole()
 
     try:

@@ -188,13 +188,16 @@ def train(
     console = (console or Console()) if is_first() else Console(quiet=True)
     params, policy = load_policy(config.policy)
     parts = make_parts(config, policy)
-    life = begin_life(config)
-    state = parts.placed(init_state(config, params, make_bank(config, [life.skills])))
+    # A run that goes on has its skills in the checkpoint: the folder they came from may be gone.
+    without_bank = dataclasses.replace(config, bank=None)
+    state, life = _start(without_bank if resume else config, params, parts)
     storage = open_storage(config, resume=resume, notify=functools.partial(_notify, console))
     if (idle := jax.device_count() - config.mesh.devices) > 0:
         storage.notify(f"{idle} of {jax.device_count()} devices are idle; --mesh.data uses more")
     with storage.folder:
         found = storage.restore(state, config) if resume else None
+        if resume and found is None:  # it ended before its first checkpoint
+            state, life = _start(config, params, parts)
         state, life = found or (state, life)
         start = int(state.step)
         if start < config.steps:
@@ -218,6 +221,12 @@ def train(
                 storage.wait()
         storage.check_mirror()
         return RunSummary(storage.folder.path, int(state.step), life.skills)
+
+
+def _start(config: TrainConfig, params: Any, parts: Parts) -> tuple[TrainState, Life]:
+    """What a run begins with."""
+    life = begin_life(config)
+    return parts.placed(init_state(config, params, make_bank(config, [life.skills]))), life
 
 
 def _notify(console: Console, line: str) -> None:

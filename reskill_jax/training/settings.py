@@ -49,8 +49,10 @@ def check_fit(config: TrainConfig, policy: DecoderConfig, world: HouseholdWorld)
         )
 
 
-def check_settings(config: TrainConfig) -> None:
+def check_settings(config: TrainConfig, *, resume: bool = False) -> None:
     """Reads what a configuration names: the policy, the bank, the devices, the mirror.
+
+    A run that is resumed has its skills in its checkpoint, so its bank is not read.
 
     Raises:
       TrainingError, WeightsError: the policy cannot be read, or does not fit the world.
@@ -60,7 +62,7 @@ def check_settings(config: TrainConfig) -> None:
     _, policy = load_policy(config.policy)
     check_fit(config, policy, HouseholdWorld(spec=config.rooms))
     try:
-        make_bank(config, [starting_skills(config)])
+        make_bank(config, [() if resume else starting_skills(config)])
     except (SkillFileError, SkillError, TriggerError, OSError) as error:
         raise TrainingError(f"--bank {config.bank}: {error}") from error
     if config.mesh != MeshShape():

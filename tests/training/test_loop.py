@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from reskill_jax import cli
 from reskill_jax.core.contrast import Contrast
 from reskill_jax.core.posterior import BetaPosterior
 from reskill_jax.policy import decoder, weights
+from reskill_jax.skills.skillmd import SkillFileError, export_skill
 from reskill_jax.training import checkpoint, loop
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.config_file import apply_config, read_config
@@ -257,6 +259,24 @@ def test_a_finished_run_stays_as_it_is(train, whole):
     before = (whole.folder / "metrics.jsonl").read_text()
     assert train("whole", resume=True) == whole
     assert (whole.folder / "metrics.jsonl").read_text() == before
+
+
+def test_going_on_without_the_folder_of_the_first_skills(train, lab, tmp_path):
+    """The checkpoint has them."""
+    bank = tmp_path / "bank"
+    export_skill(lab.skill("peek", "help."), bank)
+    options = {"bank": str(bank), "skills_until": 0, "eval_every": 0}
+
+    def stop(step, *_):
+        if step == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train("banked", observer=stop, **options)
+    shutil.rmtree(bank)
+    assert [skill.name for skill in train("banked", resume=True, **options).skills] == ["peek"]
+    with pytest.raises(SkillFileError, match="there is no such folder"):
+        train("anew", **options)
 
 
 def test_adopting_without_a_trial(train):
