@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reskill_jax.core.numbers import as_array, as_bool, as_float, bounded, power_of_two, seen
+from reskill_jax.core.numbers import (
+    as_array,
+    as_bool,
+    as_float,
+    as_real,
+    bounded,
+    power_of_two,
+    seen,
+)
 from reskill_jax.core.posterior import BetaPosterior, probability_best
 
 
@@ -76,11 +84,13 @@ def assign_arms(
       [B, G] int32 arms.
 
     Raises:
-      ValueError: unknown scheme; `probabilities` can be seen and are no distribution.
+      ValueError: unknown scheme; a negative size; `probabilities` can be seen and are no distribution.
       AssertionError: `probabilities` is not [A].
     """
     if scheme not in ("independent", "stratified"):
         raise ValueError(f"scheme must be 'independent' or 'stratified', got {scheme!r}")
+    if num_groups < 0 or group_size < 0:
+        raise ValueError(f"there cannot be {num_groups} groups of {group_size}")
     probabilities = as_float(probabilities, "probabilities")
     chex.assert_rank(probabilities, 1)
     known = seen(probabilities)
@@ -133,7 +143,8 @@ def arm_outcomes(
       AssertionError: the shapes differ or `arms` is not of integers.
       ValueError: `success` or `valid` can be seen and holds something else than 0 and 1.
     """
-    arms, valid = as_array(arms, "arms"), as_bool(valid, "valid")
+    arms, success = as_array(arms, "arms"), as_real(success, "success")
+    valid = as_bool(valid, "valid")
     chex.assert_equal_shape([valid, success])
     success = as_bool(success, "success", where=valid)
     chex.assert_equal_shape([arms, success, valid])

@@ -11,7 +11,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from reskill_jax.core.numbers import as_array, as_bool
+from reskill_jax.core.numbers import as_array, as_bool, as_real
 
 
 class Contrast(NamedTuple):
@@ -64,7 +64,8 @@ def within_group_contrast(
       AssertionError: the shapes differ, are not [B, G], or `arms` is not of integers.
       ValueError: `success` or `valid` can be seen and holds something else than 0 and 1.
     """
-    arms, valid = as_array(arms, "arms"), as_bool(valid, "valid")
+    arms, success = as_array(arms, "arms"), as_real(success, "success")
+    valid = as_bool(valid, "valid")
     chex.assert_equal_shape([valid, success])
     success = as_bool(success, "success", where=valid)
     chex.assert_rank(arms, 2)

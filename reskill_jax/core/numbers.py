@@ -37,8 +37,10 @@ def as_real(values: Any, name: str) -> jax.Array | np.ndarray:
       JAX arrays as they are, everything else as a numpy array in its own type.
 
     Raises:
-      TypeError: complex numbers, or no numbers at all.
+      TypeError: complex numbers, no numbers at all, or an array with a mask of its own.
     """
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; give the two apart")
     if not isinstance(values, jax.Array):
         traced = any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(values))
         values = jnp.asarray(values) if traced else np.asarray(values)

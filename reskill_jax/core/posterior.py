@@ -66,7 +66,7 @@ def discount_weight(trials: chex.Array, horizon: chex.Array | float) -> chex.Arr
       horizon: memory M in episodes, > 0, inf allowed; broadcastable.
 
     Returns:
-      Float weights of the broadcast shape; NaN where n > 0 and M is NaN.
+      Float weights of the broadcast shape; NaN where n > 0 and M is NaN. Traced, a negative M is 0.
 
     Raises:
       ValueError: `horizon` can be seen and is not positive.
@@ -77,7 +77,7 @@ def discount_weight(trials: chex.Array, horizon: chex.Array | float) -> chex.Arr
         raise ValueError(f"horizon must be positive, got {known}")
     trials, horizon = as_float(trials, "trials"), as_float(horizon, "horizon")
     forgets = (trials != 0) & (horizon != jnp.inf)
-    memory = jnp.where(forgets, horizon, 1)
+    memory = jnp.where(forgets, jnp.maximum(horizon, 0), 1)
     return jnp.where(forgets, memory / (memory + trials), 1).astype(memory.dtype)
 
 

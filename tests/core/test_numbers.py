@@ -207,6 +207,18 @@ def test_every_real_type_gives_the_same_numbers(dtype):
         np.testing.assert_array_equal(spread, zeros_and_ones[:, :1] * mask)
 
 
+def test_nested_lists_are_arrays():
+    outcomes = [[0, 1, 1, 0]], [[True, True, False, False]], [[1, 1, 1, 1]]
+    arrays = [np.array(x) for x in outcomes]
+    for function in (arm_outcomes, within_group_contrast):
+        listed, given_ = function(*outcomes, num_arms=2), function(*arrays, num_arms=2)
+        chex.assert_trees_all_equal(listed, given_)
+    np.testing.assert_array_equal(
+        group_relative_advantages([[1, 2, 9]], mask=[[1, 1, 0]], scale_by_std=False),
+        [[-0.5, 0.5, 0]],
+    )
+
+
 def test_float64_stays_float64():
     with enable_x64():
         got = group_relative_advantages(np.array([[0.0, 1.0, 1e-9]]))
@@ -223,6 +235,8 @@ def test_what_is_no_real_number_is_refused(bad):
     for function in (whiten, masked_mean):
         with pytest.raises(TypeError, match="bools, integers or floats"):
             function(bad, np.ones((1, 2), bool))
+    with pytest.raises(TypeError, match="whose mask would be lost"):
+        group_relative_advantages(np.ma.array([[1.0, 2.0]], mask=[[False, True]]))
     with pytest.raises(TypeError, match="bools, integers or floats"):
         jax.jit(as_real, static_argnums=1)(jnp.ones(2, jnp.complex64), "values")
 
@@ -317,6 +331,7 @@ def test_bounds_hold_whatever_the_type(as_type):
     with pytest.raises(ValueError, match=r"false_accept must lie in \[0, 1\]"):
         decide_sequentially(trial, false_accept=as_type(1.5))
     assert bounded(as_type(0.5), 0, 0.5, "floor") == 0.5
+    assert jax.jit(lambda h: discount_weight(3, h))(as_type(-2.0)) == 0  # traced: clipped
 
 
 def test_traced_bounds_are_clipped():
