@@ -43,7 +43,7 @@ if jax.__version_info__[:2] == (0, 10):
 
 SHARING = ("tests/training/", "tests/worlds/household/")  # folders whose files share programs
 
-ENOUGH = 1_200_000_000  # bytes in use, beyond which programs are dropped after a file
+ENOUGH = 1_000_000_000  # bytes in use, beyond which programs are dropped after a file
 
 
 def pytest_addoption(parser):
