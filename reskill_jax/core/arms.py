@@ -84,7 +84,8 @@ def assign_arms(
       [B, G] int32 arms.
 
     Raises:
-      ValueError: unknown scheme; a negative size; `probabilities` can be seen and are no distribution.
+      ValueError: unknown scheme, a negative size, or `probabilities` that can be seen and are no
+        distribution.
       AssertionError: `probabilities` is not [A].
     """
     if scheme not in ("independent", "stratified"):

@@ -209,9 +209,8 @@ def varying_like(constant: chex.Array, *like: chex.Array) -> chex.Array:
     """A constant that `jax.shard_map` takes to vary over the devices as `like` does.
 
     A loop whose carry starts from a constant and becomes different on every device is refused
-    there. Elsewhere this is the constant itself.
+    there. Compiled, this is the constant itself.
     """
     for other in jax.tree.leaves(like):
-        if getattr(jax.typeof(other), "vma", None):  # the mesh axes that it varies over
-            constant = jnp.where(jnp.any(jnp.equal(other, other)), constant, constant)
+        constant = jnp.where(jnp.any(jnp.equal(other, other)), constant, constant)
     return constant
