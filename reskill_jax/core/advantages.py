@@ -8,7 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from reskill_jax.core.numbers import above_smallest, as_array, as_bool, as_float, as_real
+from reskill_jax.core.numbers import as_array, as_bool, as_float, as_real, excess_over_reference
 
 
 def group_relative_advantages(
@@ -45,7 +45,7 @@ def group_relative_advantages(
     chex.assert_equal_shape([rewards, mask])
 
     # In units of a power of two, which round nothing and keep squares from overflowing.
-    excess, unit, _ = above_smallest(rewards, mask, axis=1)
+    excess, unit, _ = excess_over_reference(rewards, mask, axis=1)
     count = jnp.sum(mask, axis=1, keepdims=True).astype(excess.dtype)
     mean = jnp.sum(excess, axis=1, keepdims=True) / jnp.maximum(count, 1)
     centred = jnp.where(mask, excess - mean, 0)
@@ -97,7 +97,7 @@ def whiten(
         x = jnp.sum(x, keepdims=True)
         return x if axis_name is None else jax.lax.psum(x, axis_name)
 
-    excess, unit, _ = above_smallest(values, mask, axis_name=axis_name)
+    excess, unit, _ = excess_over_reference(values, mask, axis_name=axis_name)
     count = jnp.maximum(total(mask.astype(jnp.int32)), 1).astype(excess.dtype)
     centred = jnp.where(mask, excess - total(excess) / count, 0)
     variance = total(centred**2) / count + (eps / unit) / unit

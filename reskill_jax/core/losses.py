@@ -11,7 +11,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from reskill_jax.core.numbers import above_smallest, as_bool, as_float, as_real
+from reskill_jax.core.numbers import as_bool, as_float, as_real, excess_over_reference
 
 # Beyond e^20 a ratio means that something else is wrong; the bound keeps it finite.
 _LARGEST_LOG_RATIO = 20.0
@@ -132,9 +132,9 @@ def masked_mean(
     """
     values, mask = as_real(values, "values"), as_bool(mask, "mask")
     chex.assert_equal_shape([values, mask])
-    excess, unit, smallest = above_smallest(values, mask)
+    excess, unit, reference = excess_over_reference(values, mask)
     count = here = jnp.sum(mask, dtype=jnp.int32)
-    share = smallest.reshape(())
+    share = reference.reshape(())
     if axis_name is not None:
         count = jax.lax.psum(here, axis_name)
         share *= here.astype(excess.dtype) / jnp.maximum(count, 1).astype(excess.dtype)

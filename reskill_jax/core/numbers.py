@@ -5,8 +5,8 @@ as are numpy arrays and nested lists of numbers. Results are floats of at least 
 where the input is float64 and `jax_enable_x64` is on, else float32. Complex numbers and objects
 raise a TypeError; an integer that JAX could only wrap around raises a ValueError.
 
-Averages are taken of what lies above the smallest value, subtracted in the input's own type, so a
-large common offset costs no precision.
+Averages are taken of what lies beyond a reference among the values, subtracted in the input's own
+type, so a large common offset costs no precision.
 
 Values that are not finite are never hidden. A NaN or an infinity that counts (inside the mask)
 makes every result that depends on it NaN or infinite: the advantages of its group, a mean, a
@@ -142,13 +142,14 @@ def power_of_two(values: chex.Array) -> chex.Array:
     return jnp.ldexp(jnp.ones_like(values), jnp.clip(exponent - 1, -125, 125))
 
 
-def above_smallest(
+def excess_over_reference(
     values: Any, mask: chex.Array, *, axis: int | None = None, axis_name: str | None = None
 ) -> tuple[chex.Array, chex.Array, chex.Array]:
-    """What values have above the smallest of their group, exactly where it is small.
+    """What values have beyond a reference of their group, without loss where it is small.
 
-    The difference is taken in the input's own type, so values with a large common offset, integers
-    that no float tells apart and numpy's float64 keep what distinguishes them.
+    The reference is the smallest value, or 0 where there are values on both sides of it. It is
+    subtracted in the input's own type, so values with a large common offset, integers that no
+    float32 tells apart and numpy's float64 keep what distinguishes them.
 
     Args:
       values: array of real numbers (see `as_real`).
@@ -157,10 +158,11 @@ def above_smallest(
       axis_name: mapped axis that groups also run over (data parallel).
 
     Returns:
-      (excess, unit, smallest): value = smallest + excess * unit. `excess` has the shape of `values`
-      and is 0 outside the mask; `unit` is a power of two that keeps squares of the excess in range
-      and `smallest` is rounded to a float; both keep `axis` with size 1. No gradient flows through
-      them. In a group with a NaN or an infinity the results are not finite.
+      (excess, unit, reference): value = reference + excess * unit. `excess` has the shape of
+      `values` and is 0 outside the mask, and throughout in a group of equal values; `unit` is a
+      power of two that keeps squares of the excess in range; `reference` is rounded to a float.
+      Both keep `axis` with size 1, and no gradient flows through them. In a group with a NaN or an
+      infinity the results are not finite.
     """
     values = as_real(values, "values")
     dtype = float_type(values.dtype)
@@ -175,34 +177,41 @@ def above_smallest(
         values = values.astype(np.uint8)
     elif not integers and jnp.finfo(values.dtype).bits < 32:
         values = values.astype(np.float32)
-    kept = values if integers else jax.lax.stop_gradient(values) if xp is jnp else values
-
-    top = np.asarray(jnp.iinfo(values.dtype).max if integers else np.inf, values.dtype)
-    smallest = xp.min(xp.where(mask, kept, top), axis, keepdims=True, initial=top)
-    smallest = smallest if axis_name is None else jax.lax.pmin(smallest, axis_name)
-    empty = ~xp.any(mask, axis, keepdims=True)
-    if axis_name is not None:
-        empty = jax.lax.pmin(empty.astype(jnp.int32), axis_name) == 1
-    smallest = xp.where(empty, xp.zeros_like(smallest), smallest)
-    values = xp.where(mask, values, smallest)
+    constant = values if integers or xp is np else jax.lax.stop_gradient(values)
+    smallest, largest = _ends(xp, constant, mask, axis, axis_name)
+    reference = xp.where((smallest < 0) & (largest > 0), xp.zeros_like(smallest), smallest)
+    values = xp.where(mask, values, reference)
     if integers:  # modulo 2^bits the difference is right as an unsigned number
         unsigned = np.dtype(f"uint{max(jnp.iinfo(values.dtype).bits, 8)}")
-        excess = jnp.asarray((values.astype(unsigned) - smallest.astype(unsigned)).astype(dtype))
-        largest = excess
+        x, r = values.astype(unsigned), reference.astype(unsigned)
+        apart = xp.where(values >= reference, (x - r).astype(dtype), -(r - x).astype(dtype))
+        excess, size = jnp.asarray(apart), jnp.max(jnp.abs(apart), axis, keepdims=True, initial=0)
+        size = size if axis_name is None else jax.lax.pmax(size, axis_name)
+        unit = power_of_two(size)
+        return excess / unit, unit, jnp.asarray(reference.astype(dtype))
+    size = xp.maximum(xp.abs(smallest), xp.abs(largest)).astype(dtype)
+    unit = power_of_two(jnp.asarray(size))
+    exact = np.asarray(unit).astype(values.dtype) if xp is np else unit
+    with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, as it should be
+        excess = jnp.asarray((values / exact - reference / exact).astype(dtype))
+    return excess, unit, jnp.asarray(reference.astype(dtype))
+
+
+def _ends(xp: Any, values: Any, mask: Any, axis: int | None, axis_name: str | None) -> Any:
+    """The smallest and the largest value of each group; 0 where a group is empty."""
+    if jnp.issubdtype(values.dtype, jnp.floating):
+        top, bottom = np.asarray(np.inf, values.dtype), np.asarray(-np.inf, values.dtype)
     else:
-        largest = xp.abs(xp.where(mask, kept, xp.zeros_like(kept)))
-    largest = jnp.asarray(xp.max(largest, axis, keepdims=True, initial=0).astype(dtype))
-    largest = largest if axis_name is None else jax.lax.pmax(largest, axis_name)
-    unit = power_of_two(largest)
-    if integers:
-        excess = excess / unit
-    elif xp is np:
-        exact = np.asarray(unit).astype(values.dtype)
-        with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, as it should be
-            excess = jnp.asarray((values / exact - smallest / exact).astype(dtype))
-    else:
-        excess = values / unit - smallest / unit
-    return excess, unit, jnp.asarray(smallest.astype(dtype))
+        limits = jnp.iinfo(values.dtype)
+        top, bottom = (np.asarray(x, values.dtype) for x in (limits.max, limits.min))
+    smallest = xp.min(xp.where(mask, values, top), axis, keepdims=True, initial=top)
+    largest = xp.max(xp.where(mask, values, bottom), axis, keepdims=True, initial=bottom)
+    if axis_name is not None:
+        smallest = jax.lax.pmin(smallest, axis_name)
+        largest = jax.lax.pmax(largest, axis_name)
+    empty = smallest > largest
+    nothing = xp.zeros_like(smallest)
+    return xp.where(empty, nothing, smallest), xp.where(empty, nothing, largest)
 
 
 def varying_like(constant: chex.Array, *like: chex.Array) -> chex.Array:

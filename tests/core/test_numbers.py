@@ -28,7 +28,7 @@ from reskill_jax.core.advantages import token_advantages
 from reskill_jax.core.contrast import within_group_contrast
 from reskill_jax.core.horizon import relative_horizon_log_likelihood
 from reskill_jax.core.losses import aggregate, entropy, grpo_loss, masked_mean
-from reskill_jax.core.numbers import above_smallest, as_array, as_bool, as_real, bounded
+from reskill_jax.core.numbers import as_array, as_bool, as_real, bounded, excess_over_reference
 from reskill_jax.core.trial import (
     decide_sequentially,
     decide_trial,
@@ -171,16 +171,19 @@ def test_gradients_do_not_depend_on_the_offset():
 
 
 @given(st.lists(st.sampled_from([0.0, 1.0, -2.0, 1e7, 1e-3]), min_size=4, max_size=4), st.data())
-def test_what_is_above_the_smallest(values, data):
+def test_what_is_beyond_the_reference(values, data):
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=4, max_size=4)))
     values = np.array(values, np.float32)
     noise = np.where(mask, values, np.nan).astype(np.float32)
     with jax.debug_nans(False):
-        excess, unit, smallest = jax.jit(above_smallest)(noise, mask)
-    assert not np.any(excess[~mask]) and np.all(excess >= 0)
-    np.testing.assert_allclose((smallest + excess * unit)[mask], values[mask], rtol=1e-6, atol=1e-3)
+        excess, unit, reference = jax.jit(excess_over_reference)(noise, mask)
+    assert not np.any(excess[~mask])
+    again = (reference + excess * unit)[mask]
+    np.testing.assert_allclose(again, values[mask], rtol=1e-6, atol=1e-3)
     if mask.any():
-        assert smallest[0] == values[mask].min() and np.abs(np.asarray(excess)).max() < 4
+        both_sides = values[mask].min() < 0 < values[mask].max()
+        assert reference[0] == (0 if both_sides else values[mask].min())
+        assert np.abs(np.asarray(excess)).max() < 4
 
 
 # ---------------------------------------------------------------- types
@@ -189,22 +192,33 @@ def test_what_is_above_the_smallest(values, data):
 REAL = [bool, np.int8, np.uint16, np.int32, np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
 
 
+ZEROS_AND_ONES = np.array([[0, 1, 1, 0], [1, 1, 1, 1], [0, 0, 0, 1]])
+ALL = np.ones((3, 4), bool)
+
+
+def averaged(values):
+    return (
+        group_relative_advantages(values),
+        masked_mean(values, ALL),
+        whiten(values, ALL),
+        token_advantages(values[:, 0], ALL),
+    )
+
+
 @pytest.mark.parametrize("dtype", REAL, ids=lambda d: np.dtype(d).name)
-def test_every_real_type_gives_the_same_numbers(dtype):
-    zeros_and_ones = np.array([[0, 1, 1, 0], [1, 1, 1, 1], [0, 0, 0, 1]])
-    rewards, mask = zeros_and_ones.astype(dtype), np.ones((3, 4), bool)
-    expected = right(zeros_and_ones)
-    for given_ in (rewards, jnp.asarray(rewards)):
-        got = group_relative_advantages(given_)
-        assert got.dtype == jnp.float32
-        np.testing.assert_allclose(got, np.where(zeros_and_ones.std(1)[:, None], expected, 0), 1e-5)
-        assert masked_mean(given_, mask) == pytest.approx(7 / 12, rel=1e-6)
-        np.testing.assert_allclose(
-            whiten(given_, mask), (zeros_and_ones - 7 / 12) / np.sqrt(35 / 144), rtol=1e-5
-        )
-    if np.dtype(dtype) != bool:
-        spread = token_advantages(rewards[:, 0], mask)
-        np.testing.assert_array_equal(spread, zeros_and_ones[:, :1] * mask)
+@pytest.mark.parametrize(
+    "function",
+    [jax.jit(averaged), pytest.param(averaged, marks=pytest.mark.slow)],
+    ids=["jit", "eager"],
+)
+def test_every_real_type_gives_the_same_numbers(function, dtype):
+    got, average, whitened, spread = function(ZEROS_AND_ONES.astype(dtype))
+    assert {x.dtype for x in (got, average, whitened)} == {jnp.dtype(jnp.float32)}
+    varies = ZEROS_AND_ONES.std(1)[:, None]
+    np.testing.assert_allclose(got, np.where(varies, right(ZEROS_AND_ONES), 0), 1e-5)
+    assert average == pytest.approx(7 / 12, rel=1e-6)
+    np.testing.assert_allclose(whitened, (ZEROS_AND_ONES - 7 / 12) / np.sqrt(35 / 144), 1e-5)
+    np.testing.assert_array_equal(spread, ZEROS_AND_ONES[:, :1] * ALL)
 
 
 def test_nested_lists_are_arrays():
@@ -246,7 +260,8 @@ def test_posteriors_are_computed_in_float32_whatever_comes_in(dtype):
     posterior = BetaPosterior(np.array([3, 100], dtype), np.array([5, 90], dtype))
     wide = BetaPosterior(np.array([3, 100], np.float32), np.array([5, 90], np.float32))
     counts = np.array([7, 100]), np.array([9, 120])
-    got, expected = (update_posterior(p, *counts, horizon=50.0) for p in (posterior, wide))
+    update = jax.jit(update_posterior)
+    got, expected = (update(p, *counts, horizon=50.0) for p in (posterior, wide))
     chex.assert_trees_all_equal(got, expected)
     assert got.alpha.dtype == jnp.float32
     np.testing.assert_array_equal(posterior.mean, wide.mean)

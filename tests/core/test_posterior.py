@@ -190,7 +190,11 @@ SKEWED = [
 ]
 
 
-@pytest.mark.parametrize("function", [probability_best, best], ids=["eager", "jit"])
+@pytest.mark.parametrize(
+    "function",
+    [best, pytest.param(probability_best, marks=pytest.mark.slow)],
+    ids=["jit", "eager"],
+)
 def test_skewed_and_large_parameters_against_the_integral(function):
     for parameters in SKEWED:
         alpha, beta_ = (np.array(x, np.float32) for x in parameters)

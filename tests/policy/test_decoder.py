@@ -250,6 +250,7 @@ def test_a_donated_cache_is_updated_in_place(params, tokens):
     assert {x.unsafe_buffer_pointer() for x in jax.tree.leaves(cache[:2])} == addresses
 
 
+@pytest.mark.slow
 def test_bfloat16_activations_stay_close_and_parameters_float32(params, tokens, reference):
     config = dataclasses.replace(CONFIG, dtype="bfloat16")
     hidden = forward(params, tokens, config)
@@ -265,6 +266,7 @@ def test_bfloat16_activations_stay_close_and_parameters_float32(params, tokens, 
     np.testing.assert_allclose(last.astype(jnp.float32), reference[:, -1], atol=0.15)
 
 
+@pytest.mark.slow
 def test_computing_activations_again_changes_no_gradient(params, tokens):
     def gradient(config):
         return jax.jit(jax.grad(lambda p: jnp.sum(forward(p, tokens, config) ** 2)))

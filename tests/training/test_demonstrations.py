@@ -13,6 +13,8 @@ from reskill_jax.worlds.household.expert import BEGINNER
 from reskill_jax.worlds.household.generator import SMALL, generate
 from reskill_jax.worlds.household.text_game import TextGame
 
+pytestmark = pytest.mark.slow  # the program takes half a minute to compile
+
 EPISODES, TURNS = 32, 8
 CAPACITY = 150  # about half of the episodes are longer
 KEYS = jax.random.split(jax.random.key(11), EPISODES)

@@ -279,6 +279,7 @@ def test_an_update_that_is_not_finite_is_left_out(one_batch):
     assert metrics.skipped == 1 and np.isfinite(metrics.loss)
 
 
+@pytest.mark.slow
 def test_two_devices_do_what_one_does(lab, one_batch):
     program = lab.program(one_batch.config, lab.world, axis_name="data")
     pmapped = jax.pmap(

@@ -128,6 +128,7 @@ def test_pairs_of_games_belong_to_their_split(make_games, split):
         assert is_held_out(goal, target) == (split == "unseen")
 
 
+@pytest.mark.slow
 def test_same_key_same_game_alone_without_jit_and_in_a_batch(make_games):
     keys = jax.random.split(jax.random.key(7), len(make_games("train").task))
     jax.tree.map(np.testing.assert_array_equal, generate(keys[3]), one(make_games("train"), 3))
@@ -169,6 +170,7 @@ def make_large(keys):
     return jax.vmap(lambda key: generate(key, spec=spec, split="seen"))(keys)
 
 
+@pytest.mark.slow
 def test_large_rooms_are_large_and_writable():
     games = jax.tree.map(np.asarray, make_large(jax.random.split(jax.random.key(3), 32)))
     kitchens = games.microwave.any(1)
