@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -54,7 +55,17 @@ def pytest_addoption(parser):
     )
 
 
+# In the background of a script, or under nohup, these are ignored, and so they are in every process
+# that a test starts: signals that a test sends would be waited for in vain.
+USUAL_HANDLERS = {signal.SIGINT: signal.default_int_handler}
+if hasattr(signal, "SIGHUP"):
+    USUAL_HANDLERS[signal.SIGHUP] = signal.SIG_DFL
+
+
 def pytest_configure(config):
+    for number, handler in USUAL_HANDLERS.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     if config.getoption("quick"):
         settings.load_profile("quick")
         new = [flag for flag in CHEAP_PROGRAMS if flag not in os.environ["XLA_FLAGS"]]

@@ -35,6 +35,8 @@ class Busy:
         self.process = subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
+        self._limit = threading.Timer(60, self.process.kill)  # nobody waits for it in vain
+        self._limit.start()
         assert self.process.stdout.readline() == "ready\n"
 
     def signal(self, number):
@@ -46,6 +48,7 @@ class Busy:
             out, error = self.process.communicate(timeout=60)
         finally:
             self.process.kill()
+            self._limit.cancel()
         return self.process.returncode, out, error
 
 
