@@ -49,6 +49,7 @@ class Busy:
         finally:
             self.process.kill()
             self._limit.cancel()
+            self._limit.join()
         return self.process.returncode, out, error
 
 
