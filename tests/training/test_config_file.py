@@ -135,7 +135,7 @@ def test_files(tmp_path):
         (file("b.json", "{"), "b.json cannot be read: Expecting property name"),
         (file("b.yaml", "a: [1"), "b.yaml cannot be read: "),
         (file("c.json", "[1]"), "c.json holds a list, not a mapping"),
-        (file("d.json", "[" * 50_000), "d.json cannot be read: it is nested too deeply"),
+        (file("d.json", "[" * 50_000 + "]" * 50_000), "d.json cannot be read: it is nested too"),
         (file("d.yaml", "a: &x [1]\nb: *x"), "aliases (*name) are not allowed"),
         (file("e.yaml", "a: 1\n" * 300_000), "e.yaml: a configuration has at most 1048576 bytes"),
         (file("c.txt", ""), "c.txt: a configuration ends in .json, .yaml or .yml"),
