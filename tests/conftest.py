@@ -23,9 +23,8 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from reskill_jax.training.config import TrainConfig  # noqa: E402
+from reskill_jax.training import config as configs  # noqa: E402
 from reskill_jax.worlds.household import symbols  # noqa: E402
-from reskill_jax.worlds.household.generator import RoomSpec  # noqa: E402
 from reskill_jax.worlds.household.world import HouseholdWorld  # noqa: E402
 
 # Compilation makes the first example slow, so there is no deadline; examples are the same each run.
@@ -99,15 +98,11 @@ def pytest_xdist_make_scheduler(config, log):
 
 # The smallest run in which a skill can be proposed, tried and decided. Tests that are about other
 # things train with these sizes, so that they share compiled programs.
-SMALLEST = TrainConfig(
-    name="smallest",
+SMALLEST = dataclasses.replace(
+    configs.smallest(),
     steps=12,
-    rooms=RoomSpec(receptacles=6, min_receptacles=5, objects=5, min_objects=4),
     horizon=6,
     capacity=76,
-    groups=2,
-    group_size=4,
-    minibatches=2,
     trial_rule="means",
     min_trial_steps=2,
     min_trial_episodes=20,
@@ -115,7 +110,6 @@ SMALLEST = TrainConfig(
     reservoir=8,
     eval_every=4,
     eval_tasks=16,
-    checkpoint_every=2,
 )
 
 LOOK = symbols.symbol(" look")

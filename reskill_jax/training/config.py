@@ -219,7 +219,7 @@ def paper() -> TrainConfig:
 
 
 def tiny() -> TrainConfig:
-    """A demonstration: in under a minute skills are proposed, tried and decided about."""
+    """A demonstration: skills are proposed, tried and decided about within 16 steps."""
     return TrainConfig(
         name="tiny",
         seed=1,
