@@ -13,8 +13,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
-from reskill_jax.core.trial import sequential_log_odds, start_trial
-from reskill_jax.creator.propose import Proposal
+from reskill_jax.core.trial import start_trial
 from reskill_jax.policy import decoder
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill
@@ -44,15 +43,18 @@ from reskill_jax.training.sharding import (
 )
 from reskill_jax.training.state import TrainState, init_state
 from reskill_jax.training.step import StepMetrics, train_step
+from reskill_jax.training.step_log import (
+    effect_words,
+    evidence_of,
+    margin_of,
+    metrics_line,
+    reason_of,
+    sequential_test,
+    trial_words,
+)
 from reskill_jax.training.storage import Storage, open_storage
 from reskill_jax.worlds.household.tables import TASK_TYPES
 from reskill_jax.worlds.household.world import HouseholdWorld
-
-# Fields of StepMetrics that a line of metrics.jsonl tells in another form, or not at all.
-_TOLD_OTHERWISE = (
-    *("arm_successes", "posterior", "horizon", "contrast"),
-    *("trial_successes", "trial_trials"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,16 +141,11 @@ def put_on_trial(state: TrainState, life: Life, config: TrainConfig) -> TrainSta
     if life.proposal is None:
         raise ValueError("there is no proposal to put on trial")
     mask = np.arange(config.arms) < 2
-    margin = _margin(life.proposal, config)
+    margin = margin_of(life.proposal, config)
     trial = start_trial(config.arms, mask, margin=margin, max_steps=config.max_trial_steps)
     trial = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), trial, state.trial)
     bank = make_bank(config, [life.skills, life.proposal.version])
     return state._replace(bank=jax.tree.map(jnp.asarray, bank), trial=trial)
-
-
-def _margin(proposal: Proposal, config: TrainConfig) -> float:
-    """By how much the candidate may be worse and still be accepted."""
-    return config.retire_margin if proposal.kind == "retirement" else 0.0
 
 
 def adopt(state: TrainState, life: Life, config: TrainConfig) -> TrainState:
@@ -289,7 +286,7 @@ def _run(
         # Computing does not hold this call up, compiling does: the first time.
         waited = time.perf_counter() - began if step == start else 0.0
         metrics = jax.device_get(metrics)
-        test = _sequential_test(metrics, life.proposal, config)
+        test = sequential_test(metrics, life.proposal, config)
         done = step + 1
         _check_finite(metrics, done, skipped, config)
         if config.skills and (life.proposal is not None or config.will_propose(done)):
@@ -315,7 +312,7 @@ def _run(
         if observer is not None:
             observer(done, state, life, parts)
         progress.update(
-            done, success=float(metrics.success), unseen=unseen, trial=_trial_words(metrics, life)
+            done, success=float(metrics.success), unseen=unseen, trial=trial_words(metrics, life)
         )
         if asked:
             raise ended_by(asked, done)
@@ -335,11 +332,11 @@ def _live(
     config = parts.config
     decision = int(metrics.decision)
     if decision >= 0:
-        reason = _reason(metrics, config)
+        reason = reason_of(metrics, config)
         life, lines = settle(life, decision, step=step, config=config, reason=reason)
         for line in lines:
-            folder.write_lifecycle(line | _evidence_of(metrics))
-            progress.note(event_text(line, _effect_words(metrics, config)))
+            folder.write_lifecycle(line | evidence_of(metrics))
+            progress.note(event_text(line, effect_words(metrics, config)))
         if decision > 0:
             folder.export_skills(life.skills)
     if step >= config.steps:
@@ -359,19 +356,6 @@ def _live(
         folder.export_skills(life.skills)
         return parts.placed(adopt(state, life, config)), life
     return parts.placed(put_on_trial(state, life, config)), life
-
-
-def _reason(metrics: StepMetrics, config: TrainConfig) -> str:
-    """What decided a trial, in words."""
-    if config.trial_rule == "means":
-        mean = metrics.posterior.alpha / (metrics.posterior.alpha + metrics.posterior.beta)
-        return f"posterior mean {mean[1]:.3f} of the candidate against {mean[0]:.3f}"
-    contrast = metrics.contrast
-    error = np.sqrt(contrast.variance[1]) / np.maximum(contrast.weight[1], 1e-9)
-    return (
-        f"success {contrast.difference[1]:+.3f} (standard error {error:.3f}) within groups, in the "
-        "tasks where the versions differ"
-    )
 
 
 def _evaluate(
@@ -422,80 +406,3 @@ def _check_finite(
         raise TrainingError(
             f"step {step}: no update was finite; train again with a lower --learning-rate"
         )
-
-
-def metrics_line(metrics: StepMetrics, step: int, trial: int | None) -> dict[str, Any]:
-    """A line of metrics.jsonl."""
-    plain = {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in metrics._asdict().items()
-        if name not in _TOLD_OTHERWISE
-    }
-    tried = np.maximum(metrics.arm_trials, 1)
-    return {
-        "step": step,
-        "trial": trial,
-        **plain,
-        "arm_success": np.where(
-            metrics.arm_trials > 0, metrics.arm_successes / tried, np.nan
-        ).tolist(),
-        "horizon": float(metrics.horizon),
-        "posterior": {
-            "alpha": metrics.posterior.alpha.tolist(),
-            "beta": metrics.posterior.beta.tolist(),
-        },
-        "difference": metrics.contrast.difference.tolist(),
-    }
-
-
-_log_odds = jax.jit(sequential_log_odds)
-
-
-def _sequential_test(
-    metrics: StepMetrics, proposal: Proposal | None, config: TrainConfig
-) -> dict[str, Any] | None:
-    """Where the test of the trial under way stands, see `SequentialTest`; None without one."""
-    if proposal is None or config.trial_rule != "sequential":
-        return None
-    test = _log_odds(
-        metrics.contrast,
-        np.arange(config.arms) < 2,
-        margin=_margin(proposal, config),
-        gain=config.trial_gain,
-        false_accept=config.trial_false_accept,
-        false_reject=config.trial_false_reject,
-    )
-    return {name: np.asarray(value).tolist() for name, value in test._asdict().items()}
-
-
-def _evidence_of(metrics: StepMetrics) -> dict[str, Any]:
-    return {
-        "successes": metrics.trial_successes.tolist(),
-        "trials": metrics.trial_trials.tolist(),
-        "posterior": {
-            "alpha": metrics.posterior.alpha.tolist(),
-            "beta": metrics.posterior.beta.tolist(),
-        },
-        "horizon": float(metrics.horizon),
-        "difference": [round(float(value), 4) for value in metrics.contrast.difference],
-    }
-
-
-def _effect_words(metrics: StepMetrics, config: TrainConfig) -> str:
-    """What the candidate's trial found, in a few words."""
-    if config.trial_rule == "means":
-        mean = metrics.posterior.alpha / (metrics.posterior.alpha + metrics.posterior.beta)
-        return f"success {mean[1]:.0%} against {mean[0]:.0%}"
-    if not metrics.contrast.weight[1] > 0:
-        return "nothing to compare"
-    error = np.sqrt(metrics.contrast.variance[1]) / metrics.contrast.weight[1]
-    return f"success {100 * metrics.contrast.difference[1]:+.1f} ± {100 * error:.1f} points"
-
-
-def _trial_words(metrics: StepMetrics, life: Life) -> str | None:
-    if life.proposal is None:
-        return None
-    if int(metrics.arm_trials[1:].sum()) == 0:
-        return f"trial {life.proposal.id}"
-    rates = metrics.arm_successes / np.maximum(metrics.arm_trials, 1)
-    return f"trial {life.proposal.id}: {rates[1]:.0%} new, {rates[0]:.0%} old"

@@ -25,7 +25,7 @@ from reskill_jax.core.contrast import Contrast
 from reskill_jax.core.posterior import BetaPosterior
 from reskill_jax.policy import decoder, weights
 from reskill_jax.skills.skillmd import SkillFileError, export_skill
-from reskill_jax.training import checkpoint, loop
+from reskill_jax.training import checkpoint, loop, step_log
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.config_file import apply_config, read_config
 from reskill_jax.training.lifecycle import Life, begin_life, make_bank
@@ -136,16 +136,16 @@ def test_the_log_tells_where_the_test_stands(kind):
     config = TrainConfig(trial_gain=0.1)
     proposal = types.SimpleNamespace(kind=kind)
     metrics = types.SimpleNamespace(contrast=contrast)
-    test = loop._sequential_test(metrics, proposal, config)
+    test = step_log.sequential_test(metrics, proposal, config)
     # By hand in tests/core/test_trial.py.
     expected = {"bundle": (1.2, 9.5, 0.05 / 0.9), "retirement": (1.536, 18.0, 0.1 / 0.95)}[kind]
     assert test["log_odds"][0] == -np.inf
     assert test["log_odds"][1] == pytest.approx(expected[0], rel=1e-5)
     assert test["accept_at"] == pytest.approx(np.log(expected[1]), rel=1e-5)
     assert test["reject_at"] == pytest.approx(np.log(expected[2]), rel=1e-5)
-    assert loop._sequential_test(metrics, None, config) is None
+    assert step_log.sequential_test(metrics, None, config) is None
     means = dataclasses.replace(config, trial_rule="means")
-    assert loop._sequential_test(metrics, proposal, means) is None
+    assert step_log.sequential_test(metrics, proposal, means) is None
 
 
 def check_evaluations(run, steps):
@@ -565,4 +565,4 @@ def test_the_effect_that_a_trial_found_in_words(rule, weight, expected):
     contrast = Contrast(*(np.float32([0, value]) for value in (2.4, weight, 1.0)))
     posterior = BetaPosterior(np.float32([2, 3]), np.float32([2, 1]))
     metrics = types.SimpleNamespace(contrast=contrast, posterior=posterior)
-    assert loop._effect_words(metrics, TrainConfig(trial_rule=rule)) == expected
+    assert step_log.effect_words(metrics, TrainConfig(trial_rule=rule)) == expected
