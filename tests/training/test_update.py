@@ -16,6 +16,8 @@ from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.state import init_state, make_optimizer
 from reskill_jax.training.update import (
     Batch,
+    decision_logits,
+    decisions_used,
     entropy,
     maybe_update_policy,
     policy_gradient,
@@ -89,6 +91,28 @@ def test_the_parts_sum_to_the_whole(config):
 
 def optax_norm(tree):
     return jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(tree)))
+
+
+def test_the_loss_is_of_the_distribution_sampled_from():
+    """At another temperature the ratio to what was recorded is 1, and the reference is as warm."""
+    config, made = dataclasses.replace(DIVERGING, temperature=0.5), batch()
+    rows, used = made.transcript, np.asarray(decisions_used(made))
+
+    @jax.jit
+    def chosen(params):
+        logits = decision_logits(params, rows, config=POLICY)
+        allowed = rows.allowed | ~decisions_used(made)[:, :, None]
+        log_probs = jax.nn.log_softmax(jnp.where(allowed, 2 * logits, -jnp.inf))
+        return jnp.take_along_axis(log_probs, rows.choice[:, :, None], axis=-1)[..., 0]
+
+    ours, theirs = (np.asarray(chosen(params(seed)))[used] for seed in (0, 1))
+    recorded = made._replace(transcript=rows._replace(log_prob=chosen(params())))
+    loss = jax.jit(functools.partial(policy_loss, policy=POLICY, config=config))
+    total, (_, kl, clipped) = loss(params(), params(1), recorded)
+    expected_kl = np.mean(np.minimum(np.exp(theirs - ours) - (theirs - ours) - 1, 10))
+    advantages = np.broadcast_to(np.asarray(made.advantages)[:, None], used.shape)[used]
+    assert kl == pytest.approx(expected_kl, rel=1e-4) and clipped == 0
+    assert total == pytest.approx(-advantages.mean() + 0.3 * expected_kl, rel=1e-4)
 
 
 def test_rows_that_are_not_valid_do_not_count():
