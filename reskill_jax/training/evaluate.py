@@ -69,8 +69,8 @@ def wilson_interval(successes: int, episodes: int, *, z: float = 1.959964) -> tu
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-@functools.partial(jax.jit, static_argnames=("world", "split", "games"))
-def _make(seed, *, world, split, games):
+@functools.partial(jax.jit, static_argnames=("world", "games"))
+def _make(seed, split, *, world, games):
     """The games of a split and a key for each; apart from `_play`, which then compiles once."""
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(games))
     return jax.vmap(lambda key: world.make(key, split))(keys), keys
@@ -132,13 +132,15 @@ def play_games(
       rows: over which devices the games are split (evenly), if there are several.
 
     Raises:
-      ValueError: no such arm, or no games.
+      ValueError: no such arm or split, or no games.
     """
     if not -1 <= arm < bank.kind.shape[0]:
         raise ValueError(f"the bank has {bank.kind.shape[0]} arms, there is no arm {arm}")
     if games < 1:
         raise ValueError(f"games must be at least 1, got {games}")
-    made, keys = _make(seed, world=world, split=split, games=games)
+    if split not in world.splits:
+        raise ValueError(f"split must be one of {', '.join(world.splits)}, got {split!r}")
+    made, keys = _make(seed, world.splits.index(split), world=world, games=games)
     if rows is not None:
         made, keys = place((made, keys), rows)
     played = _play(

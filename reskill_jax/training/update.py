@@ -85,6 +85,7 @@ def policy_gradient(
     axis_name: str | None = None,
     parts: int = 1,
     rows_at_once: int = 4,
+    cut_above: int = 256,
 ):
     """Gradient of the GRPO loss of a minibatch, a few rows at a time.
 
@@ -100,6 +101,8 @@ def policy_gradient(
       axis_name: mapped axis (data parallel).
       parts: devices that rows are split over by sharding; each works on a few of its own at once.
       rows_at_once: at most, per device; the largest number that divides its rows is taken.
+      cut_above: rows with a capacity up to this stay whole: with so few tokens, cutting saves
+        less than its programs take to compile.
 
     Returns:
       (gradient, (loss, kl, clipped)): over all devices, the same on every one. `clipped` is the
@@ -128,7 +131,8 @@ def policy_gradient(
         return keep_rows(x.reshape(rows // size, parts * size, *x.shape[3:]), axis=1)
 
     few = jax.tree.map(in_turns, (batch, needed, decisions * learned))
-    lengths = sorted({-(-capacity * eighths // 8) for eighths in _EIGHTHS})
+    eighths = _EIGHTHS if capacity > cut_above else (8,)
+    lengths = sorted({-(-capacity * n // 8) for n in eighths})
     zeros = (jax.tree.map(jnp.zeros_like, params), (jnp.float32(0),) * 3)
 
     def cut_to(length: int):

@@ -71,6 +71,8 @@ def test_bad_requests(lab, play):
         play(mode="best")
     with pytest.raises(ValueError, match="games must be at least 1"):
         play(games=0)
+    with pytest.raises(ValueError, match="split must be one of train, seen, unseen, got 'dev'"):
+        play(split="dev")
     bank = jax.tree.map(lambda x: x[:1], make_bank(lab.config, [()]))
     with pytest.raises(ValueError, match="two arms"):
         evaluate(

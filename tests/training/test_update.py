@@ -70,16 +70,23 @@ def whole(config):
 
 
 @functools.cache
-def in_parts(config, rows_at_once=2):
+def in_parts(config, rows_at_once=2, cut_above=0):
     return jax.jit(
-        functools.partial(policy_gradient, policy=POLICY, config=config, rows_at_once=rows_at_once)
+        functools.partial(
+            policy_gradient,
+            policy=POLICY,
+            config=config,
+            rows_at_once=rows_at_once,
+            cut_above=cut_above,
+        )
     )
 
 
 @pytest.mark.parametrize("config", [CONFIG, DIVERGING], ids=["plain", "divergence"])
-def test_the_parts_sum_to_the_whole(config):
+@pytest.mark.parametrize("cut_above", [0, CAPACITY], ids=["cut", "whole rows"])
+def test_the_parts_sum_to_the_whole(config, cut_above):
     arguments = (params(), params(1), batch())
-    grads, (loss, kl, clipped) = in_parts(config)(*arguments)
+    grads, (loss, kl, clipped) = in_parts(config, cut_above=cut_above)(*arguments)
     wanted, (wanted_loss, wanted_kl, wanted_clipped) = whole(config)(*arguments)
     chex.assert_trees_all_close(grads, wanted, rtol=2e-4, atol=1e-6)
     chex.assert_trees_all_close(

@@ -23,7 +23,6 @@ from .types import MAX_SHARED, Game, State
 # out other types; as many as ALFRED's rooms have in large ones, which else could not be filled.
 _FEW_INSTANCES, _MANY_INSTANCES = 4, 32
 _SMALL_CAPACITY = 16
-_SPLIT_SALT = {split: i for i, split in enumerate(SPLITS)}
 _LAMP = OBJECT_TYPES.index(LAMP)
 _OPENABLE_SHARE = {"Fridge": 1.0, "Microwave": 1.0, "Safe": 0.95, "Drawer": 0.84, "Cabinet": 0.78}
 
@@ -155,13 +154,16 @@ def _choose(key, log_weight, forced, count, capacity, rank):
     return types, numbers
 
 
-def generate(key: chex.PRNGKey, *, spec: RoomSpec = SMALL, split: str = "train") -> Game:
+def generate(
+    key: chex.PRNGKey, *, spec: RoomSpec = SMALL, split: str | chex.Array = "train"
+) -> Game:
     """Makes one game.
 
     Args:
       key: random key; the same key and split give the same game.
       spec: sizes (static).
-      split: "train", "seen" or "unseen" (static). The same key gives unrelated games in each.
+      split: "train", "seen" or "unseen", or its index in `SPLITS` ([] int, may be traced). The
+        same key gives unrelated games in each.
 
     Returns:
       A Game with R = spec.receptacles and O = spec.objects.
@@ -169,13 +171,15 @@ def generate(key: chex.PRNGKey, *, spec: RoomSpec = SMALL, split: str = "train")
     Raises:
       ValueError: the split is not one of the three.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    if isinstance(split, str):
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        split = SPLITS.index(split)
     a = {name: jnp.asarray(array) for name, array in _arrays().items()}
     families = all_families()
-    keys = jax.random.split(jax.random.fold_in(key, _SPLIT_SALT[split]), 11)
+    keys = jax.random.split(jax.random.fold_in(key, split), 11)
 
-    cdf = jnp.asarray(families.cumulative(split))
+    cdf = jnp.asarray(np.stack([families.cumulative(name) for name in SPLITS]))[split]
     f = jnp.searchsorted(cdf, jax.random.uniform(keys[0], maxval=0.999999), side="right")
     f = jnp.minimum(f, len(cdf) - 1)
     room = jnp.asarray(families.room)[f]

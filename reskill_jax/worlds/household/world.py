@@ -11,6 +11,7 @@ import chex
 import jax.numpy as jnp
 
 from . import commands, engine
+from .families import SPLITS
 from .generator import SMALL, RoomSpec, generate
 from .symbols import PROMPT, SYMBOLS, VERBS, VOCABULARY_SIZE
 from .types import MAX_SHARED, TASK_LENGTH, Game, State
@@ -30,6 +31,7 @@ class HouseholdWorld:
     vocabulary = VOCABULARY_SIZE
     prompt = PROMPT
     verbs = VERBS
+    splits = SPLITS
     command_length = commands.COMMAND_LENGTH
     decisions_per_turn = 5  # verb, word, number, second word, second number
 
@@ -44,8 +46,8 @@ class HouseholdWorld:
         shared = MAX_SHARED if self.spec.share_place > 0 else 1
         return engine.observation_capacity(self.spec.receptacles, self.spec.objects, shared=shared)
 
-    def make(self, key: chex.PRNGKey, split: str) -> Game:
-        """Makes one game of a split."""
+    def make(self, key: chex.PRNGKey, split: str | chex.Array) -> Game:
+        """Makes one game of a split: its name, or its index in `splits`, which may be traced."""
         return generate(key, spec=self.spec, split=split)
 
     def reset(self, game: Game) -> tuple[State, chex.Array, chex.Array]:

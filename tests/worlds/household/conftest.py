@@ -9,6 +9,7 @@ import pytest
 
 from reskill_jax.worlds.household import commands, engine
 from reskill_jax.worlds.household.expert import Habits, habitual
+from reskill_jax.worlds.household.families import SPLITS
 from reskill_jax.worlds.household.generator import SMALL, generate
 
 EPISODES = 256
@@ -27,8 +28,8 @@ class Played(NamedTuple):
     lengths: Any  # [N, T] symbols of the observation, were it not cut
 
 
-@functools.partial(jax.jit, static_argnames="split")
-def _games(keys, *, split):
+@jax.jit
+def _games(keys, split):
     return jax.vmap(lambda key: generate(key, split=split))(keys)
 
 
@@ -57,7 +58,7 @@ def make_games():
     @functools.cache
     def make(split="train"):
         keys = jax.random.split(jax.random.key(7), EPISODES)
-        return jax.tree.map(np.asarray, _games(keys, split=split))
+        return jax.tree.map(np.asarray, _games(keys, SPLITS.index(split)))
 
     return make
 

@@ -131,7 +131,9 @@ def test_pairs_of_games_belong_to_their_split(make_games, split):
 @pytest.mark.slow
 def test_same_key_same_game_alone_without_jit_and_in_a_batch(make_games):
     keys = jax.random.split(jax.random.key(7), len(make_games("train").task))
-    jax.tree.map(np.testing.assert_array_equal, generate(keys[3]), one(make_games("train"), 3))
+    for split in ("train", "unseen"):  # the games made were asked for by the index of the split
+        alone = generate(keys[3], split=split)
+        jax.tree.map(np.testing.assert_array_equal, alone, one(make_games(split), 3))
     assert room_of(one(make_games("train"), 3)) != room_of(one(make_games("train"), 4))
 
 
