@@ -4,7 +4,8 @@ Three programs' worth of work on the same games, with the same noise and the sam
 
   plain   GRPO alone (skills=False)
   idle    the skill layer with an empty bank and no trial
-  active  a trial of two versions with four skills each, their triggers on actions and observations
+  active  as many trials as run at once: every version of the bank holds four skills, their triggers
+          on actions and observations, and each trial would replace another of them
 
 Games are won in the last turn alone, so every episode lasts all its turns and the three play
 equally many. Runs are interleaved, each round beginning with another, and compared in pairs; what
@@ -46,9 +47,16 @@ SKILLS = (
     Skill("no-inventory", "after a thing was taken", "do not inventory.",
           Trigger("action_pattern", "^take")),
 )  # fmt: skip
-CANDIDATE = Skill(
-    "look-around", "after a move", "do not look.", Trigger("action_pattern", "^(move|open)")
-)
+NEW_SKILLS = (  # what each trial would put in the place of one of these
+    Skill("begin-at-the-fridge", "a thing is warm", "if the task says cool, go to fridge.",
+          Trigger("beginning")),
+    Skill("close-what-is-open", "a place is open", "close.",
+          Trigger("observation_pattern", "is open")),
+    Skill("open-empty-places", "a place is empty", "open.",
+          Trigger("observation_pattern", "you see nothing")),
+    Skill("look-around", "after a move", "do not look.",
+          Trigger("action_pattern", "^(move|open)")),
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,13 +103,22 @@ def compiled(function, *arguments):
 def states(config: TrainConfig, params) -> dict[str, TrainState]:
     """The state that each of the three starts from, again and again."""
     idle = init_state(config, params, make_bank(config, [()]))
-    trial = start_trial(config.arms, np.arange(config.arms) < 2, max_steps=config.max_trial_steps)
-    bank = make_bank(config, [SKILLS, (*SKILLS[:3], CANDIDATE)])
+    trial = start_trial(2, np.ones(2, bool), max_steps=config.max_trial_steps)
     active = idle._replace(
-        bank=jax.tree.map(jnp.asarray, bank),
-        trial=jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), trial, idle.trial),
+        bank=jax.tree.map(jnp.asarray, make_bank(config, versions(config))),
+        trials=jax.tree.map(
+            lambda new, old: jnp.broadcast_to(jnp.asarray(new, old.dtype), old.shape),
+            trial,
+            idle.trials,
+        ),
     )
     return {"plain": idle, "idle": idle, "active": active}
+
+
+def versions(config: TrainConfig) -> list[list[Skill]]:
+    """The skills of every arm: part k of it replaces skill k."""
+    pairs = list(zip(SKILLS, NEW_SKILLS, strict=True))
+    return [[pair[arm >> k & 1] for k, pair in enumerate(pairs)] for arm in range(config.arms)]
 
 
 def play(state: TrainState, games, arms, *, world, policy, config: TrainConfig):
@@ -134,7 +151,7 @@ def measure(config: TrainConfig, repeats: int) -> dict:
     start = states(config, params)
     plain_config = dataclasses.replace(config, skills=False)
     games = [jnp.asarray(games_of_step(config, i)) for i in range(repeats)]
-    arms = jnp.arange(config.groups * config.group_size) % 2
+    arms = jnp.arange(config.groups * config.group_size) % config.arms
 
     step = functools.partial(train_step, world=world, policy=policy)
     plain, plain_seconds = compiled(

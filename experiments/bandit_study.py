@@ -22,13 +22,15 @@ from typing import Any
 import numpy as np
 from bandit.outcomes import WINDOW, World
 from bandit.report import figures, tables_text
-from bandit.rules import MAIN, RULES
+from bandit.rules import CHOSEN, MAIN, MEANS, RULES
+from bandit.sequences import measured_effects, sequences
 from bandit.simulation import DESIGNS, DIFFERENCES, cell, horizons_of
 from results_page import write_section
 
 from reskill_jax.machine import describe_machine
 
 ROOT = Path(__file__).resolve().parent.parent
+VERSIONS = ROOT / "experiments" / "results" / "household_study" / "versions"
 
 
 def plan(quick: bool) -> list[tuple[str, World, str, tuple[str, ...]]]:
@@ -98,6 +100,34 @@ def study(
         found["seconds"] = round(time.perf_counter() - started)
         say(f"{number + 1}/{len(rows)} rows, {found['seconds']} s: {name}; {design}", flush=True)
         yield found
+    if "sequences" not in found:
+        found["sequences"] = sequence_cell(trials, quick=quick, seed=seed)
+        found["seconds"] = round(time.perf_counter() - started)
+        yield found
+
+
+def sequence_cell(trials: int, *, quick: bool, seed: int) -> dict[str, Any]:
+    """Ten proposals one after another, with the effects that proposals of stored runs had."""
+    effects = measured_effects(VERSIONS)
+    rules = {"reference": (MEANS,), "ours": (CHOSEN, "sequential, gain 6", "sequential, gain 10")}
+    found: dict[str, Any] = {"effects": effects, "rows": []}
+    for drift in ("none", "rising"):
+        world = World(drift=drift)
+        memory = horizons_of(world, seed=seed, trials=36 if quick else 160)
+        for design, names in rules.items():
+            told = sequences(
+                world,
+                effects,
+                DESIGNS[design],
+                trials=trials,
+                rules=names,
+                seed=seed + 500_000,
+                horizons=memory,
+            )
+            found["rows"] += [
+                {"drift": drift, "design": design, "rule": rule} | told[rule] for rule in names
+            ]
+    return found
 
 
 def write(path: Path, found: dict) -> None:

@@ -60,6 +60,7 @@ WAYS = {
     ),
 }  # fmt: skip
 QUICK = ("one", "mesh")
+DECISIONS = ("accepted", "rejected", "retired", "kept")  # events of the lifecycle, one a decision
 
 
 # --- a child: one process of a run ----------------------------------------------------------------
@@ -192,7 +193,9 @@ def outcome(folder: Path) -> dict[str, Any]:
 
     from reskill_jax.training import replay
 
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    def lines(name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+
     last, first = (
         {
             jax.tree_util.keystr(path): value
@@ -200,13 +203,14 @@ def outcome(folder: Path) -> dict[str, Any]:
         }
         for params in (replay.load_run(folder).params, replay.load_run(folder, step=0).params)
     )
-    counted = ("step", "arm_trials", "arm_success", "decision", "trial")
+    counted = ("step", "success", "trials", "trial", "arm_trials", "arm_success")
+    counts = [*lines("metrics"), *lines("trials")]
     rollouts = folder.with_name(f"{folder.name}.rollouts").read_text().splitlines()
     return {
-        "lines": lines,
+        "steps": len(lines("metrics")),
         "rollouts": rollouts,
-        "counts": [{k: v for k, v in line.items() if k in counted} for line in lines],
-        "lifecycle": [json.loads(x) for x in (folder / "lifecycle.jsonl").read_text().splitlines()],
+        "counts": [{k: v for k, v in line.items() if k in counted} for line in counts],
+        "lifecycle": lines("lifecycle"),
         "params": last,
         "start": first,
     }
@@ -222,13 +226,13 @@ def compared(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     # A run that moved made the step after its checkpoint twice.
     rollouts = dict.fromkeys(one["rollouts"])
     return {
-        "steps": len(one["lines"]),
+        "steps": one["steps"],
         "rollouts": all(digest in rollouts for digest in other["rollouts"])
         and len(set(other["rollouts"])) == len(rollouts),
         "counts": one["counts"] == other["counts"],
         "lifecycle": one["lifecycle"] == other["lifecycle"],
         "events": len(one["lifecycle"]),
-        "decisions": sum(line["decision"] >= 0 for line in one["lines"]),
+        "decisions": sum(line["event"] in DECISIONS for line in one["lifecycle"]),
         "difference": largest(one["params"], other["params"]),
         "moved": largest(one["params"], one["start"]),
     }

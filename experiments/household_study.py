@@ -5,6 +5,8 @@
     python experiments/household_study.py --study versions      # what single versions are worth
     python experiments/household_study.py --study frozen        # skills alone
     python experiments/household_study.py --study map           # when it pays
+    python experiments/household_study.py --study fresh         # does it hold on seeds never used?
+    python experiments/household_study.py --study fresh --fresh 8   # ... and on eight more
     python experiments/household_study.py --study main --report # tables and figures alone
 
 On a GPU add `--workers 0`: runs follow each other in one process, which has the device to itself.
@@ -23,11 +25,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from study import report
-from study.jobs import FROZEN, QUICK, STUDY, Job, StudyError, jobs_of
+from study.jobs import FIRST_FRESH, FRESH, FROZEN, QUICK, STUDY, Job, StudyError, jobs_of
 from study.runs import borrow, is_done
 from study.workers import run_all
 
 ROOT = Path(__file__).resolve().parent
+STUDIES = ("main", "versions", "frozen", "map", "fresh")
 RESULTS = ROOT / "results" / "household_study"
 
 
@@ -38,6 +41,12 @@ def parse_seeds(text: str) -> list[int]:
         first, _, last = part.partition("-")
         seeds += range(int(first), int(last or first) + 1)
     return seeds
+
+
+def unused_seed(results: Path) -> int:
+    """The first seed that no result in a folder, and no other study, was made with."""
+    used = [int(path.stem.rpartition("-")[2]) for path in results.glob("*.json")]
+    return max([FIRST_FRESH, *[seed + 1 for seed in used]])
 
 
 def chosen(jobs: Sequence[Job], words: Sequence[str]) -> list[Job]:
@@ -56,12 +65,15 @@ def chosen(jobs: Sequence[Job], words: Sequence[str]) -> list[Job]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what is missing of a study and reports it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--study", choices=("main", "versions", "frozen", "map"), default="main")
+    parser.add_argument("--study", choices=STUDIES, default="main")
     parser.add_argument("--quick", action="store_true", help="tiny runs, results apart")
     parser.add_argument("--only", help="conditions, worlds or cells, separated by commas")
     parser.add_argument(
-        "--seeds", help="default: 10-17 (main), 10-13 (versions), 10-12 (the others)"
+        "--seeds",
+        help="default: 1000-1015 (fresh), 10-17 (main), 10-13 (versions), 10-12 (the others)",
     )
+    parser.add_argument("--fresh", type=int, help="as many seeds that no result has used yet")
+    parser.add_argument("--keep", type=Path, help="folder for trained policies and their skills")
     parser.add_argument("--policy", help="shipped name or .safetensors file")
     parser.add_argument(
         "--workers", type=int, default=2, help="processes of one core each; 0: none"
@@ -74,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", action="store_true", help="only tables and figures")
     parser.add_argument("--redo", action="store_true", help="replace results of other settings")
     options = parser.parse_args(arguments)
-    settings = {"frozen": FROZEN}.get(options.study, STUDY)
+    settings = {"frozen": FROZEN, "fresh": FRESH}.get(options.study, STUDY)
     folder, results, docs = options.folder, options.results, options.docs
     if options.quick:
         settings, folder, results = QUICK, folder / "quick", results / "quick"
@@ -82,8 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.policy:
         settings = dataclasses.replace(settings, policy=options.policy)
     # Seeds below 10 were spent on choosing the settings.
-    seeds = {"main": "10-17", "versions": "10-13"}.get(options.study, "10-12")
+    seeds = {"fresh": f"{FIRST_FRESH}-{FIRST_FRESH + 15}", "main": "10-17", "versions": "10-13"}
+    seeds = seeds.get(options.study, "10-12")
     seeds = parse_seeds(options.seeds or ("0-1" if options.quick else seeds))
+    if options.fresh:
+        first = unused_seed(results / options.study)
+        seeds = list(range(first, first + options.fresh))
     only = options.only or ("grpo,reskill" if options.quick and options.study == "main" else None)
     try:
         jobs = jobs_of(options.study, settings, seeds)
@@ -95,7 +111,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             missing = [job for job in missing if not borrow(job, results)]
             print(f"{options.study}: {len(missing)} of {len(jobs)} runs to make", flush=True)
             if missing:
-                failed = run_all(missing, workers=options.workers, folder=folder, results=results)
+                failed = run_all(
+                    missing,
+                    workers=options.workers,
+                    folder=folder,
+                    results=results,
+                    keep=options.keep,
+                )
         print(report.write(options.study, results, docs), flush=True)
     except StudyError as error:
         print(f"household_study: {error}", file=sys.stderr)

@@ -177,6 +177,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     host["sizes"] = None  # the lengths of the logs, in which seconds have more or fewer digits
     return {
         "metrics": lines("metrics.jsonl"),
+        "trials": lines("trials.jsonl"),
         "evaluations": lines("eval.jsonl"),
         "lifecycle": lines("lifecycle.jsonl"),
         "step": manifest["step"],

@@ -84,8 +84,9 @@ def estimate(shape: Shape, mesh: tuple[int, int, int]) -> dict[str, float]:
     return {
         # Parameters and two moments, and the starting policy if a divergence is asked for.
         "held": share * (4 if shape.divergence else 3),
-        # Tokens, and for every decision which words it chose among (a bool each).
-        "rows": 2 * rows * (4 * shape.capacity + shape.decisions * shape.words),
+        # Tokens, whether each is a skill's, and for every decision which words it chose among (a
+        # bool each).
+        "rows": 2 * rows * (5 * shape.capacity + shape.decisions * shape.words),
         # The rollout: parameters whole but for `tensor`, in the activations' type; keys and values.
         "gathered": shape.bytes * shape.parameters / tensor,
         "cache": cache / tensor,

@@ -34,7 +34,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             *("learning_rate", "final_learning_rate", "minibatches", "clip_low", "clip_high"),
             *("kl_weight", "scale_by_std", "whiten", "max_grad_norm"),
-            *("policy_from", "policy_until"),
+            *("policy_from", "policy_until", "internalize"),
         ),
     ),
     "skills": (
@@ -47,14 +47,15 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "trial": (
         "How a new version of the bank is compared with the one in use.",
         (
-            *("arms", "scheme", "assignment", "floor", "discount", "trial_rule", "trial_gain"),
+            *("concurrent_trials", "scheme", "assignment", "floor", "discount", "trial_rule"),
+            *("trial_gain",),
             *("trial_false_accept", "trial_false_reject", "min_trial_steps"),
             *("min_trial_episodes", "max_trial_steps"),
         ),
     ),
     "creator": (
         "When new versions are proposed, and from what.",
-        ("reservoir", "cooldown", "assertions"),
+        ("reservoir", "cooldown", "assertions", "max_operations"),
     ),
     "evaluation": ("How progress is measured.", ("eval_every", "eval_tasks")),
     "checkpoint": (

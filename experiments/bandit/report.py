@@ -102,6 +102,10 @@ def tables_text(found: dict[str, Any]) -> str:
         heads = [f"skill adds {-100 * d:+.0f}" if d else "adds 0" for d in named]
         parts.append(table(["rule", *heads, "steps at 0"], rows))
 
+    if "sequences" in found:
+        parts.append("### Ten proposals in a run\n")
+        parts.append(_sequences_table(found["sequences"]))
+
     parts.append("### Horizons estimated after six trials, in episodes\n")
     rows = [
         [kind, *(f"{x:.0f}" for x in m["adaptive"]), str(m["exact"])]
@@ -109,6 +113,28 @@ def tables_text(found: dict[str, Any]) -> str:
     ]
     parts.append(table(["drift", "10 %", "median", "90 %", "from 160 trials"], rows))
     return "\n\n".join(parts)
+
+
+def _sequences_table(found: dict[str, Any]) -> str:
+    """What runs end with, their proposals' effects drawn from those of stored runs."""
+    effects = found["effects"]
+    share = 100 * sum(effect < 0 for effect in effects) / len(effects)
+    told = (
+        f"Effects drawn from {len(effects)} measured proposals of stored runs ({share:.0f} % below "
+        f"0, mean {100 * sum(effects) / len(effects):+.1f} points); no retirements."
+    )
+    rows = [
+        [
+            f"{row['rule']} ({row['design']}), drift {row['drift']}",
+            *(f"{100 * row[name]:.1f}" for name in ("any harmful", "any that costs 2 points")),
+            *(f"{row[name]:.2f}" for name in ("helpful", "harmful")),
+            f"{100 * row['effect']:+.1f}",
+        ]
+        for row in found["rows"]
+    ]
+    heads = ["rule (assignment)", "runs with a harmful skill, %", "with one that costs 2 points, %"]
+    heads += ["helpful skills", "harmful skills", "sum of effects, points"]
+    return f"{told}\n\n{table(heads, rows)}"
 
 
 def figures(found: dict[str, Any], folder: Path) -> None:

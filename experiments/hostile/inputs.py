@@ -176,7 +176,8 @@ skill_trees = st.lists(
 _KEYS = st.one_of(
     st.sampled_from(
         ["steps", "seed", "name", "root", "rooms", "rooms.objects", "rooms.", ".", "mesh", "bank",
-         "scheme", "learning_rate", "policy_until", "skills", "arms", "__class__", "steps "]
+         "scheme", "learning_rate", "policy_until", "skills", "arms", "concurrent_trials",
+         "internalize", "max_operations", "__class__", "steps "]
     ),
     text,
 )  # fmt: skip

@@ -64,6 +64,7 @@ class Study:
     drift_every: int = 10  # steps between measurements of every skill in the bank
     drift_games: int = 256  # for each of them
     version_games: int = 512  # for each version that is proposed
+    own_games: bool = False  # the final games are the seed's own: no two runs end on the same
 
     def config(self, **changes: Any) -> TrainConfig:
         """The configuration of a run."""
@@ -87,6 +88,7 @@ class Study:
 
 STUDY = Study()
 FROZEN = dataclasses.replace(STUDY, eval_every=5)
+FRESH = dataclasses.replace(STUDY, eval_every=0, final_games=2048, own_games=True)
 QUICK = Study(
     world=WORLDS["tiny"],
     worlds=("tiny",),
@@ -136,7 +138,19 @@ CONDITIONS: dict[str, Callable[[Study], dict[str, Any]]] = {
     "no_discount": lambda s: paper_rules() | {"discount": "none"},
     "last_step": lambda s: paper_rules() | {"discount": "last_step"},
 }
+# What the fresh study takes away from the method, one thing at a time, or all of it.
+ABLATIONS: dict[str, Callable[[Study], dict[str, Any]]] = {
+    "one_trial": lambda s: {"concurrent_trials": 1},
+    "bundles": lambda s: {"max_operations": 3},
+    "not_internalized": lambda s: {"internalize": 0.0},
+    "none_of_these": lambda s: {"concurrent_trials": 1, "max_operations": 3, "internalize": 0.0},
+}
 VERSIONS = ("reskill", "auto_accept", "no_assertions")
+FRESH_CONDITIONS = (
+    *("grpo", "reskill", "fixed_bank", *ABLATIONS),
+    *("auto_accept", "uniform", "paper_rules"),
+)
+FIRST_FRESH = 1000  # seeds from here on are the fresh study's alone, and used once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +190,7 @@ def jobs_of(study: str, settings: Study, seeds: Sequence[int]) -> list:
     """All runs of a study, in the order in which they are worked off."""
 
     def job(condition, seed, settings=settings, variant=None, versions=False, **changes):
-        changes = CONDITIONS[condition](settings) | changes
+        changes = (CONDITIONS | ABLATIONS)[condition](settings) | changes
         config = settings.config(seed=seed, **changes)
         return Job(study, condition, seed, settings, config, variant or {}, versions)
 
@@ -185,6 +199,8 @@ def jobs_of(study: str, settings: Study, seeds: Sequence[int]) -> list:
 
     if study == "main":
         return [job(condition, seed) for seed in seeds for condition in CONDITIONS]
+    if study == "fresh":
+        return [job(condition, seed) for condition in FRESH_CONDITIONS for seed in seeds]
     if study == "versions":
         return [job(name, seed, versions=True) for seed in seeds for name in VERSIONS]
     if study == "frozen":
@@ -220,6 +236,8 @@ def identity(job: Job) -> dict[str, Any]:
         del config[name]
     told = {"config": config, "weights": weights_digest(job.config.policy)}
     told |= {"final_games": job.settings.final_games}
+    if job.settings.own_games:
+        told["own_games"] = True
     if job.versions:
         names = ("drift_every", "drift_games", "version_games")
         told["measures"] = {name: getattr(job.settings, name) for name in names}

@@ -9,16 +9,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
+from reskill_jax.creator.state import Record
+from reskill_jax.policy import weights
 from reskill_jax.skills.skill import Skill
+from reskill_jax.skills.skillmd import export_skill
 from reskill_jax.training.evaluate import play_games
 from reskill_jax.training.lifecycle import Life, make_bank
 from reskill_jax.training.loop import Parts
 from reskill_jax.training.state import TrainState
+from reskill_jax.training.validate import MAX_SKILLS
 
 FINAL, VERSIONS = "final.jsonl", "versions.jsonl"
 _FIRST_SEED = 1_000  # of games that no evaluation plays
+_PER_RUN = 1_000  # seeds that each run has for games of its own, beyond all others
 
 
 class _Log:
@@ -63,12 +69,15 @@ def _won(
 
 
 class FinalGames:
-    """Further games at the end, beside those of the run's last evaluation."""
+    """Further games at the end, beside those of the run's last evaluation, or games of its own."""
 
-    def __init__(self, folder: Path, games: int) -> None:
-        """Measures until `games` have been played per split and mode, the run's own included."""
+    def __init__(self, folder: Path, games: int, *, own: bool = False) -> None:
+        """Measures until `games` have been played per split and mode.
+
+        The run's last evaluation is one part of them; with `own` none is shared with another seed.
+        """
         self._log = _Log(folder / FINAL)
-        self._games = games
+        self._games, self._own = games, own
 
     def __call__(self, step: int, state: TrainState, life: Life, parts: Parts) -> None:
         """As `loop.train` calls it."""
@@ -76,7 +85,9 @@ class FinalGames:
         self._log.begin(step)
         if step != config.steps:
             return
-        blocks = range(1, -(-self._games // config.eval_tasks))  # block 0 is the run's own
+        blocks = range(-(-self._games // config.eval_tasks))
+        # Block 0 of all seeds is the run's own evaluation.
+        blocks = [_PER_RUN * (1 + config.seed) + b for b in blocks] if self._own else blocks[1:]
         modes = {"bank": life.skills, "none": ()} if config.skills else {"none": ()}
         for mode, skills in modes.items():
             for split in ("seen", "unseen"):
@@ -86,11 +97,30 @@ class FinalGames:
                 self._log.write(line | {"successes": int(np.sum(won))})
 
 
+class Trained:
+    """Keeps what a run has trained: policy.safetensors, policy.json and skills/."""
+
+    def __init__(self, folder: Path) -> None:
+        """Writes into a folder when the run ends."""
+        self._folder = folder
+
+    def __call__(self, step: int, state: TrainState, life: Life, parts: Parts) -> None:
+        """As `loop.train` calls it."""
+        if step != parts.config.steps:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        params, about = jax.device_get(state.params), {"made by": "experiments/household_study.py"}
+        weights.save(self._folder / "policy.safetensors", params, about, parts.policy)
+        for skill in life.skills:
+            export_skill(skill, self._folder / "skills")
+
+
 class Versions:
     """What proposed versions and the skills in the bank are worth, on the same games each time.
 
-    Lines of kind "proposal": a version against the bank it would replace, before it is tested (or
-    when it has just been adopted without a test). Lines of kind "skill": every so many steps, the
+    Lines of kind "proposal": the bank in use with the proposal against the bank without, before it
+    is tested (or when it has just been adopted without a test), however many others are under test
+    beside it. Lines of kind "skill": every so many steps, the
     bank against the bank without one of its skills, for each of them. `gained` counts games that
     only the first of the two won, `lost` games that only the second won.
     """
@@ -108,22 +138,10 @@ class Versions:
         first = self._measured < 0 and step == 0
         self._log.begin(step)
         self._played.clear()
-        history = life.creator.history
-        latest = history[-1] if history else None
-        if latest is not None and latest.id > self._measured:
-            self._measured = latest.id
-            adopted = life.proposal is None
-            new = life.skills if adopted else life.proposal.version
-            old = self._before if adopted else life.skills
-            # Else it was measured before an interruption (or can no longer be).
-            if latest.step == step and old is not None:
-                told = {"kind": "proposal", "trial": latest.id, "type": latest.kind}
-                operations = [
-                    {"operation": o["operation"], "name": o["name"]}
-                    for o in latest.bundle.to_dict()["operations"]
-                ]
-                told |= {"operations": operations, "reason": latest.reason}
-                self._compare(step, state, parts, new, old, self._version_games, told)
+        for record in life.creator.history:
+            if record.id > self._measured:
+                self._measured = record.id
+                self._measure(record, step, state, life, parts)
         self._before = life.skills
         if not first and step % self._every == 0:
             for skill in life.skills:
@@ -131,6 +149,22 @@ class Versions:
                 told = {"kind": "skill", "skill": skill.name, "action": skill.action}
                 told |= {"age": life.served.get(skill.name, 0)}
                 self._compare(step, state, parts, life.skills, without, self._games, told)
+
+    def _measure(self, record: Record, step: int, state, life: Life, parts: Parts) -> None:
+        """Compares the bank with a new proposal to the bank without it."""
+        adopted = all(one is None or one.id != record.id for one in life.proposals)
+        new, old = life.skills, self._before
+        if not adopted:
+            new, old = record.bundle.apply(life.skills, capacity=MAX_SKILLS), life.skills
+        # Else it was measured before an interruption (or can no longer be).
+        if record.step == step and old is not None:
+            told = {"kind": "proposal", "trial": record.id, "type": record.kind}
+            operations = [
+                {"operation": o["operation"], "name": o["name"]}
+                for o in record.bundle.to_dict()["operations"]
+            ]
+            told |= {"operations": operations, "reason": record.reason}
+            self._compare(step, state, parts, new, old, self._version_games, told)
 
     def _compare(self, step, state, parts, one, other, games: int, told: dict[str, Any]) -> None:
         blocks = range(_FIRST_SEED, _FIRST_SEED + -(-games // parts.config.eval_tasks))

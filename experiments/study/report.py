@@ -8,6 +8,7 @@ from typing import Any
 from results_page import write_section
 
 from .report_cells import write_frozen, write_map
+from .report_fresh import write_fresh
 from .report_main import write_main
 from .report_versions import write_versions
 from .results import processor, read
@@ -15,7 +16,7 @@ from .results import processor, read
 
 def provenance(results: Sequence[Mapping[str, Any]]) -> str:
     """What the results were made with, in a line."""
-    seeds = sorted({one["seed"] for one in results})
+    seeds = _ranges(sorted({one["seed"] for one in results}))
     hours = sum(one["seconds"] for one in results) / 3600
     config = results[0]["identity"]["config"]
     made_on = Counter(processor(one) for one in results)
@@ -23,7 +24,7 @@ def provenance(results: Sequence[Mapping[str, Any]]) -> str:
     edited = sum(one["version"].endswith("-dirty") for one in results)
     told = [
         f"{len(results)} runs",
-        f"seeds {', '.join(map(str, seeds))}",
+        f"seeds {seeds}",
         f"{config['steps']} steps of {config['groups']} x {config['group_size']} rollouts",
         f"{results[0]['identity']['final_games']} games per split at the end",
         f"{hours:.1f} hours of single workers",
@@ -39,12 +40,24 @@ def provenance(results: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(told) + "."
 
 
+def _ranges(numbers: Sequence[int]) -> str:
+    """[1, 2, 3, 7] -> "1 to 3, 7"."""
+    told: list[list[int]] = []
+    for number in numbers:
+        if told and number == told[-1][-1] + 1:
+            told[-1].append(number)
+        else:
+            told.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in told)
+
+
 # Results and the folder of figures -> tables, names of figures.
 _STUDIES: dict[str, Callable[[Sequence[dict[str, Any]], Path], tuple[str, list[str]]]] = {
     "main": write_main,
     "versions": write_versions,
     "frozen": write_frozen,
     "map": write_map,
+    "fresh": write_fresh,
 }
 
 

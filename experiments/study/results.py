@@ -23,6 +23,10 @@ NAMES = {
     "uniform": "uniform assignment",
     "no_discount": "the paper's rules, no discount",
     "last_step": "the paper's rules, posterior of the last step",
+    "one_trial": "one trial at a time",
+    "bundles": "up to three changes as one",
+    "not_internalized": "nothing internalized",
+    "none_of_these": "none of the three",
 }
 Results = dict[str, dict[int, dict[str, Any]]]  # condition -> seed -> result
 
@@ -61,7 +65,8 @@ def final(result: Mapping[str, Any], split: str, mode: str | None = None) -> flo
     mode = mode or mode_of(result)
     last = max(line["step"] for line in result["evaluations"])
     successes = episodes = 0.0
-    for line in result["evaluations"]:
+    shared = [] if result["identity"].get("own_games") else result["evaluations"]
+    for line in shared:
         if (line["step"], line["split"], line["mode"]) == (last, split, mode):
             successes += line["success"] * line["episodes"]
             episodes += line["episodes"]

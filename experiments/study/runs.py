@@ -79,14 +79,23 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     return ", ".join(told[:3]) + (" and more" if len(told) > 3 else "")
 
 
-def run_job(job: Job, *, folder: Path, results: Path) -> Path:
-    """Trains, or goes on with an interrupted run, and writes the result; its folder is removed."""
+def run_job(job: Job, *, folder: Path, results: Path, keep: Path | None = None) -> Path:
+    """Trains, or goes on with an interrupted run, and writes the result; its folder is removed.
+
+    Args:
+      job: the run.
+      folder: of unfinished runs. results: of finished ones.
+      keep: where the trained policy and its skills go, `keep/<job>/`; None keeps neither.
+    """
     config = dataclasses.replace(job.config, root=str(folder / job.study), name=job.name)
     path = Path(config.root) / config.name
     resume = _can_go_on(path, config)
     if not resume and path.exists():
         shutil.rmtree(path)
-    observers = [measures.FinalGames(path, job.settings.final_games)]
+    settings = job.settings
+    observers = [measures.FinalGames(path, settings.final_games, own=settings.own_games)]
+    if keep is not None:
+        observers.append(measures.Trained(keep / job.name))
     if job.versions:
         observers.append(
             measures.Versions(

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from .jobs import Job, StudyError
 from .runs import run_job
@@ -16,36 +17,36 @@ from .runs import run_job
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "jax"  # of compiled programs
 
 
-def _work(core: int | None, waiting, done, folder: Path, results: Path) -> None:
+def _work(core: int | None, waiting, done, **where: Any) -> None:
     """A worker process: takes jobs until there are none."""
     if core is not None:
         os.sched_setaffinity(0, {core})  # before XLA starts its threads
     parent = os.getppid()
     while (job := waiting.get()) is not None and os.getppid() == parent:
-        done.put((job, *_attempt(job, folder, results)))
+        done.put((job, *_attempt(job, **where)))
 
 
-def _attempt(job: Job, folder: Path, results: Path) -> tuple[float, str | None]:
+def _attempt(job: Job, **where: Any) -> tuple[float, str | None]:
     """Seconds, and what went wrong: one run that fails does not end the study."""
     began = time.perf_counter()
     try:
-        run_job(job, folder=folder, results=results)
+        run_job(job, **where)
     except Exception:
         return time.perf_counter() - began, traceback.format_exc()
     return time.perf_counter() - began, None
 
 
-def run_all(jobs: Sequence[Job], *, workers: int, folder: Path, results: Path) -> int:
+def run_all(jobs: Sequence[Job], *, workers: int, **where: Any) -> int:
     """Runs jobs, and tells about each; returns how many failed.
 
     Args:
       jobs: in this order.
       workers: processes, each on a core of its own and with a single thread: two runs side by side
         are quicker than one after the other on two cores. 0: in this process, with all cores.
-      folder: of unfinished runs. results: of finished ones.
+      where: folder, results and keep of `run_job`.
     """
     failed, began = 0, time.perf_counter()
-    for number, (job, seconds, error) in enumerate(_finished(jobs, workers, folder, results), 1):
+    for number, (job, seconds, error) in enumerate(_finished(jobs, workers, where), 1):
         spent = time.perf_counter() - began
         left = spent / number * (len(jobs) - number)
         print(
@@ -58,11 +59,11 @@ def run_all(jobs: Sequence[Job], *, workers: int, folder: Path, results: Path) -
     return failed
 
 
-def _finished(jobs: Sequence[Job], workers: int, folder: Path, results: Path) -> Iterator[tuple]:
+def _finished(jobs: Sequence[Job], workers: int, where: dict[str, Any]) -> Iterator[tuple]:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
     if workers == 0:
         for job in jobs:
-            yield job, *_attempt(job, folder, results)
+            yield job, *_attempt(job, **where)
         return
     flags = os.environ.get("XLA_FLAGS", "")
     if "multi_thread_eigen" not in flags:
@@ -74,8 +75,8 @@ def _finished(jobs: Sequence[Job], workers: int, folder: Path, results: Path) ->
     cores = sorted(os.sched_getaffinity(0))
     processes = []
     for number in range(min(workers, len(jobs))):
-        arguments = (cores[number % len(cores)], waiting, done, folder, results)
-        processes.append(context.Process(target=_work, args=arguments, daemon=True))
+        arguments = (cores[number % len(cores)], waiting, done)
+        processes.append(context.Process(target=_work, args=arguments, kwargs=where, daemon=True))
         waiting.put(None)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("household_study: ended"))
     try:

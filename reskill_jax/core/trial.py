@@ -250,7 +250,8 @@ def decide_sequentially(
 ) -> chex.Array:
     """Which arm goes on, by Wald's sequential test of the differences within groups.
 
-    A candidate that was never tried beside arm 0 in a group cannot win.
+    A candidate that was never tried beside arm 0 in a group (its skills concern no task that came
+    up) cannot win, and is not rejected before the log is full.
 
     A new version (margin 0): "it raises the success rate by `gain`" against "it makes no
     difference". With the contrast's score U, weight W and variance V, the logarithm of the odds is
@@ -290,10 +291,10 @@ def decide_sequentially(
     best = jnp.argmax(test.log_odds).astype(jnp.int32)
     top = test.log_odds[best]
     accepted = enough & (top >= test.accept_at)
-    rejected = enough & (top <= test.reject_at)
+    compared = top > -jnp.inf
+    rejected = enough & compared & (top <= test.reject_at)
     # At the end a tie goes to the simpler bank.
     at_last = jnp.where(trial.margin > 0, top >= 0, top > 0)
-    compared = jnp.any(test.log_odds > -jnp.inf)
     accepted = jnp.where(full & ~rejected, at_last, accepted) & compared
     due = trial.active & (full | accepted | rejected)
     return jnp.where(due, jnp.where(accepted, best, 0), UNDECIDED).astype(jnp.int32)

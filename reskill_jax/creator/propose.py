@@ -45,6 +45,7 @@ def propose(
     *,
     step: int,
     vocabulary: ActionVocabulary,
+    under_test: Mapping[str, Skill | None] | None = None,
     compile_trigger: Callable[[str], Any] | None = None,
     capacity: int = DEFAULT_CAPACITY,
     settings: CreatorSettings | None = None,
@@ -56,6 +57,8 @@ def propose(
       skills: the bank in use.
       step: the training step.
       vocabulary: what can be said in this world.
+      under_test: skills that other proposals, still under test, would add or change, by name; None
+        where they would take one away. The new proposal leaves all of them alone.
       compile_trigger: called with a trigger's pattern; raises TriggerError if the world cannot run
         it (e.g. `lambda p: compile_dfa(p, language)`).
       capacity: skills a bank can hold.
@@ -65,6 +68,9 @@ def propose(
       The new state, in which a proposal is pending until `conclude` is called, and the outcome.
     """
     settings = settings or CreatorSettings()
+    tested = under_test or {}
+    untouchable = tested.keys() | {skill.name for skill in tested.values() if skill is not None}
+    skills = _considered(skills, tested)
     reservoir = state.reservoir
     if step < state.next_attempt:
         return state, Refusal(f"pausing until step {state.next_attempt} after a refusal")
@@ -95,16 +101,24 @@ def propose(
             for way in find_ways(demand, episodes, vocabulary)
         ]
         contrasts = sorted([*ways, *contrasts], key=lambda contrast: -contrast.value)
-    drafts = recommend(state, skills, groups, contrasts, vocabulary, capacity, settings)
+
+    def possible(draft: Draft) -> bool:
+        few = len(draft.operations) <= settings.max_operations
+        return few and not _names(draft) & untouchable
+
+    drafts = [
+        draft
+        for draft in recommend(state, skills, groups, contrasts, vocabulary, capacity, settings)
+        if possible(draft)
+    ]
     blindly: list[Draft] = []
     if rng.random() < settings.exploration and contrasts:
         # Each behaviour is equally likely, however many moments there are to propose it for.
         deeds = list(dict.fromkeys(one.directive.deed for one in contrasts))
         deed = deeds[int(rng.integers(len(deeds)))]
         blind = next(one for one in contrasts if one.directive.deed == deed)
-        blindly = draft_of(
-            blind, blind.value, skills, {}, state, vocabulary, capacity, settings, True
-        )
+        made = draft_of(blind, blind.value, skills, {}, state, vocabulary, capacity, settings, True)
+        blindly = [draft for draft in made if possible(draft)]
     state = dataclasses.replace(state, random=dict(rng.bit_generator.state))
     reasons: list[str] = []
     for draft in [*blindly, *drafts][: settings.attempts]:
@@ -124,10 +138,25 @@ def propose(
     return _refuse(state, step, settings, "; ".join(reasons) or "no contrast is strong enough")
 
 
+def _considered(
+    skills: Sequence[Skill], under_test: Mapping[str, Skill | None]
+) -> tuple[Skill, ...]:
+    """The bank in use and what is under test: no version of the bank holds more skills."""
+    names = {skill.name for skill in skills}
+    new = [skill for skill in under_test.values() if skill is not None]
+    return (*skills, *(skill for skill in new if skill.name not in names))
+
+
+def _names(draft: Draft) -> set[str]:
+    """Names of all skills that a draft takes away, changes or brings."""
+    old = {operation.name for operation in draft.operations}
+    return old | {o.skill.name for o in draft.operations if o.skill is not None}
+
+
 def _joins(other: Draft, chosen: Sequence[Draft], settings: CreatorSettings) -> bool:
     first = chosen[0]
     operations = sum(len(d.operations) for d in chosen) + len(other.operations)
-    named = {operation.name for d in chosen for operation in d.operations}
+    named = {name for d in chosen for name in _names(d)}
     said = [directive for d in chosen for directive in d.directives]
     return (
         other is not first
@@ -135,7 +164,7 @@ def _joins(other: Draft, chosen: Sequence[Draft], settings: CreatorSettings) -> 
         and operations <= settings.max_operations
         and other.score >= settings.second_score
         and other.value >= settings.second_share * first.value
-        and not named & {operation.name for operation in other.operations}
+        and not named & _names(other)
         and not any(_collide(a, b) for a in said for b in other.directives)
     )
 

@@ -33,7 +33,7 @@ class CreatorSettings:
     related_discount: float = 0.4  # per rejection of the same behaviour at another cue
     negative_discount: float = 0.5  # on prohibitions, which do not say what to do instead
     new_score: float = 1.3  # factor of the score that counts as new evidence
-    new_episodes: int = 2000  # episodes that count as new evidence
+    new_episodes: int = 400  # episodes that count as new evidence
     cooldown: int = 2  # steps after a refusal; doubles with every further one
     max_cooldown: int = 16
     retire_after: int = 20  # steps a skill serves before it may be put to a retirement trial

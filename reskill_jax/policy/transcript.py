@@ -79,6 +79,30 @@ def decide(
     return append(written, choice[None], active.astype(jnp.int32))
 
 
+def without(transcript: Transcript, dropped: chex.Array) -> Transcript:
+    """The row as it would be had some of its tokens never been there.
+
+    Args:
+      transcript: a row.
+      dropped: [L] bool; never a token after which a decision was taken.
+
+    Returns:
+      The row with the other tokens moved together and every decision still after its own. What is
+      recorded as its log-probability is of the whole row.
+    """
+    capacity = transcript.tokens.shape[0]
+    index = jnp.arange(capacity, dtype=jnp.int32)
+    kept = ~dropped & (index < transcript.length)
+    moved = jnp.cumsum(kept, dtype=jnp.int32) - 1
+    target = jnp.where(kept, moved, capacity)
+    used = jnp.arange(transcript.position.shape[0]) < transcript.count
+    return transcript._replace(
+        tokens=jnp.zeros_like(transcript.tokens).at[target].set(transcript.tokens, mode="drop"),
+        length=transcript.length - jnp.sum(dropped & (index < transcript.length), dtype=jnp.int32),
+        position=jnp.where(used, moved[transcript.position], 0),
+    )
+
+
 def overflowed(transcript: Transcript) -> chex.Array:
     """Whether the row ran out of capacity. [] bool."""
     return transcript.length > transcript.tokens.shape[0]

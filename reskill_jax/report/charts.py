@@ -9,7 +9,14 @@ import numpy as np
 from scipy.special import betaincinv, betaln
 
 from reskill_jax.report.markup import Markup, tag
-from reskill_jax.report.plot import Plot, percent, responsive, typical_range
+from reskill_jax.report.plot import (
+    Plot,
+    Span,
+    percent,
+    responsive,
+    spans_height,
+    typical_range,
+)
 from reskill_jax.report.reading import Run
 from reskill_jax.report.skills import Trial
 
@@ -26,8 +33,8 @@ def success_chart(run: Run) -> Markup:
     values = [y for _, y in training]
     values += [v for e in run.evals for v in (*e["interval"], e["success"])]
     top = min(1.0, 0.1 * np.ceil(10 * max(values, default=1.0) + 0.2))
-    spans = [
-        (trial.start, trial.end if trial.end is not None else last)
+    spans: list[Span] = [
+        (trial.start, last if trial.end is None else trial.end, f"trial {trial.id}")
         for trial in run.trials
         if trial.start is not None
     ]
@@ -41,6 +48,7 @@ def success_chart(run: Run) -> Markup:
             "Success by training step on seen tasks, unseen tasks and in training",
             y_percent=True,
             right=62 if not any(plain.values()) else 160 if width > 400 else 120,
+            top=4 + max(spans_height(spans), 8),
         )
         plot.spans(spans, "trial")
         plot.dots(training, "training faint", radius=1.5)
@@ -76,7 +84,7 @@ def success_chart(run: Run) -> Markup:
     if any(candidates.values()):
         names.append(("hollow", "candidate bank"))
     if spans:
-        names.append(("span", "trial under way"))
+        names.append(("span", "a trial under way"))
     return tag("div", legend(names), responsive(draw, wide=(860, 330), narrow=(370, 270)))
 
 
@@ -104,8 +112,8 @@ def smoothed(
 def arm_name(arm: int, count: int) -> str:
     """How an arm is called in a legend."""
     if arm == 0:
-        return "in use"
-    return "candidate" if count == 2 else f"candidate {arm}"
+        return "without the change"
+    return "with the change" if count == 2 else f"candidate {arm}"
 
 
 def beta_interval(alpha: float, beta: float) -> tuple[float, float]:

@@ -101,7 +101,7 @@ def _segments(row: Row, last: int) -> list[Markup]:
 
 def trial_table(trials: list[Trial]) -> Markup:
     """One line per trial: what was tested, the counts, the decision and why."""
-    heads = ("Trial", "Steps", "Change", "In use", "Candidate", "Decision", "Reason")
+    heads = ("Trial", "Steps", "Change", "Without it", "With it", "Decision", "Reason")
     rows = []
     for trial in trials:
         end = "" if trial.end is None else str(trial.end)

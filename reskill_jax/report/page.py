@@ -143,7 +143,7 @@ def _success(run: Run) -> Markup | None:
         return None
     note = (
         "Evaluations play the bank in use, each task once; the bands are Wilson intervals (95 %). "
-        "Training rollouts mix the bank in use with the candidate under test."
+        "Training rollouts mix the bank in use with the changes under test."
         if not run.plain
         else "The run has no skills. The bands are Wilson intervals (95 %)."
     )
@@ -174,11 +174,12 @@ def _trials(run: Run) -> Markup | None:
     rule = {
         "sequential": "A trial is decided by a sequential test of the differences within groups, "
         "at the first step at which the log odds reach one of the bounds, else by their sign when "
-        "its steps are used up; the posteriors steer how often each version is played.",
-        "means": "A version is accepted when its posterior mean is above that of the bank in use.",
+        "its steps are used up; the posteriors steer how often the change is played.",
+        "means": "A change is accepted when the posterior mean with it is above that without it.",
     }.get(str(run.config.get("trial_rule")), "")
     note = (
-        f"Every rollout group plays both versions. {rule} Posterior means are drawn with 95 % "
+        "Each rollout reads a random choice of the changes under test; a trial compares those "
+        f"with its change to those without it. {rule} Posterior means are drawn with 95 % "
         "intervals."
     )
     return section(
@@ -198,7 +199,7 @@ def _cost(run: Run) -> Markup | None:
         return statistics.fmean(values) if values else None
 
     def median_seconds(in_trial: bool) -> float | None:
-        lines = [m for m in run.metrics if (m.get("trial") is not None) == in_trial]
+        lines = [m for m in run.metrics if bool(m.get("trials")) == in_trial]
         values = [m["seconds"] for m in lines if m.get("seconds") is not None]
         return statistics.median(values) if values else None
 

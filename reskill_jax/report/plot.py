@@ -9,6 +9,9 @@ from typing import Any
 from reskill_jax.report.markup import Markup, join, tag
 
 Point = tuple[float, float]
+Span = tuple[float, float, str]  # from, to, tooltip
+
+_SPAN_PITCH = 8  # of rows of spans
 
 
 def ticks(low: float, high: float, count: int, *, whole: bool = False) -> list[float]:
@@ -39,6 +42,31 @@ def number(value: float) -> str:
 def percent(value: float) -> str:
     """A share as a percentage."""
     return f"{100 * value:.0f}\u00a0%"
+
+
+def rows_of(spans: Sequence[Span], *, most: int = 6) -> list[int]:
+    """The row of each span, so that none hides another, as far as `most` rows are enough.
+
+    Args:
+      spans: in the order of their beginnings.
+      most: rows.
+    """
+    ends: list[float] = []  # of each row
+    rows = []
+    for start, end, _ in spans:
+        row = next((row for row, taken in enumerate(ends) if taken <= start), len(ends))
+        if row == most:
+            row = ends.index(min(ends))
+        elif row == len(ends):
+            ends.append(end)
+        ends[row] = max(end, ends[row])
+        rows.append(row)
+    return rows
+
+
+def spans_height(spans: Sequence[Span]) -> int:
+    """Room that bars along the top of a frame take."""
+    return _SPAN_PITCH * (max(rows_of(spans), default=-1) + 1)
 
 
 @dataclasses.dataclass
@@ -127,17 +155,18 @@ class Plot:
                 )
             )
 
-    def spans(self, spans: Sequence[tuple[float, float]], class_: str) -> None:
-        """Bars along the top of the frame."""
-        for start, end in spans:
+    def spans(self, spans: Sequence[Span], class_: str) -> None:
+        """Bars with a tooltip along the top of the frame, which must leave `spans_height` free."""
+        for (start, end, title), row in zip(spans, rows_of(spans), strict=True):
             left, right = self.x(start), self.x(end)
             self.marks.append(
                 tag(
                     "rect",
+                    tag("title", title),
                     x=left,
-                    y=1,
+                    y=1 + _SPAN_PITCH * row,
                     width=max(right - left, 1.5),
-                    height=6,
+                    height=_SPAN_PITCH - 2,
                     rx=2,
                     class_=f"span {class_}",
                 ),

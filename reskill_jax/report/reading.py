@@ -5,6 +5,7 @@ listed with file and line.
 """
 
 import dataclasses
+import functools
 import math
 import os
 import statistics
@@ -20,17 +21,21 @@ from reskill_jax.report.schema import (
     check_eval,
     check_lifecycle,
     check_metrics,
-    is_number,
+    check_trials,
 )
 from reskill_jax.report.skills import Entry, Life, Trial, find_lives, find_trials, read_bank
 
 LOGS = {
     "metrics.jsonl": check_metrics,
+    "trials.jsonl": check_trials,
     "eval.jsonl": check_eval,
     "lifecycle.jsonl": check_lifecycle,
 }
-# Fields with an entry per arm.
-_PER_ARM = ("arm_success", "arm_trials", "difference", "successes", "trials")
+# Fields with an entry per arm. The "trials" of metrics.jsonl are those under test.
+_PER_ARM = {
+    "trials.jsonl": ("arm_success", "arm_trials", "difference"),
+    "lifecycle.jsonl": ("successes", "trials", "difference"),
+}
 
 Numbered = list[tuple[int, dict[str, Any]]]  # lines of a log with their numbers
 
@@ -46,6 +51,7 @@ class Run:
     path: Path
     config: dict[str, Any]
     metrics: list[dict[str, Any]]
+    tested: list[dict[str, Any]]  # lines of trials.jsonl
     evals: list[dict[str, Any]]
     lifecycle: list[dict[str, Any]]
     problems: list[str]  # "file line n: what is wrong"
@@ -61,7 +67,7 @@ class Run:
     @property
     def last_step(self) -> int:
         """The last step with a line in any log; 0 for an empty run."""
-        logs = (self.metrics, self.evals, self.lifecycle)
+        logs = (self.metrics, self.tested, self.evals, self.lifecycle)
         return max((line["step"] for log in logs for line in log), default=0)
 
     @property
@@ -127,14 +133,16 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     settings = _settings(config or {}, problems)
     for rule in (_drop_far_steps, _drop_other_arms):
         logs = rule(logs, settings, problems)
-    metrics, evals, lifecycle = ([line for _, line in log] for log in logs)
+    metrics, tested, evals, lifecycle = ([line for _, line in log] for log in logs)
     metrics.sort(key=lambda line: line["step"])
+    tested.sort(key=lambda line: line["step"])
     _complete(evals, lifecycle)
-    lives, trials = find_lives(lifecycle), find_trials(lifecycle, metrics)
+    lives, trials = find_lives(lifecycle), find_trials(lifecycle, tested, metrics)
     return Run(
         path=path,
         config=settings,
         metrics=metrics,
+        tested=tested,
         evals=evals,
         lifecycle=lifecycle,
         problems=problems,
@@ -202,28 +210,34 @@ def _drop_far_steps(
 def _drop_other_arms(
     logs: list[Numbered], config: dict[str, Any], problems: list[str]
 ) -> list[Numbered]:
-    """Lines without those that count other arms than the run has."""
+    """Lines without those that count other arms than most: without the proposal, and with it."""
     counts = Counter(
-        length for log in logs for _, line in log for length in _lengths(line).values()
+        length
+        for name, log in zip(LOGS, logs)
+        for _, line in log
+        for length in _lengths(name, line).values()
     )
     if not counts:
         return logs
-    arms = config.get("arms")
-    if not is_number(arms) or arms not in counts:
-        arms = max(counts, key=lambda length: (counts[length], length))
+    arms = max(counts, key=lambda length: (counts[length], length))
 
-    def wrong(line: dict[str, Any]) -> str | None:
-        for name, length in _lengths(line).items():
+    def wrong(line: dict[str, Any], log: str) -> str | None:
+        for name, length in _lengths(log, line).items():
             if length != arms:
                 return f"'{name}' has {length} arms, the run has {arms}"
         return None
 
-    return [_kept(name, log, wrong, problems) for name, log in zip(LOGS, logs)]
+    return [
+        _kept(name, log, functools.partial(wrong, log=name), problems)
+        for name, log in zip(LOGS, logs)
+    ]
 
 
-def _lengths(line: dict[str, Any]) -> dict[str, int]:
-    """Field -> number of arms, of the fields of a line that have an entry per arm."""
-    found = {name: len(line[name]) for name in _PER_ARM if line.get(name)}
+def _lengths(log: str, line: dict[str, Any]) -> dict[str, int]:
+    """Field -> number of arms, of the fields of a log's line that have an entry per arm."""
+    if log not in _PER_ARM:
+        return {}
+    found = {name: len(line[name]) for name in _PER_ARM[log] if line.get(name)}
     for name, part in (("posterior", "alpha"), ("sequential_test", "log_odds")):
         if line.get(name):
             found[name] = len(line[name][part])

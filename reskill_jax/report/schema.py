@@ -94,12 +94,16 @@ _POSTERIOR: Field = (_is_posterior, "{alpha, beta: positive numbers}")
 
 METRICS: Mapping[str, Field] = {
     "step": _STEP,
-    "trial": _TRIAL,
+    "trials": _list(_TRIAL, "a list of integers or texts"),
     **dict.fromkeys(("success", "clipped", "mixed_groups"), _SHARE),
     **dict.fromkeys(("loss", "kl", "entropy"), _number()),
     "grad_norm": _number(0, what="a number from 0"),
     **dict.fromkeys(("turns", "context_tokens", "skill_tokens", "truncated", "invalid"), _AMOUNT),
     **dict.fromkeys(("seconds", "compile_seconds"), _number(0, 1e8, "a number from 0")),
+}
+TRIALS: Mapping[str, Field] = {
+    "step": _STEP,
+    "trial": _TRIAL,
     "arm_success": _list(_SHARE, "a list of numbers from 0 to 1", nullable=True),
     "arm_trials": _COUNTS,
     "difference": _list(_number(-1, 1), "a list of numbers from -1 to 1", nullable=True),
@@ -124,9 +128,9 @@ LIFECYCLE: Mapping[str, Field] = {
     "operations": _list((lambda v: isinstance(v, dict), ""), "a list of objects"),
     "successes": _COUNTS,
     "trials": _COUNTS,
-    "difference": METRICS["difference"],
+    "difference": TRIALS["difference"],
     "posterior": _POSTERIOR,
-    "horizon": METRICS["horizon"],
+    "horizon": TRIALS["horizon"],
 }
 OPERATION: Mapping[str, Field] = {
     "operation": ((lambda v: v in OPERATIONS), "one of " + ", ".join(OPERATIONS)),
@@ -143,7 +147,6 @@ TRIGGER: Mapping[str, Field] = dict.fromkeys(("kind", "pattern", "task_pattern")
 CONFIG: Mapping[str, Field] = {
     "name": _NAME,
     "steps": _integer(1, LAST_STEP, "an integer from 1"),
-    "arms": _integer(1, 1000, "an integer from 1"),
     "trial_rule": _NAME,
     "provenance": _list((lambda v: isinstance(v, dict), ""), "a list of objects", most=10_000),
 }
@@ -172,6 +175,11 @@ def check(value: Mapping[str, Any], fields: Mapping[str, Field], *required: str)
 def check_metrics(line: dict[str, Any]) -> None:
     """Of metrics.jsonl."""
     check(line, METRICS, "step")
+
+
+def check_trials(line: dict[str, Any]) -> None:
+    """Of trials.jsonl."""
+    check(line, TRIALS, "step", "trial")
 
 
 def check_eval(line: dict[str, Any]) -> None:

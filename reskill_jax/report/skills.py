@@ -11,7 +11,7 @@ from reskill_jax.skills.skillmd import MAX_FILE_BYTES, SkillFileError, import_sk
 
 STARTS = ("proposed", "retirement_started")
 ENDS = ("accepted", "rejected", "pruned", "retired", "kept")
-LOST = "lost"  # decided, as the next trial shows, by a line that cannot be read
+LOST = "lost"  # decided, as later steps show, by a line that cannot be read
 ADOPTING = ("accepted", "pruned", "retired")
 
 Line = dict[str, Any]  # of a log, as `schema` checks it
@@ -19,7 +19,10 @@ Line = dict[str, Any]  # of a log, as `schema` checks it
 
 @dataclasses.dataclass
 class Trial:
-    """One comparison of a bundle (or of a bank without a skill) against the bank in use."""
+    """One comparison of the bank with a bundle (or without a skill) to the bank without it.
+
+    Several may be under way at once.
+    """
 
     id: Any
     start: int | None
@@ -93,8 +96,16 @@ class Entry:
         return json.dumps([self.skill.get("action"), *parts])
 
 
-def find_trials(lifecycle: Sequence[Line], metrics: Sequence[Line]) -> list[Trial]:
-    """Every trial that the logs tell of, by its start."""
+def find_trials(
+    lifecycle: Sequence[Line], tested: Sequence[Line], metrics: Sequence[Line]
+) -> list[Trial]:
+    """Every trial that the logs tell of, by its start.
+
+    Args:
+      lifecycle: lines of lifecycle.jsonl.
+      tested: lines of trials.jsonl, by step.
+      metrics: lines of metrics.jsonl, by step.
+    """
     found: dict[Any, Trial] = {}
     for line in lifecycle:
         event, key = line["event"], json.dumps(line.get("trial"))
@@ -115,18 +126,21 @@ def find_trials(lifecycle: Sequence[Line], metrics: Sequence[Line]) -> list[Tria
         trial.beta = posterior.get("beta") or trial.beta
         trial.horizon = line.get("horizon")
         trial.difference = line.get("difference") or trial.difference
-    for line in metrics:
+    for line in tested:
         trial_of_step = found.get(json.dumps(line.get("trial")))
         if trial_of_step is not None:
             _add_step(trial_of_step, line)
-    for trial in found.values():
+    told = [line for line in metrics if line.get("trials") is not None]
+    under_test = [(line["step"], line["trial"]) for line in tested]
+    under_test += [(line["step"], trial) for line in told for trial in line["trials"]]
+    last_steps = {json.dumps(trial): step for step, trial in sorted(under_test, key=lambda x: x[0])}
+    for key, trial in found.items():
         trial.difference = trial.difference or trial.latest
-    trials = sorted(found.values(), key=lambda t: t.start if t.start is not None else -1)
-    for trial, later in zip(trials, trials[1:]):
-        if trial.decision is None:
-            steps = [step for step, _, _ in trial.history]
-            trial.end, trial.decision = max(steps, default=later.start), LOST
-    return trials
+        last = last_steps.get(key, trial.start)
+        # What shows that it is over is a later step at which it was not under test any more.
+        if trial.decision is None and last is not None and told and told[-1]["step"] > last:
+            trial.end, trial.decision = last, LOST
+    return sorted(found.values(), key=lambda t: t.start if t.start is not None else -1)
 
 
 def _add_step(trial: Trial, line: Line) -> None:

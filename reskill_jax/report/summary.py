@@ -36,6 +36,7 @@ def summary_lines(run: Run, *, width: int = 80) -> list[str]:
     if table:
         lines += [f"{'success':<{_LABEL}}{'start':<20}{'end'}", *table, ""]
     decided = [trial for trial in run.trials if trial.decision not in (None, LOST)]
+    decided.sort(key=lambda trial: trial.end or 0)
     if len(decided) > _DECISIONS:
         lines.append(f"{len(decided) - _DECISIONS} earlier decisions are in the report")
     for trial in decided[-_DECISIONS:]:

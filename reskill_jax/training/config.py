@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+from reskill_jax.core.factorial import num_arms
 from reskill_jax.training.validate import MAX_SIZE, validate
 from reskill_jax.worlds.household.generator import RoomSpec
 
@@ -91,6 +92,9 @@ class TrainConfig:
     """False is plain GRPO."""
     bank: str | None = None
     """Skills in use from the start: "good" (hand-written), or a folder of SKILL.md folders."""
+    internalize: float = 0.5
+    """Share of the successes with skills in the prompt that the policy learns from without them, so
+    that it makes them its own."""
     policy_from: int = 0
     """First step that updates the policy; before, it is frozen."""
     policy_until: int | None = None
@@ -99,15 +103,18 @@ class TrainConfig:
     """First step after which new versions of the skills are proposed."""
     skills_until: int | None = None
     """First step after which none is proposed any more; 0 keeps the bank as it is."""
-    arms: int = 2
-    """Versions of the bank that can be compared at once, the one in use included (A)."""
-    slots: int = 8
-    """Skills that can be active (S)."""
+    concurrent_trials: int = 5
+    """Proposals under test at once (K); each rollout reads a random choice of them, so that each is
+    judged by all rollouts."""
+    max_operations: int = 1
+    """Changes of the bank that a proposal may make; they are accepted or rejected as one."""
+    slots: int = 12
+    """Skills that a version of the bank can hold, those under test included (S)."""
     scheme: Literal["stratified", "independent"] = "stratified"
     """How arms are assigned within a group."""
     assignment: Literal["thompson", "uniform"] = "thompson"
     """Whether the better arm gets more rollouts."""
-    floor: float = 0.15
+    floor: float = 0.3
     """Least share of an arm under test."""
     discount: Literal["adaptive", "none", "last_step"] = "adaptive"
     """What posteriors forget: as the estimated horizon says, nothing, or all but the last step."""
@@ -131,11 +138,11 @@ class TrainConfig:
     """Adopt every proposal without a trial (an ablation)."""
     assertions: bool = True
     """Weigh proposals by the assertions that failures violate; False: by raw contrasts."""
-    reservoir: int = 100
+    reservoir: int = 60
     """Episodes of evidence needed before the creator proposes; it keeps 200 at most."""
     cooldown: int = 1
     """Steps between the end of a trial and the next proposal."""
-    retire_after: int = 20
+    retire_after: int = 30
     """Steps a skill serves before a version without it is put to the test."""
     retire_margin: float = 0.04
     """A retirement is accepted if the success rate without the skill is not lower by more. The
@@ -162,6 +169,11 @@ class TrainConfig:
         validate(self)
 
     @property
+    def arms(self) -> int:
+        """Versions of the bank that can be compared at once (A): every choice of the parts."""
+        return num_arms(self.concurrent_trials)
+
+    @property
     def policy_steps(self) -> range:
         """The steps that update the policy."""
         end = self.steps if self.policy_until is None else min(self.policy_until, self.steps)
@@ -183,6 +195,7 @@ class TrainConfig:
 _OF_THE_HOST = (
     *("name", "root", "seed", "policy", "bank", "train_games", "skills_from", "skills_until"),
     *("auto_accept", "assertions", "reservoir", "cooldown", "retire_after", "retire_margin"),
+    "max_operations",
     *("eval_every", "eval_tasks", "checkpoint_every", "keep", "keep_best"),
     "mirror",
 )
@@ -212,6 +225,12 @@ def paper() -> TrainConfig:
         kl_weight=0.01,
         whiten=True,
         trial_rule="means",
+        concurrent_trials=1,
+        slots=8,
+        floor=0.15,
+        reservoir=100,
+        max_operations=3,
+        internalize=0.0,
         min_trial_steps=5,
         max_trial_steps=6,
         retire_after=10**6,

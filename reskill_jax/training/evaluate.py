@@ -18,7 +18,7 @@ from reskill_jax.training.rollout import Rollout, rollout
 from reskill_jax.training.sharding import fetch, on_mesh, place
 
 Mode = Literal["bank", "none", "candidate"]
-MODES: dict[str, int] = {"none": -1, "bank": 0, "candidate": 1}
+MODES = ("none", "bank", "candidate")
 
 
 class Evaluation(NamedTuple):
@@ -180,7 +180,8 @@ def evaluate(
     Args:
       params: of the policy. bank: all arms.
       world, policy, split, horizon, capacity, games: static; the same values compile once.
-      mode: "bank" (arm 0), "none" (no skills) or "candidate" (arm 1).
+      mode: "bank" (arm 0), "none" (no skills) or "candidate" (the last arm: the bank in use with
+        all that is under test).
       seed: of the games and the noise; one seed, one test set.
       temperature: of sampling; 0 is greedy.
       task_types: names, for the breakdown.
@@ -191,7 +192,8 @@ def evaluate(
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-    if MODES[mode] >= bank.kind.shape[0]:
+    arms = bank.kind.shape[0]
+    if mode == "candidate" and arms < 2:
         raise ValueError(f"mode {mode!r} needs a bank of two arms, this one has one")
     won, turns, types = play_games(
         params,
@@ -199,7 +201,7 @@ def evaluate(
         world=world,
         policy=policy,
         split=split,
-        arm=MODES[mode],
+        arm={"none": -1, "bank": 0, "candidate": arms - 1}[mode],
         horizon=horizon,
         capacity=capacity,
         games=games,

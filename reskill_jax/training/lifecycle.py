@@ -20,7 +20,7 @@ from reskill_jax.skills.dfa import compile_dfa
 from reskill_jax.skills.skill import Bundle, Skill
 from reskill_jax.skills.skillmd import FILE_NAME, SkillFileError, import_skills
 from reskill_jax.training.config import TrainConfig
-from reskill_jax.training.validate import RESERVOIR_CAPACITY
+from reskill_jax.training.validate import MAX_SKILLS, RESERVOIR_CAPACITY
 from reskill_jax.worlds.household import symbols
 from reskill_jax.worlds.household.handwritten import GOOD
 from reskill_jax.worlds.household.tables import TASK_TYPES
@@ -33,33 +33,23 @@ class Life:
     Attributes:
       creator: evidence, assertions, history.
       skills: the bank in use, in slot order.
-      proposal: what is under test; None = nothing.
+      proposals: what is under test, one a part; None = nothing. As many as parts once it began.
       served: steps each active skill has been in use.
       next_proposal: no proposal before this step.
     """
 
     creator: CreatorState
     skills: tuple[Skill, ...] = ()
-    proposal: Proposal | None = None
+    proposals: tuple[Proposal | None, ...] = (None,)
     served: Mapping[str, int] = dataclasses.field(default_factory=dict)
     next_proposal: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
-        pending = self.proposal
         return {
             "creator": self.creator.to_dict(),
             "skills": [skill.to_dict() for skill in self.skills],
-            "proposal": None
-            if pending is None
-            else {
-                "id": pending.id,
-                "kind": pending.kind,
-                "bundle": pending.bundle.to_dict(),
-                "version": [skill.to_dict() for skill in pending.version],
-                "reason": pending.reason,
-                "score": pending.score,
-            },
+            "proposals": [_proposal_to_dict(one) for one in self.proposals],
             "served": dict(self.served),
             "next_proposal": self.next_proposal,
         }
@@ -67,19 +57,47 @@ class Life:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Life":
         """Reads `to_dict`."""
-        pending = data["proposal"]
-        if pending is not None:
-            version = tuple(Skill.from_dict(skill) for skill in pending["version"])
-            pending = Proposal(
-                **{**pending, "bundle": Bundle.from_dict(pending["bundle"]), "version": version}
-            )
         return cls(
             creator=CreatorState.from_dict(data["creator"]),
             skills=tuple(Skill.from_dict(skill) for skill in data["skills"]),
-            proposal=pending,
+            proposals=tuple(_proposal_from_dict(one) for one in data["proposals"]),
             served=dict(data["served"]),
             next_proposal=data["next_proposal"],
         )
+
+
+def _proposal_to_dict(pending: Proposal | None) -> dict[str, Any] | None:
+    if pending is None:
+        return None
+    return {
+        "id": pending.id,
+        "kind": pending.kind,
+        "bundle": pending.bundle.to_dict(),
+        "version": [skill.to_dict() for skill in pending.version],
+        "reason": pending.reason,
+        "score": pending.score,
+    }
+
+
+def _proposal_from_dict(pending: Mapping[str, Any] | None) -> Proposal | None:
+    if pending is None:
+        return None
+    version = tuple(Skill.from_dict(skill) for skill in pending["version"])
+    return Proposal(
+        **{**pending, "bundle": Bundle.from_dict(pending["bundle"]), "version": version}
+    )
+
+
+def versions(life: Life, config: TrainConfig) -> list[tuple[Skill, ...]]:
+    """The skills of every arm: the bank in use with every choice of the proposals under test."""
+    found = []
+    for arm in range(config.arms):
+        skills = life.skills
+        for part, proposal in enumerate(life.proposals):
+            if proposal is not None and arm >> part & 1:
+                skills = proposal.bundle.apply(skills, capacity=MAX_SKILLS)
+        found.append(skills)
+    return found
 
 
 def begin_life(config: TrainConfig) -> Life:
@@ -89,7 +107,7 @@ def begin_life(config: TrainConfig) -> Life:
       SkillFileError: `config.bank` names no readable skills.
     """
     creator = init_state(config.seed, capacity=RESERVOIR_CAPACITY)
-    return Life(creator=creator, skills=starting_skills(config))
+    return Life(creator, starting_skills(config), (None,) * config.concurrent_trials)
 
 
 def starting_skills(config: TrainConfig) -> tuple[Skill, ...]:
@@ -125,7 +143,8 @@ def make_bank(config: TrainConfig, arms: Sequence[Sequence[Skill]]) -> Bank:
 def episodes_of(
     evidence: Any, games: np.ndarray, step: int, names: Sequence[Sequence[str]], group_size: int
 ) -> list[Episode]:
-    """The valid rollouts of a step as text, one of each (task, arm, outcome).
+    """The valid rollouts of a step as text, one of each outcome of a task with the bank in use, and
+    one of each with anything under test.
 
     Args:
       evidence: `step.Evidence` on the host.
@@ -134,10 +153,10 @@ def episodes_of(
       names: of the skills of each arm, in slot order.
       group_size: G.
     """
-    found: dict[tuple[int, int, bool], Episode] = {}
+    found: dict[tuple[int, bool, bool], Episode] = {}
     for row, (arm, success) in enumerate(zip(evidence.arms, evidence.success, strict=True)):
         game = int(games[row // group_size])
-        key = (game, int(arm), bool(success))
+        key = (game, arm > 0, bool(success))
         if key in found or not evidence.valid[row]:
             continue
         turns = int(evidence.turns[row])
@@ -188,13 +207,14 @@ def learn(life: Life, episodes: Sequence[Episode]) -> Life:
 
 
 def settle(
-    life: Life, decision: int, *, step: int, config: TrainConfig, reason: str
+    life: Life, part: int, decision: int, *, step: int, config: TrainConfig, reason: str
 ) -> tuple[Life, list[dict[str, Any]]]:
-    """Takes note of a decision about the proposal under test.
+    """Takes note of a decision about a proposal under test.
 
     Args:
       life: with a proposal.
-      decision: 0 = the bank in use stays, > 0 = the candidate is adopted.
+      part: the proposal's.
+      decision: 0 = the bank in use stays, > 0 = the proposal is adopted.
       step: the training step.
       config: of the run.
       reason: for the log.
@@ -202,7 +222,7 @@ def settle(
     Returns:
       The life after it, and the lines for the lifecycle log (without counts).
     """
-    proposal = life.proposal
+    proposal = life.proposals[part]
     if proposal is None:
         raise ValueError(f"step {step}: a decision without a proposal")
     accepted = decision > 0
@@ -226,14 +246,16 @@ def settle(
             for o in operations
             if o["operation"] == "DELETE"
         ]
-    skills = proposal.version if accepted else life.skills
+    skills = life.skills
+    if accepted:
+        skills = proposal.bundle.apply(skills, capacity=MAX_SKILLS)
     kept = set(life.skills) & set(skills)  # a modified skill starts its service anew
     life = dataclasses.replace(
         life,
         creator=conclude(life.creator, proposal.id, outcome, step=step, reason=reason),
         skills=skills,
         served={s.name: life.served.get(s.name, 0) if s in kept else 0 for s in skills},
-        proposal=None,
+        proposals=tuple(None if k == part else p for k, p in enumerate(life.proposals)),
         next_proposal=step + config.cooldown,
     )
     return life, lines
@@ -245,22 +267,25 @@ def creator_settings(config: TrainConfig) -> CreatorSettings:
         min_episodes=config.reservoir,
         retire_after=config.retire_after,
         assertions=config.assertions,
+        max_operations=config.max_operations,
     )
 
 
 def suggest(life: Life, *, step: int, config: TrainConfig) -> tuple[Life, dict[str, Any] | None]:
-    """Asks for the next version to test, if it is time: a retirement that is due, else a bundle.
+    """Asks for the next proposal to test, if it is time: a retirement that is due, else a bundle.
 
     Returns:
-      The life (with a proposal, if there is one) and a line for the lifecycle log, or None.
+      The life (with one more proposal, if there is one) and a line for the lifecycle log, or None.
     """
-    if life.proposal is not None or step < life.next_proposal or not config.proposes(step):
+    free = [part for part, proposal in enumerate(life.proposals) if proposal is None]
+    if not free or step < life.next_proposal or not config.proposes(step):
         return life, None
     settings = creator_settings(config)
     vocabulary = household_vocabulary()
+    tested = under_test(life)
     creator, outcome = propose_retirement(
         life.creator,
-        life.skills,
+        [skill for skill in life.skills if skill.name not in tested],
         step=step,
         served=life.served,
         vocabulary=vocabulary,
@@ -271,6 +296,7 @@ def suggest(life: Life, *, step: int, config: TrainConfig) -> tuple[Life, dict[s
         creator, outcome = propose(
             creator,
             life.skills,
+            under_test=tested,
             step=step,
             vocabulary=vocabulary,
             compile_trigger=lambda pattern: compile_dfa(pattern, symbols.SYMBOLS),
@@ -291,4 +317,16 @@ def suggest(life: Life, *, step: int, config: TrainConfig) -> tuple[Life, dict[s
         "operations": outcome.bundle.to_dict()["operations"],
         "reason": outcome.reason,
     }
-    return dataclasses.replace(life, creator=creator, proposal=outcome), line
+    proposals = list(life.proposals)
+    proposals[free[0]] = outcome
+    return dataclasses.replace(life, creator=creator, proposals=tuple(proposals)), line
+
+
+def under_test(life: Life) -> dict[str, Skill | None]:
+    """Skills that proposals under test would add or change, by name; None = take away."""
+    return {
+        operation.name: operation.skill
+        for proposal in life.proposals
+        if proposal is not None
+        for operation in proposal.bundle.operations
+    }

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
 from reskill_jax.core.trial import start_trial
+from reskill_jax.creator.propose import Proposal
 from reskill_jax.policy import decoder
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill
@@ -27,6 +28,7 @@ from reskill_jax.training.lifecycle import (
     make_bank,
     settle,
     suggest,
+    versions,
 )
 from reskill_jax.training.preemption import StopSignal, ended_by
 from reskill_jax.training.processes import greatest, is_first
@@ -49,7 +51,7 @@ from reskill_jax.training.step_log import (
     margin_of,
     metrics_line,
     reason_of,
-    sequential_test,
+    trial_lines,
     trial_words,
 )
 from reskill_jax.training.storage import Storage, open_storage
@@ -136,21 +138,21 @@ def games_of_step(config: TrainConfig, step: int) -> np.ndarray:
     return np.asarray([orders[p][i] for p, i in zip(passes, places, strict=True)], np.int32)
 
 
-def put_on_trial(state: TrainState, life: Life, config: TrainConfig) -> TrainState:
-    """The state in which arm 1 is the proposed version."""
-    if life.proposal is None:
-        raise ValueError("there is no proposal to put on trial")
-    mask = np.arange(config.arms) < 2
-    margin = margin_of(life.proposal, config)
-    trial = start_trial(config.arms, mask, margin=margin, max_steps=config.max_trial_steps)
-    trial = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), trial, state.trial)
-    bank = make_bank(config, [life.skills, life.proposal.version])
-    return state._replace(bank=jax.tree.map(jnp.asarray, bank), trial=trial)
+def put_on_trial(
+    state: TrainState, part: int, proposal: Proposal, config: TrainConfig
+) -> TrainState:
+    """The state in which the trial of a part begins anew; its versions are `with_versions`'s."""
+    margin = margin_of(proposal, config)
+    new = start_trial(2, np.ones(2, bool), margin=margin, max_steps=config.max_trial_steps)
+    trials = jax.tree.map(
+        lambda all_, one: all_.at[part].set(jnp.asarray(one, all_.dtype)), state.trials, new
+    )
+    return state._replace(trials=trials)
 
 
-def adopt(state: TrainState, life: Life, config: TrainConfig) -> TrainState:
-    """The state in which every arm holds the skills in use."""
-    bank = make_bank(config, [life.skills])
+def with_versions(state: TrainState, life: Life, config: TrainConfig) -> TrainState:
+    """The state in which every arm holds its choice of the proposals under test."""
+    bank = make_bank(config, versions(life, config))
     return state._replace(bank=jax.tree.map(jnp.asarray, bank))
 
 
@@ -278,26 +280,25 @@ def _run(
     for step in range(start, config.steps):
         began = time.perf_counter()
         games = games_of_step(config, step)
-        names = [[skill.name for skill in life.skills]] * config.arms
-        if life.proposal is not None:
-            names = [names[0], [s.name for s in life.proposal.version], *names[2:]]
-        trial = None if life.proposal is None else life.proposal.id
+        names = [[skill.name for skill in version] for version in versions(life, config)]
         state, metrics, evidence = parts.step(state, parts.games(games))
         # Computing does not hold this call up, compiling does: the first time.
         waited = time.perf_counter() - began if step == start else 0.0
         metrics = jax.device_get(metrics)
-        test = sequential_test(metrics, life.proposal, config)
         done = step + 1
+        line = metrics_line(metrics, life, done)
+        tested = trial_lines(metrics, life, done, config)
         _check_finite(metrics, done, skipped, config)
-        if config.skills and (life.proposal is not None or config.will_propose(done)):
+        if config.skills and (any(life.proposals) or config.will_propose(done)):
             episodes = episodes_of(jax.device_get(evidence), games, step, names, config.group_size)
             life = learn(life, episodes)
             state, life = _live(state, life, metrics, done, parts, folder, progress)
-        line = metrics_line(metrics, done, trial) | {"sequential_test": test}
         line["seconds"] = time.perf_counter() - began - waited
         if step == start:
             line["compile_seconds"] = compiled + waited
         folder.write_metrics(line)
+        for one in tested:
+            folder.write_trial(one)
         skipped = int(metrics.skipped)
         evaluated = done == config.steps or _is_due(config.eval_every, done)
         if done == config.steps:
@@ -329,33 +330,41 @@ def _live(
     progress: TrainingProgress,
 ) -> tuple[TrainState, Life]:
     """What happens to the skills after a step: a decision is noted, a proposal goes on trial."""
-    config = parts.config
-    decision = int(metrics.decision)
-    if decision >= 0:
-        reason = reason_of(metrics, config)
-        life, lines = settle(life, decision, step=step, config=config, reason=reason)
+    config, before = parts.config, life
+    for part, decision in enumerate(metrics.decision.tolist()):
+        if decision < 0:
+            continue
+        reason = reason_of(metrics, part, config)
+        life, lines = settle(life, part, decision, step=step, config=config, reason=reason)
         for line in lines:
-            folder.write_lifecycle(line | evidence_of(metrics))
-            progress.note(event_text(line, effect_words(metrics, config)))
-        if decision > 0:
-            folder.export_skills(life.skills)
-    if step >= config.steps:
-        return state, life
-    life, suggestion = suggest(life, step=step, config=config)
-    if suggestion is None:
-        return state, life
-    folder.write_lifecycle(suggestion)
-    progress.note(event_text(suggestion))
-    if life.proposal is None:
-        return state, life
-    if config.auto_accept:
-        life, lines = settle(life, 1, step=step, config=config, reason="adopted without a trial")
-        for line in lines:
-            folder.write_lifecycle(line)
-            progress.note(event_text(line))
+            folder.write_lifecycle(line | evidence_of(metrics, part))
+            progress.note(event_text(line, effect_words(metrics, part, config)))
+    while step < config.steps:
+        life, suggestion = suggest(life, step=step, config=config)
+        if suggestion is None:
+            break
+        folder.write_lifecycle(suggestion)
+        progress.note(event_text(suggestion))
+        new = [k for k, one in enumerate(life.proposals) if one is not before.proposals[k] and one]
+        if suggestion["event"] == "unproposed":
+            break
+        if config.auto_accept:
+            life, lines = settle(
+                life, new[-1], 1, step=step, config=config, reason="adopted without a trial"
+            )
+            for line in lines:
+                folder.write_lifecycle(line)
+                progress.note(event_text(line))
+            break
+    if life.skills != before.skills:
         folder.export_skills(life.skills)
-        return parts.placed(adopt(state, life, config)), life
-    return parts.placed(put_on_trial(state, life, config)), life
+    if life.skills == before.skills and life.proposals == before.proposals:
+        return state, life
+    state = with_versions(state, life, config)
+    for part, proposal in enumerate(life.proposals):
+        if proposal is not None and proposal is not before.proposals[part]:
+            state = put_on_trial(state, part, proposal, config)
+    return parts.placed(state), life
 
 
 def _evaluate(

@@ -21,7 +21,7 @@ from reskill_jax.training.act import PolicyPlayer
 from reskill_jax.training.compiled_play import ReplayError
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.config_file import apply_config, read_config
-from reskill_jax.training.lifecycle import Life, make_bank
+from reskill_jax.training.lifecycle import Life, make_bank, versions
 from reskill_jax.training.settings import load_policy
 from reskill_jax.training.state import init_state
 from reskill_jax.training.storage import MAY_DIFFER
@@ -113,8 +113,13 @@ def load_run(
         policy=policy,
         bank=restored.arrays.bank,
         skills=life.skills,
-        candidate=None if life.proposal is None else life.proposal.version,
+        candidate=_candidate(life, config),
     )
+
+
+def _candidate(life: Life, config: TrainConfig) -> tuple[Skill, ...] | None:
+    """The bank with all that is under test; None if nothing is."""
+    return versions(life, config)[-1] if any(life.proposals) else None
 
 
 def evaluate_run(

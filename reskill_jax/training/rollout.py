@@ -35,7 +35,7 @@ class Rollout(NamedTuple):
     observations: chex.Array  # [N, T, Lo] int32 symbols
     possible: chex.Array  # [N, T, K] bool: verbs that could begin each turn's command
     fired: chex.Array  # [N, T, S] bool: skills in the prompt of each turn
-    skill_tokens: chex.Array  # [N] int32: tokens of skill lines read
+    of_skills: chex.Array  # [N, L] bool: tokens that are skill lines
     truncated: chex.Array  # [N] bool: ended because the context was full
 
 
@@ -122,6 +122,13 @@ def rollout(
         return fired, symbols, lengths
 
     append = jax.vmap(transcripts.append)
+    index = jnp.arange(capacity, dtype=jnp.int32)
+
+    def behind(transcript, lengths):
+        """[N, L] bool: the places of the next tokens, as many as `lengths` tells."""
+        start = transcript.length[:, None]
+        return (index >= start) & (index < start + lengths[:, None])
+
     prompt = jnp.full((rows, 1), world.prompt, jnp.int32)
 
     state, intros, lengths = jax.vmap(world.reset)(games)
@@ -135,6 +142,7 @@ def rollout(
     active = jnp.ones(rows, bool)
     no_action = jnp.zeros((rows, world.command_length), jnp.int32)
     fired, symbols, lengths = skill_lines(jnp.int32(0), no_action, intros, active)
+    of_skills = behind(transcript, lengths)
     transcript = append(transcript, symbols, lengths)
     transcript = append(transcript, prompt, active.astype(jnp.int32))
     record = Rollout(
@@ -146,7 +154,7 @@ def rollout(
         observations=jnp.zeros((rows, horizon, world.max_symbols), jnp.int32),
         possible=jnp.zeros((rows, horizon, len(world.verbs)), bool),
         fired=jnp.zeros((rows, horizon, slots), bool).at[:, 0].set(fired),
-        skill_tokens=lengths,
+        of_skills=of_skills,
         truncated=jnp.zeros(rows, bool),
     )
 
@@ -211,6 +219,7 @@ def rollout(
 
         still = active & ~won
         fired, symbols, lengths = skill_lines(carry.turn + 1, command, seen, still)
+        of_skills = behind(transcript, lengths)
         transcript = append(transcript, symbols, lengths)
         transcript = append(transcript, prompt, still.astype(jnp.int32))
         old = carry.record
@@ -224,7 +233,7 @@ def rollout(
             ),
             possible=old.possible.at[:, carry.turn].set(possible & active[:, None]),
             fired=old.fired.at[:, carry.turn + 1].set(fired, mode="drop"),
-            skill_tokens=old.skill_tokens + lengths,
+            of_skills=old.of_skills | of_skills,
             truncated=truncated,
         )
         return _Carry(carry.turn + 1, state, cache, hidden, still, record)

@@ -5,6 +5,7 @@
     <root>/<name>/
       config.json       the configuration, and under "provenance" what every start was made with
       metrics.jsonl     one line per training step
+      trials.jsonl      one line per training step and proposal under test
       eval.jsonl        one line per evaluation
       lifecycle.jsonl   one line per event in the life of the skills
       skills/<skill>/SKILL.md
@@ -28,7 +29,7 @@ import numpy as np
 from reskill_jax.skills.skillmd import export_skill
 from reskill_jax.training.validate import check_run_name
 
-LOGS = ("metrics.jsonl", "eval.jsonl", "lifecycle.jsonl")
+LOGS = ("metrics.jsonl", "trials.jsonl", "eval.jsonl", "lifecycle.jsonl")
 
 
 class RunFolderError(ValueError):
@@ -119,6 +120,10 @@ class RunFolder:
     def write_metrics(self, line: Mapping[str, Any]) -> None:
         """Appends one line to metrics.jsonl; arrays become lists, nan and inf become null."""
         self._append("metrics.jsonl", line)
+
+    def write_trial(self, line: Mapping[str, Any]) -> None:
+        """Appends one line to trials.jsonl."""
+        self._append("trials.jsonl", line)
 
     def write_eval(self, line: Mapping[str, Any]) -> None:
         """Appends one line to eval.jsonl."""

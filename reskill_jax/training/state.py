@@ -22,7 +22,7 @@ class TrainState(NamedTuple):
     games: chex.PRNGKey  # [] typed key of the training games, see `step.game_key`
     step: chex.Array  # [] int32, completed training steps
     bank: Bank  # [A, S, ...], every arm
-    trial: Trial
+    trials: Trial  # [K, ...], one a part, each of two arms: without it, with it
     history: TrialHistory
     skipped: chex.Array  # [] int32, updates left out because something was not finite
 
@@ -42,6 +42,12 @@ def games_key(seed: int) -> chex.PRNGKey:
     return jax.random.key(seed + 1)
 
 
+def idle_trials(config: TrainConfig) -> Trial:
+    """No part is under test: [K, ...]."""
+    idle = idle_trial(2, max_steps=config.max_trial_steps)
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (config.concurrent_trials, *x.shape)), idle)
+
+
 def init_state(config: TrainConfig, params, bank: Bank) -> TrainState:
     """The state before the first step.
 
@@ -59,7 +65,7 @@ def init_state(config: TrainConfig, params, bank: Bank) -> TrainState:
         games=games_key(config.seed),
         step=jnp.int32(0),
         bank=jax.tree.map(jnp.asarray, bank),
-        trial=idle_trial(config.arms, max_steps=config.max_trial_steps),
+        trials=idle_trials(config),
         history=start_history(),
         skipped=jnp.int32(0),
     )

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from reskill_jax.core.advantages import group_relative_advantages, whiten
 from reskill_jax.core.arms import arm_outcomes, assign_arms, assignment_probabilities
 from reskill_jax.core.contrast import Contrast, within_group_contrast
+from reskill_jax.core.factorial import arm_of_parts, arms_after
 from reskill_jax.core.horizon import estimate_horizon
 from reskill_jax.core.posterior import BetaPosterior, init_posterior
 from reskill_jax.core.trial import (
@@ -25,25 +26,25 @@ from reskill_jax.core.trial import (
     observe_trial,
 )
 from reskill_jax.policy.decoder import DecoderConfig
-from reskill_jax.skills.bank import differs, swap
+from reskill_jax.skills.bank import differs
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.rollout import Rollout, rollout
 from reskill_jax.training.state import TrainState, games_key
-from reskill_jax.training.update import Batch, maybe_update_policy
+from reskill_jax.training.update import Batch, internalized, maybe_update_policy
 
 
 class StepMetrics(NamedTuple):
     """What one step reports. Scalars unless a shape is given."""
 
     success: chex.Array  # share of the valid rollouts
-    arm_successes: chex.Array  # [A] int32
-    arm_trials: chex.Array  # [A] int32
-    assignment: chex.Array  # [A] float, probabilities the arms were drawn with
-    posterior: BetaPosterior  # [A], after this step's counts, before a decision resets it
-    contrast: Contrast  # [A], of the trial so far
-    trial_successes: chex.Array  # [A] int32, over the trial so far; 0 when there is none
-    trial_trials: chex.Array  # [A] int32
-    decision: chex.Array  # int32: -1 none, 0 rejected, a > 0 arm a accepted
+    arm_successes: chex.Array  # [K, 2] int32: of rollouts without and with each part
+    arm_trials: chex.Array  # [K, 2] int32
+    assignment: chex.Array  # [K, 2] float, probabilities the parts were drawn with
+    posterior: BetaPosterior  # [K, 2], after this step's counts, before a decision resets it
+    contrast: Contrast  # [K, 2], of the trial so far
+    trial_successes: chex.Array  # [K, 2] int32, over the trial so far; 0 when there is none
+    trial_trials: chex.Array  # [K, 2] int32
+    decision: chex.Array  # [K] int32: -1 none, 0 rejected, 1 accepted
     horizon: chex.Array  # memory M the posterior was updated with; inf = no discount
     loss: chex.Array
     kl: chex.Array
@@ -73,25 +74,17 @@ class Evidence(NamedTuple):
     fired: chex.Array  # [N, T, S] bool
 
 
-def decide(
-    state: TrainState, successes, trials, *, config: TrainConfig, contrast: Contrast | None = None
+def decide_part(
+    trial: Trial, history, counts, contrast: Contrast | None, *, horizon, config: TrainConfig
 ):
-    """Counts of a step -> posterior, decision, bank and horizon.
-
-    Args:
-      state: the state.
-      successes: [A] int. trials: [A] int. config: static.
-      contrast: differences within the step's groups; the sequential rule decides by them.
+    """Counts of a step -> posterior and decision of one part under test.
 
     Returns:
-      The state; the trial as it stood when decided; the decision; the horizon used.
+      The trial to go on with; the history; the trial as it stood when decided; the decision.
     """
-    horizon = jnp.float32(jnp.inf)
     if config.discount == "last_step":  # every step's counts are added to the prior alone
-        state = state._replace(trial=state.trial._replace(posterior=init_posterior(config.arms)))
-    elif config.discount == "adaptive":
-        horizon = estimate_horizon(state.history.log_likelihood, state.history.completed)
-    trial = observe_trial(state.trial, successes, trials, horizon=horizon, contrast=contrast)
+        trial = trial._replace(posterior=init_posterior(2))
+    trial = observe_trial(trial, *counts, horizon=horizon, contrast=contrast)
     least = {"min_steps": config.min_trial_steps, "min_episodes": config.min_trial_episodes}
     if config.trial_rule == "means":
         decision = decide_trial(trial, **least)
@@ -105,17 +98,49 @@ def decide(
         )
 
     def finished(trial: Trial):
-        idle = idle_trial(config.arms, max_steps=config.max_trial_steps)
-        return (
-            swap(state.bank, decision),
-            jax.tree.map(lambda a, b: a.astype(b.dtype), idle, trial),
-            finish_trial(state.history, trial, decision),
-        )
+        idle = idle_trial(2, max_steps=config.max_trial_steps)
+        idle = jax.tree.map(lambda a, b: a.astype(b.dtype), idle, trial)
+        return idle, finish_trial(history, trial, decision)
 
-    bank, next_trial, history = jax.lax.cond(
-        decision >= 0, finished, lambda trial: (state.bank, trial, state.history), trial
+    after, history = jax.lax.cond(decision >= 0, finished, lambda t: (t, history), trial)
+    return after, history, trial, decision
+
+
+def decide(
+    state: TrainState, successes, trials, *, config: TrainConfig, contrast: Contrast | None = None
+):
+    """Counts of a step -> posteriors, decisions, bank and horizon.
+
+    Args:
+      state: the state.
+      successes: [K, 2] int. trials: [K, 2] int. config: static.
+      contrast: [K, 2] differences within the step's groups; the sequential rule decides by them.
+
+    Returns:
+      The state; the trials as they stood when decided; the decisions [K]; the horizon used.
+    """
+    horizon = jnp.float32(jnp.inf)
+    if config.discount == "adaptive":
+        horizon = estimate_horizon(state.history.log_likelihood, state.history.completed)
+
+    def part(history, of_part):
+        trial, counts, contrast = of_part
+        trial, history, seen, decision = decide_part(
+            trial, history, counts, contrast, horizon=horizon, config=config
+        )
+        return history, (trial, seen, decision)
+
+    history, (after, seen, decisions) = jax.lax.scan(
+        part, state.history, (state.trials, (successes, trials), contrast)
     )
-    return state._replace(bank=bank, trial=next_trial, history=history), trial, decision, horizon
+    arm = arms_after(decisions)
+    bank = jax.lax.cond(
+        jnp.any(decisions >= 0),
+        lambda bank: jax.tree.map(lambda x: x[arm], bank),
+        lambda bank: bank,
+        state.bank,
+    )
+    return state._replace(bank=bank, trials=after, history=history), seen, decisions, horizon
 
 
 def train_step(
@@ -142,19 +167,24 @@ def train_step(
     local_groups, group_size = games.shape[0], config.group_size
     devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
-    arm_key, row_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    step_key = jax.random.fold_in(state.key, state.step)
+    arm_key, row_key = jax.random.split(step_key)
+    own_key = jax.random.fold_in(step_key, 2)
 
-    # Arms.
+    # Arms: which parts under test each rollout reads.
     floor = 0.5 if config.assignment == "uniform" else config.floor
-    assignment = assignment_probabilities(state.trial.posterior, state.trial.arm_mask, floor=floor)
-    arms = assign_arms(
-        arm_key,
-        assignment,
-        num_groups=local_groups * devices,
-        group_size=group_size,
-        scheme=config.scheme,
-    )
-    arms = jax.lax.dynamic_slice_in_dim(arms, device * local_groups, local_groups)
+
+    def part_arms(key, trial):
+        assignment = assignment_probabilities(trial.posterior, trial.arm_mask, floor=floor)
+        groups = local_groups * devices
+        return assignment, assign_arms(
+            key, assignment, num_groups=groups, group_size=group_size, scheme=config.scheme
+        )
+
+    further = [jax.random.fold_in(step_key, 2 + k) for k in range(1, config.concurrent_trials)]
+    assignment, held = jax.vmap(part_arms)(jnp.stack([arm_key, *further]), state.trials)
+    held = jax.lax.dynamic_slice_in_dim(held, device * local_groups, local_groups, axis=1)
+    arms = arm_of_parts(held)  # [B, G]; held is [K, B, G]
 
     # Rollouts.
     made = jax.vmap(lambda g: world.make(jax.random.fold_in(state.games, g), "train"))(games)
@@ -179,26 +209,33 @@ def train_step(
     valid = jnp.all(jnp.isfinite(played.transcript.log_prob), axis=1)
     counts = valid.reshape(local_groups, group_size)
     success = played.success.reshape(counts.shape) & counts
+    several = jnp.any(success, axis=1) & jnp.any(~success & counts, axis=1)
     advantages = group_relative_advantages(
         success, mask=counts, scale_by_std=config.scale_by_std
     ).reshape(-1)
-    several = jnp.any(success, axis=1) & jnp.any(~success & counts, axis=1)
     if config.whiten:
         mixed = jnp.repeat(several, group_size) & valid
         advantages = whiten(advantages, mixed, axis_name=axis_name) * mixed
-    batch = Batch(played.transcript, advantages, valid)
+    batch = Batch(played.transcript, advantages, valid, jnp.zeros_like(valid))
+    if config.skills and config.internalize > 0:
+        keys = jax.vmap(lambda row: jax.random.fold_in(own_key, row))(rows)
+        batch = internalized(batch, played.of_skills, keys, share=config.internalize)
     state, (loss, kl, clipped, spread, norm) = maybe_update_policy(
         state, batch, policy=policy, config=config, axis_name=axis_name
     )
 
-    # Versions of the skills.
-    successes, trials = arm_outcomes(
-        arms, success, counts, num_arms=config.arms, axis_name=axis_name
-    )
-    # Where two versions read the same, their difference would be noise.
-    compared = counts & ((arms == 0) | jnp.take_along_axis(differ, arms, axis=1))
-    contrast = within_group_contrast(
-        arms, success, compared, num_arms=config.arms, axis_name=axis_name
+    # Versions of the skills: rollouts without a part against those with it.
+    def outcomes(held):
+        return arm_outcomes(held, success, counts, num_arms=2, axis_name=axis_name)
+
+    def compare(held, differ):
+        # Where two versions read the same, their difference would be noise.
+        compared = counts & ((held == 0) | differ[:, None])
+        return within_group_contrast(held, success, compared, num_arms=2, axis_name=axis_name)
+
+    successes, trials = jax.vmap(outcomes)(held)
+    contrast = jax.vmap(compare)(
+        held, jnp.stack([differ[:, 1 << k] for k in range(config.concurrent_trials)])
     )
     state, trial, decision, horizon = decide(
         state, successes, trials, config=config, contrast=contrast
@@ -220,8 +257,8 @@ def train_step(
         assignment=assignment,
         posterior=trial.posterior,
         contrast=trial.contrast,
-        trial_successes=jnp.sum(trial.successes, axis=0),
-        trial_trials=jnp.sum(trial.trials, axis=0),
+        trial_successes=jnp.sum(trial.successes, axis=1),
+        trial_trials=jnp.sum(trial.trials, axis=1),
         decision=decision,
         horizon=horizon,
         loss=loss,
@@ -232,7 +269,7 @@ def train_step(
         mixed_groups=mean(several),
         turns=mean(played.turns),
         context_tokens=mean(played.transcript.length),
-        skill_tokens=mean(played.skill_tokens),
+        skill_tokens=mean(jnp.sum(played.of_skills, axis=1)),
         truncated=total(played.truncated),
         invalid=total(~valid),
         skipped=state.skipped,

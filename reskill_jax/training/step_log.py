@@ -11,49 +11,76 @@ from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.lifecycle import Life
 from reskill_jax.training.step import StepMetrics
 
-# Fields of StepMetrics that a line of metrics.jsonl tells in another form, or not at all.
-_TOLD_OTHERWISE = (
-    *("arm_successes", "posterior", "horizon", "contrast"),
-    *("trial_successes", "trial_trials"),
+# Fields of StepMetrics that lines of metrics.jsonl tell by trial, or not at all.
+_BY_TRIAL = (
+    *("arm_successes", "arm_trials", "assignment", "posterior", "horizon", "contrast"),
+    *("trial_successes", "trial_trials", "decision"),
 )
 
 
-def metrics_line(metrics: StepMetrics, step: int, trial: int | None) -> dict[str, Any]:
-    """A line of metrics.jsonl."""
+def metrics_line(metrics: StepMetrics, life: Life, step: int) -> dict[str, Any]:
+    """A line of metrics.jsonl.
+
+    Args:
+      metrics: of the step.
+      life: as it was during the step.
+      step: its number, from 1.
+    """
     plain = {
         name: value.tolist() if isinstance(value, np.ndarray) else value
         for name, value in metrics._asdict().items()
-        if name not in _TOLD_OTHERWISE
+        if name not in _BY_TRIAL
     }
-    tried = np.maximum(metrics.arm_trials, 1)
+    under_test = [proposal.id for proposal in life.proposals if proposal is not None]
+    return {"step": step, "trials": under_test, **plain}
+
+
+def trial_lines(
+    metrics: StepMetrics, life: Life, step: int, config: TrainConfig
+) -> list[dict[str, Any]]:
+    """The lines of trials.jsonl about a step; arguments as those of `metrics_line`."""
+    return [
+        {"step": step} | _trial_line(metrics, part, proposal, config)
+        for part, proposal in enumerate(life.proposals)
+        if proposal is not None
+    ]
+
+
+def _trial_line(
+    metrics: StepMetrics, part: int, proposal: Proposal, config: TrainConfig
+) -> dict[str, Any]:
+    tried, won = metrics.arm_trials[part], metrics.arm_successes[part]
     return {
-        "step": step,
-        "trial": trial,
-        **plain,
-        "arm_success": np.where(
-            metrics.arm_trials > 0, metrics.arm_successes / tried, np.nan
-        ).tolist(),
+        "trial": proposal.id,
+        "arm_trials": tried.tolist(),
+        "arm_success": np.where(tried > 0, won / np.maximum(tried, 1), np.nan).tolist(),
+        "assignment": metrics.assignment[part].tolist(),
+        "posterior": _posterior(metrics, part),
         "horizon": float(metrics.horizon),
-        "posterior": {
-            "alpha": metrics.posterior.alpha.tolist(),
-            "beta": metrics.posterior.beta.tolist(),
-        },
-        "difference": metrics.contrast.difference.tolist(),
+        "difference": metrics.contrast.difference[part].tolist(),
+        "sequential_test": _sequential_test(metrics, part, proposal, config),
+    }
+
+
+def _posterior(metrics: StepMetrics, part: int) -> dict[str, list[float]]:
+    return {
+        "alpha": metrics.posterior.alpha[part].tolist(),
+        "beta": metrics.posterior.beta[part].tolist(),
     }
 
 
 _log_odds = jax.jit(sequential_log_odds)
 
 
-def sequential_test(
-    metrics: StepMetrics, proposal: Proposal | None, config: TrainConfig
+def _sequential_test(
+    metrics: StepMetrics, part: int, proposal: Proposal, config: TrainConfig
 ) -> dict[str, Any] | None:
-    """Where the test of the trial under way stands, see `SequentialTest`; None without one."""
-    if proposal is None or config.trial_rule != "sequential":
+    """Where the test of a trial stands, see `SequentialTest`; None where another rule decides."""
+    if config.trial_rule != "sequential":
         return None
     test = _log_odds(
-        metrics.contrast,
-        np.arange(config.arms) < 2,
+        jax.tree.map(lambda x: x[part], metrics.contrast),
+        np.ones(2, bool),
         margin=margin_of(proposal, config),
         gain=config.trial_gain,
         false_accept=config.trial_false_accept,
@@ -62,42 +89,52 @@ def sequential_test(
     return {name: np.asarray(value).tolist() for name, value in test._asdict().items()}
 
 
-def evidence_of(metrics: StepMetrics) -> dict[str, Any]:
+def evidence_of(metrics: StepMetrics, part: int) -> dict[str, Any]:
     """What a line about a decision says of the trial it ends."""
     return {
-        "successes": metrics.trial_successes.tolist(),
-        "trials": metrics.trial_trials.tolist(),
-        "posterior": {
-            "alpha": metrics.posterior.alpha.tolist(),
-            "beta": metrics.posterior.beta.tolist(),
-        },
+        "successes": metrics.trial_successes[part].tolist(),
+        "trials": metrics.trial_trials[part].tolist(),
+        "posterior": _posterior(metrics, part),
         "horizon": float(metrics.horizon),
-        "difference": [round(float(value), 4) for value in metrics.contrast.difference],
+        "difference": [round(float(value), 4) for value in metrics.contrast.difference[part]],
     }
 
 
-def effect_words(metrics: StepMetrics, config: TrainConfig) -> str:
-    """What the candidate's trial found, in a few words."""
+def effect_words(metrics: StepMetrics, part: int, config: TrainConfig) -> str:
+    """What a trial found, in a few words."""
     if config.trial_rule == "means":
-        mean = metrics.posterior.alpha / (metrics.posterior.alpha + metrics.posterior.beta)
-        return f"success {mean[1]:.0%} against {mean[0]:.0%}"
-    if not metrics.contrast.weight[1] > 0:
+        without, with_ = _means(metrics, part)
+        return f"success {with_:.0%} against {without:.0%}"
+    if not metrics.contrast.weight[part, 1] > 0:
         return "nothing to compare"
-    error = np.sqrt(metrics.contrast.variance[1]) / metrics.contrast.weight[1]
-    return f"success {100 * metrics.contrast.difference[1]:+.1f} ± {100 * error:.1f} points"
+    difference, error = _effect(metrics, part)
+    return f"success {100 * difference:+.1f} ± {100 * error:.1f} points"
 
 
-def reason_of(metrics: StepMetrics, config: TrainConfig) -> str:
+def reason_of(metrics: StepMetrics, part: int, config: TrainConfig) -> str:
     """What decided a trial, in words."""
     if config.trial_rule == "means":
-        mean = metrics.posterior.alpha / (metrics.posterior.alpha + metrics.posterior.beta)
-        return f"posterior mean {mean[1]:.3f} of the candidate against {mean[0]:.3f}"
-    contrast = metrics.contrast
-    error = np.sqrt(contrast.variance[1]) / np.maximum(contrast.weight[1], 1e-9)
+        without, with_ = _means(metrics, part)
+        return f"posterior mean {with_:.3f} of the candidate against {without:.3f}"
+    difference, error = _effect(metrics, part)
     return (
-        f"success {contrast.difference[1]:+.3f} (standard error {error:.3f}) within groups, in the "
+        f"success {difference:+.3f} (standard error {error:.3f}) within groups, in the "
         "tasks where the versions differ"
     )
+
+
+def _means(metrics: StepMetrics, part: int) -> tuple[float, float]:
+    """Posterior means without and with a part."""
+    alpha, beta = metrics.posterior.alpha[part], metrics.posterior.beta[part]
+    without, with_ = (alpha / (alpha + beta)).tolist()
+    return without, with_
+
+
+def _effect(metrics: StepMetrics, part: int) -> tuple[float, float]:
+    """The difference a part makes, and its standard error."""
+    contrast = metrics.contrast
+    error = np.sqrt(contrast.variance[part, 1]) / np.maximum(contrast.weight[part, 1], 1e-9)
+    return float(contrast.difference[part, 1]), float(error)
 
 
 def margin_of(proposal: Proposal, config: TrainConfig) -> float:
@@ -106,10 +143,15 @@ def margin_of(proposal: Proposal, config: TrainConfig) -> float:
 
 
 def trial_words(metrics: StepMetrics, life: Life) -> str | None:
-    """How the trial under way stands, in a few words; None without one."""
-    if life.proposal is None:
-        return None
-    if int(metrics.arm_trials[1:].sum()) == 0:
-        return f"trial {life.proposal.id}"
-    rates = metrics.arm_successes / np.maximum(metrics.arm_trials, 1)
-    return f"trial {life.proposal.id}: {rates[1]:.0%} new, {rates[0]:.0%} old"
+    """How the trials under way stand, in a few words; None without one."""
+    told = []
+    for part, proposal in enumerate(life.proposals):
+        if proposal is None:
+            continue
+        tried = metrics.arm_trials[part]
+        if int(tried[1:].sum()) == 0:
+            told.append(f"trial {proposal.id}")
+            continue
+        rates = metrics.arm_successes[part] / np.maximum(tried, 1)
+        told.append(f"trial {proposal.id}: {rates[1]:.0%} new, {rates[0]:.0%} old")
+    return "; ".join(told) or None

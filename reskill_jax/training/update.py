@@ -12,6 +12,7 @@ import optax
 
 from reskill_jax.core.losses import grpo_loss
 from reskill_jax.policy import decoder
+from reskill_jax.policy import transcript as transcripts
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.policy.placement import keep_rows
 from reskill_jax.policy.sampling import masked_log_probs
@@ -28,6 +29,31 @@ class Batch(NamedTuple):
     transcript: Transcript
     advantages: chex.Array  # [N] float
     valid: chex.Array  # [N] bool
+    internalized: chex.Array  # [N] bool; its decisions were sampled with skills that it lacks
+
+
+def internalized(batch: Batch, of_skills: chex.Array, keys: chex.PRNGKey, *, share: float) -> Batch:
+    """Successes with skills in the prompt, some of them as if they had come about without.
+
+    What skills make the policy do becomes its own: its next update makes the same decisions more
+    likely in the same episode without the skills' lines (context distillation: C. Snell, D. Klein
+    and R. Zhong, Learning by Distilling Context, arXiv:2209.15189, here of the better half of each
+    group alone, weighted by the advantage). There is no ratio to clip: nobody sampled from the
+    policy in this context.
+
+    Args:
+      batch: of the step.
+      of_skills: [N, L] bool, tokens that are lines of skills.
+      keys: [N] random keys, one a row.
+      share: of these successes that is taken so; the others keep their lines (static).
+
+    Returns:
+      The batch with other transcripts in the rows chosen.
+    """
+    chosen = (batch.advantages > 0) & jnp.any(of_skills, axis=1)
+    chosen = chosen & (jax.vmap(jax.random.uniform)(keys) < share)
+    alone = jax.vmap(transcripts.without)(batch.transcript, of_skills & chosen[:, None])
+    return batch._replace(transcript=alone, internalized=chosen)
 
 
 def decision_logits(params, transcript: Transcript, *, config: DecoderConfig) -> chex.Array:
@@ -51,13 +77,15 @@ def policy_loss(params, reference, batch: Batch, *, policy: DecoderConfig, confi
         return jnp.take_along_axis(log_probs, rows.choice[:, :, None], axis=-1)[..., 0]
 
     log_probs = jnp.where(used, chosen(decision_logits(params, rows, config=policy)), 0.0)
+    own = jax.lax.stop_gradient(log_probs)
+    old = jnp.where(batch.internalized[:, None], own, rows.log_prob)
     reference_log_probs = None
     if config.kl_weight > 0:
         reference_logits = decision_logits(reference, rows, config=policy)
         reference_log_probs = jnp.where(used, chosen(reference_logits), 0.0)
     parts = grpo_loss(
         log_probs,
-        jnp.where(used, rows.log_prob, 0.0),
+        jnp.where(used, old, 0.0),
         jnp.broadcast_to(batch.advantages[:, None], used.shape),
         used,
         reference_log_probs=reference_log_probs,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from reskill_jax.skills.skill import MAX_OPERATIONS
+
 if TYPE_CHECKING:
     from reskill_jax.training.config import TrainConfig
 
@@ -15,13 +17,15 @@ MAX_SEED = 2**32 - 1  # JAX's keys are made of 32 bits: more would be another se
 MAX_INTEGER = 2**31 - 1
 MAX_SIZE = 2**24  # of what is played, kept or drawn from at once
 MAX_SKILLS = 256
+MAX_TRIALS = 5  # at once: a version of the bank for every choice of them
 MAX_THINGS = 256  # of a kind in a room: far more than ALFRED's largest rooms have
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 _AT_LEAST_ONE = (
     *("steps", "horizon", "capacity", "train_games", "groups", "group_size", "minibatches"),
-    *("slots", "min_trial_steps", "min_trial_episodes", "max_trial_steps", "reservoir"),
+    *("slots", "concurrent_trials", "max_operations", "min_trial_steps", "min_trial_episodes"),
+    *("max_trial_steps", "reservoir"),
     *("retire_after", "eval_tasks", "checkpoint_every", "keep"),
 )
 _NOT_NEGATIVE = (
@@ -99,7 +103,7 @@ def _check_type(field: str, value: Any, hint: Any) -> None:
         most = MAX_SEED if field == "seed" else MAX_INTEGER
         if field in _SIZES:
             most = MAX_SIZE
-        elif field in ("slots", "arms"):
+        elif field == "slots":
             most = MAX_SKILLS
         if value > most:
             raise ValueError(f"{field} must be at most {most}, got {_told(value)}")
@@ -148,8 +152,11 @@ def _check_ranges(config: "TrainConfig") -> None:
         )
     if not config.retire_margin < 0.5:
         raise ValueError(f"retire_margin must be below 0.5, got {config.retire_margin}")
-    if config.arms < 2:
-        raise ValueError(f"arms must be at least 2 (the bank in use, a candidate): {config.arms}")
+    if not 0 <= config.internalize <= 1:
+        raise ValueError(f"internalize must lie in [0, 1], got {config.internalize}")
+    for field, most in (("concurrent_trials", MAX_TRIALS), ("max_operations", MAX_OPERATIONS)):
+        if getattr(config, field) > most:
+            raise ValueError(f"{field} must be at most {most}, got {getattr(config, field)}")
     for field in _TEXTS:
         value = getattr(config, field)
         if value is not None and _UNPRINTABLE.search(value):

@@ -193,9 +193,12 @@ def test_the_best_of_several_and_a_higher_bar_for_them():
     assert sequentially(with_odds([-4.0, -3.0])) == 0
 
 
-def test_a_candidate_that_was_never_tried_is_rejected():
-    assert sequentially(play(begin(), [1, 0], [40, 0], 2)) == 0
-    assert sequentially(play(begin(margin=0.04), [1, 0], [40, 0], 2)) == 0
+@pytest.mark.parametrize("margin", [0.0, 0.04])
+@pytest.mark.parametrize("counts", [([1, 0], [40, 0]), ([1, 9], [40, 40])])
+def test_a_candidate_that_was_never_compared_is_rejected_at_the_end(margin, counts):
+    """Not tried at all, or never beside the bank in use in a task where the two differ."""
+    trial = begin(margin=margin, max_steps=4)
+    assert [int(sequentially(play(trial, *counts, steps))) for steps in (2, 3, 4)] == [-1, -1, 0]
 
 
 def test_idle():

@@ -200,6 +200,78 @@ def test_state_survives_json_and_continues_identically(opened):
         CreatorState.from_dict({**state.to_dict(), "format": 0})
 
 
+def under_test(*proposals):
+    """As `lifecycle.under_test` tells it."""
+    return {o.name: o.skill for one in proposals for o in one.bundle.operations}
+
+
+def names_of(proposal):
+    operations = proposal.bundle.operations
+    return {o.name for o in operations} | {o.skill.name for o in operations if o.skill}
+
+
+def all_versions(skills, proposals):
+    """The bank with every choice of the proposals; each must apply to it."""
+    found = []
+    for choice in range(2 ** len(proposals)):
+        version = skills
+        for k, one in enumerate(proposals):
+            version = one.bundle.apply(version) if choice >> k & 1 else version
+        found.append(version)
+    return found
+
+
+@pytest.mark.parametrize("exploration", [0.0, 1.0], ids=["sure", "blind"])
+def test_proposals_leave_what_others_test_alone(opened, exploration):
+    """Also the skill that another proposal gives a new name, and its old name."""
+    vague = Skill("open-always", "w", "open.", Trigger("general"))
+    idle = Skill("idle", "w", "slice apple.", Trigger("beginning"))
+    settings = dataclasses.replace(SURE, exploration=exploration, max_operations=1, cooldown=1)
+    for seed in range(2):
+        state = dataclasses.replace(opened, random=dict(np.random.PCG64(seed).state))
+        state, first = ask(state, (vague, idle), settings=SURE)  # makes the vague one narrower
+        assert names_of(first) > {"open-always"} and len(first.bundle.operations) == 1
+        pending = [first]
+        for _ in range(4):
+            tested = under_test(*pending)
+            step = 10 + state.next_attempt
+            state, outcome = ask(
+                state, (vague, idle), step=step, settings=settings, under_test=tested
+            )
+            if isinstance(outcome, Refusal):
+                continue
+            assert not any(names_of(outcome) & names_of(one) for one in pending)
+            pending.append(outcome)
+        assert len(pending) > 2
+        every = all_versions((vague, idle), pending)
+        assert max(map(len, every)) == len(every[-1]) <= 8
+        for version in every:
+            assert len({s.name for s in version}) == len(version)
+
+
+def test_what_is_under_test_is_not_proposed_again(opened):
+    """It counts as a part of the bank, and so does its room."""
+    _, first = ask(opened)
+    (added,) = (o.skill for o in first.bundle.operations[:1])
+    more = dataclasses.replace(SURE, max_operations=1)
+    _, second = ask(opened, under_test=under_test(first), settings=more)
+    assert isinstance(second, Proposal)
+    key = (added.trigger, added.action)
+    assert all((o.skill.trigger, o.skill.action) != key for o in second.bundle.operations)
+    # A proposal under test takes the last slot: nothing is left to exchange it for.
+    tested = {added.name: added}
+    _, third = ask(opened, under_test=tested, capacity=1, settings=more)
+    assert isinstance(third, Refusal)
+    # A skill that may be taken away is no room yet, nor may another proposal change it.
+    bad = Skill("never-open", "w", "do not open.", Trigger("observation_pattern", "is closed"))
+    _, alone = ask(opened, (bad,), capacity=1)
+    assert "never-open" in names_of(alone)
+    _, fourth = ask(opened, (bad,), under_test={"never-open": None}, capacity=1)
+    assert isinstance(fourth, Refusal)
+    _, fifth = ask(opened, (bad,), under_test={"never-open": None}, settings=more)
+    assert isinstance(fifth, Proposal) and "never-open" not in names_of(fifth)
+
+
 def test_waits_for_evidence():
     state = observe(init_state(0), experience(open_helps, tasks=10))
     _, outcome = ask(state)

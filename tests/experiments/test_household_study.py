@@ -2,16 +2,21 @@
 
 import dataclasses
 import json
+import types
 from pathlib import Path
 
 import household_study
 import jax
+import numpy as np
 import pytest
-from study import jobs, results, runs
+from study import jobs, measures, results, runs
 from study.report_versions import proposals
 
+from reskill_jax.creator.propose import Proposal
+from reskill_jax.creator.state import Record
 from reskill_jax.policy import decoder, weights
 from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.skills.skill import Bundle, Operation, Skill, Trigger
 from reskill_jax.training import loop
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.run_folder import RunFolder
@@ -35,7 +40,9 @@ def test_all_conditions_are_paired_and_comparable():
     configs = {job.condition: job.config for job in planned if job.seed == 1}
     assert all(config.seed == 1 for config in configs.values())
     assert not configs["grpo"].skills and all(c.skills for n, c in configs.items() if n != "grpo")
-    assert configs["paper_rules"].scheme == "independent"
+    paper = configs["paper_rules"]
+    assert paper.scheme == "independent" and paper.trial_rule == "means"
+    assert (paper.concurrent_trials, paper.max_operations, paper.internalize) == (1, 3, 0.0)
     assert len(set(configs.values())) == 11
     half = jobs.STUDY.steps // 2
     assert configs["skills_first"].policy_steps == range(half, jobs.STUDY.steps)
@@ -146,6 +153,73 @@ def test_mistakes_and_failures_are_told(call, capsys, monkeypatch):
     monkeypatch.setattr(runs, "_read_run", lambda path: 1 / 0)
     assert call("--only", "grpo") == (1, ["grpo-0"])
     assert "FAILED" in capsys.readouterr().out and not path.exists()
+
+
+# --- what is measured beside a run ----------------------------------------------------------------
+
+
+class StandIn:
+    """A life with a bank and proposals, as `measures.Versions` looks at them."""
+
+    def __init__(self, skills, proposals, records):
+        self.skills, self.proposals = skills, proposals
+        self.creator = types.SimpleNamespace(history=records)
+        self.served = {}
+
+
+def test_every_proposal_is_compared_with_the_bank_it_would_change(tmp_path, monkeypatch):
+    """Alone, whatever else is under test; adopted without a test, with the bank before."""
+    one, two, three, four = (
+        Skill(name, "always", "look.", Trigger("general"))
+        for name in ("one", "two", "three", "four")
+    )
+    played = []
+
+    def won(params, skills, parts, *, split, seed):
+        played.append([skill.name for skill in skills])
+        return np.arange(4) < len(skills)
+
+    def record(number, step, skill, outcome="pending"):
+        bundle = Bundle((Operation("ADD", skill.name, skill),))
+        return Record(number, step, "bundle", bundle, (), (), 1.0, 9, outcome)
+
+    def pending(of):
+        return Proposal(of.id, "bundle", of.bundle, (), "", 1.0)
+
+    monkeypatch.setattr(measures, "_won", won)
+    versions = measures.Versions(tmp_path, every=100, games=4, version_games=4)
+    state = types.SimpleNamespace(params=None)
+    parts = types.SimpleNamespace(config=types.SimpleNamespace(eval_tasks=4))
+
+    def after(step, *told):
+        played.clear()
+        versions(step, state, StandIn(*told), parts)
+        return list(played)
+
+    first, second = record(0, 3, two), record(1, 3, three)
+    assert after(2, (one,), (None, None), ()) == []
+    both = (pending(first), pending(second))
+    assert after(3, (one,), both, (first, second)) == [
+        ["one", "two"],
+        ["one"],
+        ["one", "three"],
+    ]
+    # One of them is accepted, another takes its place: the bank in use is what it is now.
+    third = record(2, 4, four)
+    told = (first, dataclasses.replace(second, outcome="accepted"), third)
+    assert after(4, (one, three), (pending(first), pending(third)), told) == [
+        ["one", "three", "four"],
+        ["one", "three"],
+    ]
+    assert after(5, (one, three), (pending(first), pending(third)), told) == []
+    adopted = record(3, 6, four, "accepted")
+    assert after(6, (one, three, four), (None, None), (*told, adopted)) == [
+        ["one", "three", "four"],
+        ["one", "three"],
+    ]
+    lines = [json.loads(x) for x in (tmp_path / measures.VERSIONS).read_text().splitlines()]
+    assert [(x["step"], x["trial"]) for x in lines] == [(3, 0), (3, 1), (4, 2), (6, 3)]
+    assert all(x["gained"] == 1 and x["lost"] == 0 for x in lines)
 
 
 # --- with training --------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Rows of tokens and decisions: what is written where, and what happens when a row is full."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +9,7 @@ from reskill_jax.policy import transcript as transcripts
 
 V = 5
 append, decide = jax.jit(transcripts.append), jax.jit(transcripts.decide)
+without = jax.jit(transcripts.without)
 
 
 def row(capacity=8, decisions=3):
@@ -67,6 +69,76 @@ def test_full_row_keeps_what_it_has_and_records_no_more():
     assert int(beyond.count) == 1 and int(beyond.length) == 9
     np.testing.assert_array_equal(beyond.tokens, [1, 2, 3, 4])
     np.testing.assert_array_equal(add(add(row(4), 1, 2, 3), 4, 3, 2).tokens, [1, 2, 3, 4])
+
+
+# --- rows as if some of their tokens had never been there -----------------------------------------
+
+
+def dropped(*places, capacity=10):
+    return jnp.zeros(capacity, bool).at[jnp.asarray(places, int)].set(True)
+
+
+def spoken_to(*lines):
+    """A row with two decisions; the lines come before the first, between them, and behind."""
+    before, between, behind = lines
+    written = choose(add(add(row(10), 3), *before, 4), 2, [1, 2], weight=0.0, log_prob=-0.25)
+    written = choose(add(add(written, *between), 4), 1, [0, 1, 3])
+    return add(written, 3, *behind)
+
+
+def test_dropped_tokens_leave_the_row_as_it_would_be():
+    """By hand, and as the row that never had them: the decisions too."""
+    told = spoken_to([1, 1], [1], [1])
+    np.testing.assert_array_equal(told.tokens, [3, 1, 1, 4, 2, 1, 4, 1, 3, 1])
+    np.testing.assert_array_equal(told.position, [3, 6, 0])
+    left = without(told, dropped(1, 2, 5, 9))
+    np.testing.assert_array_equal(left.tokens, [3, 4, 2, 4, 1, 3, 0, 0, 0, 0])
+    np.testing.assert_array_equal(left.position, [1, 3, 0])
+    assert int(left.length) == 6 and int(left.count) == 2
+    never = spoken_to([], [], [])
+    jax.tree.map(np.testing.assert_array_equal, left, never)
+    chex.assert_trees_all_equal_shapes_and_dtypes(left, never)
+    # The choice is still the token behind its position.
+    np.testing.assert_array_equal(left.tokens[left.position[:2] + 1], left.choice[:2])
+
+
+def test_some_of_the_tokens_alone():
+    left = without(spoken_to([1, 1], [1], [1]), dropped(5))
+    np.testing.assert_array_equal(left.tokens, [3, 1, 1, 4, 2, 4, 1, 3, 1, 0])
+    np.testing.assert_array_equal(left.position, [3, 5, 0])
+    assert int(left.length) == 9
+
+
+def test_nothing_dropped_is_the_same_row():
+    full = choose(add(row(4), 1, 2, 3, 4), 1, [1, 2])  # longer than there is room for
+    for one in (row(10), spoken_to([1, 1], [1], [1]), spoken_to([], [], []), full):
+        kept = without(one, jnp.zeros_like(one.tokens, bool))
+        jax.tree.map(np.testing.assert_array_equal, kept, one)
+
+
+def test_what_is_marked_behind_the_row_is_no_part_of_it():
+    one = spoken_to([], [], [])  # 6 of 10 tokens
+    jax.tree.map(np.testing.assert_array_equal, without(one, dropped(6, 9)), one)
+
+
+def test_a_row_that_ran_over_keeps_the_decision_at_its_end():
+    full = choose(add(row(capacity=4), 1, 2, 3, 4), 1, [1, 2])
+    left = without(full, dropped(1, 2, capacity=4))
+    np.testing.assert_array_equal(left.tokens, [1, 4, 0, 0])
+    assert int(left.position[0]) == 1 and int(left.count) == 1
+    assert int(left.length) == 3  # with the choice that there was no room for
+
+
+def test_rows_lose_their_own_tokens_under_vmap():
+    rows = [spoken_to([1, 1], [1], [1]), spoken_to([1], [1, 2], []), spoken_to([], [], [])]
+    marks = [dropped(1, 2, 5, 9), dropped(1, 4, 5), dropped()]
+    together = jax.jit(jax.vmap(transcripts.without))(
+        jax.tree.map(lambda *x: jnp.stack(x), *rows), jnp.stack(marks)
+    )
+    for n in range(3):
+        one = jax.tree.map(lambda x, n=n: x[n], together)
+        jax.tree.map(np.testing.assert_array_equal, one, without(rows[n], marks[n]))
+        jax.tree.map(np.testing.assert_array_equal, one, rows[2])
 
 
 def test_rows_are_independent_under_vmap():

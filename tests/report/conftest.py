@@ -61,7 +61,7 @@ def write_fake_run(folder, *, steps=60, seed=0, gain=0.0, full=False, **settings
     """
     chance, folder = random.Random(3 + seed), Path(folder)
     folder.mkdir(parents=True)
-    metrics, evals, life = [], [], []
+    metrics, tested, evals, life = [], [], [], []
 
     def binomial(n, p):
         return sum(chance.random() < p for _ in range(n))
@@ -114,11 +114,7 @@ def write_fake_run(folder, *, steps=60, seed=0, gain=0.0, full=False, **settings
         metrics.append(
             {
                 "step": step, "success": sum(won) / 128,
-                "arm_success": [w / n if n else None for w, n in zip(won, counts, strict=True)],
-                "arm_trials": counts, "assignment": [1 - share, share],
-                "posterior": json.loads(json.dumps(posterior)),
-                "trial": None if number is None else number + 1,
-                "horizon": 400.0 if step > 19 else None,
+                "trials": [] if number is None else [number + 1],
                 "loss": 0.02 * chance.gauss(0, 1), "kl": 0.0004 * step + 0.002 * chance.random(),
                 "entropy": 0.9 - 0.006 * step + 0.02 * chance.random(),
                 "grad_norm": 0.8 + 0.2 * chance.random(), "turns": 12.5 - step / 30,
@@ -126,27 +122,38 @@ def write_fake_run(folder, *, steps=60, seed=0, gain=0.0, full=False, **settings
                 "seconds": 38.0 if step == 1 else 3.4 + 0.3 * chance.random(),
             }
         )  # fmt: skip
+        if number is not None:
+            tested.append(
+                {
+                    "step": step, "trial": number + 1,
+                    "arm_success": [w / n for w, n in zip(won, counts, strict=True)],
+                    "arm_trials": counts, "assignment": [1 - share, share],
+                    "posterior": json.loads(json.dumps(posterior)),
+                    "horizon": 400.0 if step > 19 else None,
+                }
+            )  # fmt: skip
         if number is not None and TRIALS[number][1] == step:
             _, _, operations, _, decision, reason = TRIALS[number]
             event = _event(step, decision, number + 1, operations, reason)
             event |= {
                 "successes": totals[0],
                 "trials": totals[1],
-                "posterior": metrics[-1]["posterior"],
+                "posterior": tested[-1]["posterior"],
             }
-            life.append(event | {"horizon": metrics[-1]["horizon"]})
+            life.append(event | {"horizon": tested[-1]["horizon"]})
     config = {"name": folder.name, "steps": 60, "seed": seed, "optimizer": {"rate": 4e-4}}
     config |= settings
     if full:
-        _tell_all(config, metrics, evals, life)
+        _tell_all(config, metrics, tested, evals, life)
     (folder / "config.json").write_text(json.dumps(config))
-    for name, lines in (("metrics", metrics), ("eval", evals), ("lifecycle", life)):
+    logs = {"metrics": metrics, "trials": tested, "eval": evals, "lifecycle": life}
+    for name, lines in logs.items():
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
     return folder
 
 
-def _tell_all(config, metrics, evals, life):
+def _tell_all(config, metrics, tested, evals, life):
     """Compiling, the sequential test, kinds of task, effects, what the run was made with."""
     config |= {
         "trial_rule": "sequential",
@@ -161,10 +168,10 @@ def _tell_all(config, metrics, evals, life):
     metrics[0] |= {"seconds": 3.5, "compile_seconds": 34.5}
     for line in metrics:
         line |= {"mixed_groups": 0.5, "clipped": 0.012}
-        if line["trial"] is not None:
-            start = TRIALS[line["trial"] - 1][0]
-            odds = [None, 0.4 * (line["step"] - start)]
-            line["sequential_test"] = {"log_odds": odds, "accept_at": 2.25, "reject_at": -2.89}
+    for line in tested:
+        start = TRIALS[line["trial"] - 1][0]
+        odds = [None, 0.4 * (line["step"] - start)]
+        line["sequential_test"] = {"log_odds": odds, "accept_at": 2.25, "reject_at": -2.89}
     for line in evals:
         line["by_task_type"] = {"pick_and_place": [40, 128], "heat_it": [line["step"], 128]}
     for line in life:

@@ -79,7 +79,7 @@ def test_every_text_is_escaped(runs, tmp_path, check, evil, poisoned):
     folders = []
     for number, run in enumerate(runs[:2]):
         folder = shutil.copytree(run, tmp_path / f"run{number}")
-        for name in ("metrics", "eval", "lifecycle"):
+        for name in ("metrics", "trials", "eval", "lifecycle"):
             path = folder / f"{name}.jsonl"
             lines = [poisoned(json.loads(line)) for line in path.read_text().splitlines()]
             path.write_text("".join(json.dumps(line) + "\n" for line in lines) + evil)
@@ -89,7 +89,7 @@ def test_every_text_is_escaped(runs, tmp_path, check, evil, poisoned):
         (folder / "skills" / "from-file" / "SKILL.md").write_text(evil)
         folders.append(folder)
     path, problems = write_comparison(folders)
-    assert len(problems) == 8  # a line of each log and a skill, of both runs
+    assert len(problems) == 10  # a line of each log and a skill, of both runs
     text = check(path)
     assert evil + "open." in text and f"{evil} (2)" in text
 

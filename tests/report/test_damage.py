@@ -27,16 +27,21 @@ def _operation(verb="ADD"):
     return {"operation": verb, "name": SKILL.name, "skill": SKILL.to_dict()}
 
 
-def _metrics(step, trial):
-    test = {"log_odds": [None, 0.3 * step], "accept_at": 2.25, "reject_at": -2.89}
+def _metrics(step, trials):
     return {
-        "step": step, "trial": trial, "success": 0.25 + step / 50, "loss": 0.1 - step / 40,
+        "step": step, "trials": trials, "success": 0.25 + step / 50, "loss": 0.1 - step / 40,
         "kl": 0.01, "entropy": 0.9, "grad_norm": 0.5 + step / 30, "clipped": 0.02,
         "mixed_groups": 0.5, "turns": 9.5, "context_tokens": 190.0 + step, "skill_tokens": 12.0,
-        "truncated": 1, "skipped": 0, "seconds": 0.5 + step / 100, "assignment": [0.5, 0.5],
-        "arm_success": [0.25, None], "arm_trials": [16, 16], "difference": [0.0, 0.06],
-        "horizon": None, "posterior": POSTERIOR, "decision": -1,
-        "sequential_test": None if trial is None else test,
+        "truncated": 1, "skipped": 0, "seconds": 0.5 + step / 100,
+    }  # fmt: skip
+
+
+def _tested(step, trial):
+    test = {"log_odds": [None, 0.3 * step], "accept_at": 2.25, "reject_at": -2.89}
+    return {
+        "step": step, "trial": trial, "arm_trials": [16, 16], "arm_success": [0.25, None],
+        "assignment": [0.5, 0.5], "posterior": POSTERIOR, "horizon": None,
+        "difference": [0.0, 0.06], "sequential_test": test,
     }  # fmt: skip
 
 
@@ -53,12 +58,14 @@ def _event(step, event, trial, **more):
     return line | {"reason": "why"} | more
 
 
+# Trial 3 begins while trial 2 is under way.
+UNDER_TEST = {2: [1], 3: [1], 4: [1], 6: [2], 7: [2, 3], 8: [2, 3]}
 COUNTS = {"successes": [9, 14], "trials": [32, 32], "posterior": POSTERIOR, "horizon": 300.0}
 FILES = {
     "config.json": [
         {
-            "name": "small", "steps": 8, "seed": 3, "arms": 2, "trial_rule": "sequential",
-            "rooms": {"objects": 3},
+            "name": "small", "steps": 8, "seed": 3, "concurrent_trials": 2,
+            "trial_rule": "sequential", "rooms": {"objects": 3},
             "provenance": [
                 {"started": "2026-11-26T18:00:00+00:00", "step": 0, "reskill_jax": "0.1.0",
                  "commit": "0123456789abcdef", "python": "3.11.7", "versions": {"jax": "0.10.2"},
@@ -66,8 +73,9 @@ FILES = {
             ],
         }
     ],
-    "metrics.jsonl": [
-        _metrics(step, {2: 1, 3: 1, 4: 1, 6: 2, 7: 2, 8: 2}.get(step)) for step in range(1, 9)
+    "metrics.jsonl": [_metrics(step, UNDER_TEST.get(step, [])) for step in range(1, 9)],
+    "trials.jsonl": [
+        _tested(step, trial) for step, trials in UNDER_TEST.items() for trial in trials
     ],
     "eval.jsonl": [
         *[_eval(step, s, "bank", 8 + step) for step in (0, 4, 8) for s in ("seen", "unseen")],
@@ -77,6 +85,7 @@ FILES = {
         _event(1, "proposed", 1),
         _event(4, "accepted", 1, difference=[0.0, 0.12], **COUNTS),
         _event(5, "retirement_started", 2, operations=[_operation("DELETE")]),
+        _event(6, "proposed", 3),
     ],
 }  # fmt: skip
 
@@ -108,7 +117,12 @@ def good(place):
     return run
 
 
-LOGS = {"metrics.jsonl": "metrics", "eval.jsonl": "evals", "lifecycle.jsonl": "lifecycle"}
+LOGS = {
+    "metrics.jsonl": "metrics",
+    "trials.jsonl": "tested",
+    "eval.jsonl": "evals",
+    "lifecycle.jsonl": "lifecycle",
+}
 
 
 def survives(place, good, files, check, *, file=None, number=None):
@@ -138,7 +152,8 @@ def survives(place, good, files, check, *, file=None, number=None):
 
 def test_the_run_is_whole(place, good, check):
     run = survives(place, good, texts(), check)
-    assert run.problems == [] and run.trials[0].effect == 0.12 and len(run.trials[1].test) == 3
+    assert run.problems == [] and run.trials[0].effect == 0.12
+    assert [len(trial.test) for trial in run.trials] == [3, 3, 2]
     assert [entry.name for entry in run.bank] == [SKILL.name]
 
 

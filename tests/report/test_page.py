@@ -9,7 +9,14 @@ import pytest
 from reskill_jax.report import write_report
 from reskill_jax.report.charts import beta_interval, smoothed
 from reskill_jax.report.markup import Markup, join, tag
-from reskill_jax.report.plot import Plot, number, ticks, typical_range
+from reskill_jax.report.plot import (
+    Plot,
+    number,
+    rows_of,
+    spans_height,
+    ticks,
+    typical_range,
+)
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.skills.skillmd import export_skill
 
@@ -76,16 +83,16 @@ def test_default_place_and_no_half_page(fake_run, tmp_path):
 
 def test_every_text_of_a_run_is_escaped(fake_run, tmp_path, check, evil, poisoned):
     folder = shutil.copytree(fake_run, tmp_path / "run")
-    for name in ("metrics", "eval", "lifecycle"):
+    for name in ("metrics", "trials", "eval", "lifecycle"):
         path = folder / f"{name}.jsonl"
         lines = [poisoned(json.loads(line)) for line in path.read_text().splitlines()]
-        lines[-1] |= {"trial": evil}
+        lines[-1] |= {"trials": [evil]} if name == "metrics" else {"trial": evil}
         path.write_text("".join(json.dumps(line) + "\n" for line in lines) + evil)
     (folder / "config.json").write_text(json.dumps({"name": evil, evil: evil}))
     (folder / "skills" / "from-file").mkdir(parents=True)
     (folder / "skills" / "from-file" / "SKILL.md").write_text(evil)
     path, problems = write_report(folder)
-    assert len(problems) == 4  # a line of each log, a skill
+    assert len(problems) == 5  # a line of each log, a skill
     text = check(path)
     assert evil + "open." in text and evil + "the policy does as well without it" in text
     assert "from-file" + evil in text
@@ -108,6 +115,9 @@ def test_incomplete_runs(fake_run, tmp_path, kind, check):
         ]
         if keep is None:
             path.unlink()
+        elif path.stem == "trials":  # it has lines of fewer steps: those that metrics.jsonl keeps
+            last = {"empty": 0, "one step": 1, "interrupted": 30}[kind]
+            path.write_text("".join(x for x in lines if json.loads(x)["step"] <= last))
         else:
             path.write_text("".join(lines[:keep]))
     text = check(write_report(folder)[0])
@@ -123,7 +133,8 @@ def test_incomplete_runs(fake_run, tmp_path, kind, check):
 def test_more_than_two_arms(tmp_path, check):
     posterior = {"alpha": [3.0, 4.0, 5.0, 1.0], "beta": [5.0, 5.0, 5.0, 1.0]}
     logs = {
-        "metrics": [{"step": 1, "trial": 1, "posterior": posterior, "success": 0.5}],
+        "metrics": [{"step": 1, "trials": [1], "success": 0.5}],
+        "trials": [{"step": 1, "trial": 1, "posterior": posterior}],
         "lifecycle": [
             {"step": 0, "event": "proposed", "trial": 1, "operations": []},
             {"step": 2, "event": "rejected", "trial": 1, "operations": [], "posterior": posterior,
@@ -242,3 +253,73 @@ def test_no_range_is_too_small_or_large_for_a_plot(low, high):
     plot = Plot(200, 100, (0, 3), (low, high), "x")
     plot.line([(0, low), (3, high)], "a")
     assert not re.search("nan|inf", plot.svg()) and len(ticks(*plot.y_range, 4)) < 20
+
+
+@pytest.fixture(scope="module")
+def overlapping_page(full_run, tmp_path_factory, check):
+    """The full run with two more trials, each beside others: one decided, one under way."""
+    folder = shutil.copytree(full_run, tmp_path_factory.mktemp("overlap") / "run")
+    logs = {name: read_log(folder / f"{name}.jsonl") for name in ("metrics", "trials", "lifecycle")}
+    # The one from within trial 3 to within trial 4, the other from within trial 7.
+    for trial, start, end in ((8, 24, 33), (9, 56, None)):
+        name = f"skill-{trial}"
+        operation = {"operation": "ADD", "name": name, "skill": {"name": name, "action": "look."}}
+        line = {"trial": trial, "operations": [operation]}
+        logs["lifecycle"].append({"step": start, "event": "proposed"} | line)
+        if end is not None:
+            line |= {"successes": [10, 30], "trials": [100, 90], "difference": [0.0, 0.23]}
+            logs["lifecycle"].append({"step": end, "event": "accepted"} | line)
+        for metrics in logs["metrics"]:
+            step = metrics["step"]
+            if start < step <= (60 if end is None else end):
+                metrics["trials"].append(trial)
+                posterior = {"alpha": [2.0, 1.0 + step], "beta": [9.0, 9.0]}
+                told = {"arm_success": [0.25, 0.5], "arm_trials": [4, 4], "posterior": posterior}
+                logs["trials"].append({"step": step, "trial": trial} | told)
+    for name, lines in logs.items():
+        lines.sort(key=lambda line: line["step"])
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / f"{name}.jsonl").write_text(text)
+    path, problems = write_report(folder)
+    assert problems == []
+    return path.read_text(encoding="utf-8"), check(path)
+
+
+def read_log(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_trials_that_overlap_do_not_hide_each_other(overlapping_page):
+    """In the chart of success they have rows of their own, in the timeline their skills have."""
+    source, text = overlapping_page
+    wide = source[: source.index('class="plot narrow"')]
+    spans = re.findall(r'<rect x="([\d.]+)" y="(\d+)" width="([\d.]+)"[^>]*><title>(.*?)<', wide)
+    rows = {title: (float(y), float(x), float(x) + float(width)) for x, y, width, title in spans}
+    assert len(rows) == 9 and {y for y, _, _ in rows.values()} == {1, 9}
+    for title, (y, left, right) in rows.items():
+        assert (y == 9) == (title in ("trial 8", "trial 9"))
+        others = [r for other, r in rows.items() if other != title and r[0] == y]
+        assert all(right <= x + 0.01 or left >= end - 0.01 for _, x, end in others)
+    frame = wide[wide.index("Success by training step") :]
+    places = re.findall(r'<(?:line|circle)[^>]* (?:y1|cy)="([\d.]+)"', frame)
+    assert min(map(float, places)) >= 9 + 6  # everything else lies below
+    assert 'title="ADD skill-8: trial 8, steps 24 to 33, accepted"' in source
+    assert 'title="ADD skill-9: trial 9, steps 56, under way"' in source
+    assert 'title="MODIFY clean-before-placement: trial 7, steps 53, under way"' in source
+    assert "30/90 = 33\u00a0%" in text and "✓ accepted+23 points" in text
+
+
+def test_trials_stand_in_the_order_of_their_beginnings(overlapping_page):
+    source, _ = overlapping_page
+    cards = re.findall(r"<b>Trial (\d)</b>", source)
+    assert cards == ["1", "2", "3", "8", "4", "5", "6", "7", "9"]
+
+
+def test_rows_of_spans():
+    assert rows_of([]) == [] and spans_height([]) == 0
+    spans = [(0, 4, ""), (0, 8, ""), (2, 3, ""), (3, 5, ""), (4, 9, ""), (9, 9, "")]
+    assert rows_of(spans) == [0, 1, 2, 2, 0, 0] and spans_height(spans) == 24
+    # With too few rows the one that is free first is shared.
+    assert rows_of([(0, 9, ""), (1, 4, ""), (2, 6, ""), (3, 5, ""), (7, 8, "")], most=2) == [
+        0, 1, 1, 1, 1,
+    ]  # fmt: skip

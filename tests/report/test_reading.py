@@ -31,6 +31,10 @@ def write(folder, **logs):
     return folder
 
 
+def logs_of(run):
+    return run.metrics, run.tested, run.evals, run.lifecycle
+
+
 def lives(run):
     return [(life.name, life.start, life.end, life.left) for life in run.lives]
 
@@ -92,7 +96,7 @@ def test_an_open_trial_is_counted_from_the_steps(tmp_path):
         write(
             tmp_path,
             lifecycle=[event(1, "proposed", 7, [operation("ADD", "a")])],
-            metrics=[
+            trials=[
                 step(2, [3.0, 2.0], [7.0, 2.0], [0.25, 0.5], [8, 2]),
                 step(3, [3.0, 4.0], [9.0, 5.0], [None, 0.4], [0, 5]),
             ],
@@ -110,8 +114,15 @@ BAD = [
     ("metrics", '{"success": 1}', "'step' is missing"),
     ("metrics", '{"step": "3"}', "'step' should be an integer from 0, is \"3\""),
     ("metrics", '{"step": 3, "loss": "x"}', "'loss' should be a number"),
-    ("metrics", '{"step": 3, "posterior": {"alpha": [1]}}', "'posterior' should be"),
-    ("metrics", '{"step": 3, "posterior": {"alpha": [0], "beta": [1]}}', "'posterior' should be"),
+    ("metrics", '{"step": 3, "trials": 1}', "'trials' should be a list of integers or texts, is"),
+    ("trials", '{"step": 3}', "'trial' is missing"),
+    ("trials", '{"step": 3, "trial": null}', "'trial' should be an integer or a text, is null"),
+    ("trials", '{"step": 3, "trial": 1, "posterior": {"alpha": [1]}}', "'posterior' should be"),
+    (
+        "trials",
+        '{"step": 3, "trial": 1, "posterior": {"alpha": [0], "beta": [1]}}',
+        "'posterior' should be",
+    ),
     ("eval", '{"step": 3, "split": "seen", "mode": "bank"}', "'success' is missing"),
     ("eval", '{"step": 3, "split": 3, "mode": "bank", "success": 1}', "'split' should be a text"),
     ("lifecycle", '{"step": 3}', "'event' is missing"),
@@ -133,8 +144,7 @@ def test_bad_lines_are_named_and_left_out(fake_run, tmp_path, log, text, message
     run = read_run(folder)
     assert len(run.problems) == 1
     assert run.problems[0].startswith(f"{log}.jsonl line 2: ") and message in run.problems[0]
-    good = read_run(fake_run)
-    assert (run.metrics, run.evals, run.lifecycle) == (good.metrics, good.evals, good.lifecycle)
+    assert logs_of(run) == logs_of(read_run(fake_run))
 
 
 def test_noise_is_survived(fake_run, tmp_path):
@@ -201,19 +211,22 @@ def test_numbers_that_are_none_are_left_out_and_told(fake_run, tmp_path):
     path = folder / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines[2] |= {"kl": math.nan, "loss": math.inf}
-    lines[5]["arm_success"] = [-math.inf, None]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     path.write_text(text.replace('"grad_norm": ', '"grad_norm": 1e400, "was": ', 1))
+    path = folder / "trials.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[5]["arm_success"] = [-math.inf, None]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     run = read_run(folder)
     told = "is left out: it is no finite number"
     assert run.problems == [
         f"metrics.jsonl line 1: 'grad_norm' {told}",
         f"metrics.jsonl line 3: 'loss' {told}",
         f"metrics.jsonl line 3: 'kl' {told}",
-        f"metrics.jsonl line 6: 'arm_success' {told}",
+        f"trials.jsonl line 6: 'arm_success' {told}",
     ]
     assert len(run.metrics) == 60 and run.metrics[2]["kl"] is None
-    assert run.metrics[5]["arm_success"] == [None, None] and run.metrics[0]["grad_norm"] is None
+    assert run.tested[5]["arm_success"] == [None, None] and run.metrics[0]["grad_norm"] is None
 
 
 BEYOND = [
@@ -221,8 +234,23 @@ BEYOND = [
     ("metrics", {"step": 61, "seconds": -1}, "'seconds' should be a number from 0, is -1"),
     ("metrics", {"step": 61, "success": 1.5}, "'success' should be a number from 0 to 1, is 1.5"),
     ("metrics", {"step": 61, "loss": True}, "'loss' should be a number, is true"),
-    ("metrics", {"step": 61, "trial": [1]}, "'trial' should be an integer or a text, is [1]"),
-    ("metrics", {"step": 61, "arm_trials": [3]}, "'arm_trials' has 1 arms, the run has 2"),
+    (
+        "metrics",
+        {"step": 61, "trials": [[1]]},
+        "'trials' should be a list of integers or texts, is [[1]]",
+    ),
+    ("trials", {"step": 10**6, "trial": 7}, "'step' is far beyond the other lines"),
+    ("trials", {"step": 61, "trial": [1]}, "'trial' should be an integer or a text, is [1]"),
+    (
+        "trials",
+        {"step": 61, "trial": 7, "arm_trials": [3]},
+        "'arm_trials' has 1 arms, the run has 2",
+    ),
+    (
+        "lifecycle",
+        {"step": 9, "event": "kept", "trials": [3]},
+        "'trials' has 1 arms, the run has 2",
+    ),
     ("metrics", {"step": -1}, "'step' should be an integer from 0, is -1"),
     ("eval", {"step": 9, "split": "seen", "mode": "bank", "success": 0.5}, "'episodes' is missing"),
     (
@@ -256,12 +284,12 @@ def test_values_that_cannot_be(fake_run, tmp_path, log, line, message):
     run, good = read_run(folder), read_run(fake_run)
     (problem,) = run.problems
     assert problem.partition(": ")[2] == message
-    assert (run.metrics, run.evals, run.lifecycle) == (good.metrics, good.evals, good.lifecycle)
+    assert logs_of(run) == logs_of(good)
 
 
 def test_configuration_without_what_cannot_be_used(fake_run, tmp_path):
     folder = shutil.copytree(fake_run, tmp_path / "run")
-    config = {"name": ["x"], "steps": True, "seed": 4, "arms": 0, "rooms": {"objects": 3}}
+    config = {"name": ["x"], "steps": True, "seed": 4, "trial_rule": 0, "rooms": {"objects": 3}}
     (folder / "config.json").write_text(json.dumps(config))
     run = read_run(folder)
     assert run.config == {"seed": 4, "rooms": {"objects": 3}}
@@ -269,7 +297,7 @@ def test_configuration_without_what_cannot_be_used(fake_run, tmp_path):
     assert [problem.split(" should")[0] for problem in run.problems] == [
         "config.json: 'name'",
         "config.json: 'steps'",
-        "config.json: 'arms'",
+        "config.json: 'trial_rule'",
     ]
 
 
@@ -308,7 +336,7 @@ def test_many_problems_are_told_in_few_lines(fake_run, tmp_path):
 
 
 def test_a_decision_that_is_lost(full_run, tmp_path):
-    """The next trial shows that there was one; the skill is in its folder."""
+    """Later steps, in which the trial is over, show that there was one; the skill has a folder."""
     folder = shutil.copytree(full_run, tmp_path / "run")
     path = folder / "lifecycle.jsonl"
     lines = path.read_text().splitlines()
@@ -354,3 +382,75 @@ def test_what_decided_and_what_was_found(full_run):
     assert first.test[-1][1] == {"log_odds": [None, 3.2], "accept_at": 2.25, "reject_at": -2.89}
     assert [trial.effect for trial in run.trials[:3]] == [0.06, -0.09, 0.13]
     assert run.trials[-1].effect is None and len(run.trials[-1].test) == 7  # under way
+
+
+def overlapping(last):
+    """Logs of two trials that begin together, and of a third, up to a step.
+
+    Trial 1 is accepted at step 4, trial 2 is under way for longer, trial 3 begins beside it.
+    """
+    under_test = {2: [1, 2], 3: [1, 2], 4: [1, 2], 5: [2, 3], 6: [2, 3]}
+
+    def step(number, trial):
+        line = {"step": number, "trial": trial, "difference": [0.0, 0.01 * number * trial]}
+        line |= {"posterior": {"alpha": [2.0, 1.0 + number], "beta": [3.0, 1.0 + trial]}}
+        return line | {"arm_success": [0.25, 0.5], "arm_trials": [8, 2 * number]}
+
+    lifecycle = [
+        event(1, "proposed", 1, [operation("ADD", "a")]),
+        event(1, "proposed", 2, [operation("ADD", "b", "look.")]),
+        event(4, "accepted", 1, [operation("ADD", "a")], successes=[3, 9], trials=[24, 18]),
+        event(4, "proposed", 3, [operation("DELETE", "old")]),
+    ]
+    metrics = [{"step": n, "trials": under_test.get(n, [])} for n in range(1, 7)]
+    tested = [step(n, trial) for n, trials in under_test.items() for trial in trials]
+    logs = {"lifecycle": lifecycle, "metrics": metrics, "trials": tested}
+    return {name: [x for x in lines if x["step"] <= last] for name, lines in logs.items()}
+
+
+def test_trials_that_overlap(tmp_path):
+    """Each has its own steps, figures and end, and none ends another."""
+    run = read_run(write(tmp_path, **overlapping(6)))
+    assert run.problems == [] and len(run.metrics) == 6 and run.last_step == 6
+    assert [(t.id, t.start, t.end, t.decision) for t in run.trials] == [
+        (1, 1, 4, "accepted"),
+        (2, 1, None, None),
+        (3, 4, None, None),
+    ]
+    first, second, third = run.trials
+    assert [[step for step, _, _ in t.history] for t in run.trials] == [
+        [2, 3, 4],
+        [2, 3, 4, 5, 6],
+        [5, 6],
+    ]
+    assert first.history[-1] == (4, [2.0, 5.0], [3.0, 2.0])
+    assert second.history[2] == (4, [2.0, 5.0], [3.0, 3.0])
+    assert (first.successes, first.trials) == ([3, 9], [24, 18])
+    assert (second.successes, second.trials) == ([10, 20], [40, 40])
+    assert (third.successes, third.trials) == ([4, 11], [16, 22])
+    assert second.effect == pytest.approx(0.12) and third.effect == pytest.approx(0.18)
+    assert lives(run) == [("a", 4, None, "")]
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 4, 5, 6])
+def test_a_trial_under_way_has_lost_nothing(tmp_path, last):
+    """Not where a new one begins, nor where the lines of the last step are not all written."""
+    logs = overlapping(last)
+    for trials in (logs["trials"], logs["trials"][:-1], logs["trials"][:-2]):
+        run = read_run(write(tmp_path, **logs | {"trials": trials}))
+        assert all(t.decision is None and t.end is None for t in run.trials[1:])
+    without = [line for line in logs["metrics"] if line["step"] < last]
+    run = read_run(write(tmp_path, **logs | {"metrics": without}))
+    assert all(t.decision is None for t in run.trials[1:])
+
+
+def test_a_lost_decision_of_trials_that_overlap(tmp_path):
+    logs = overlapping(6)
+    logs["lifecycle"] = [line for line in logs["lifecycle"] if line["event"] != "accepted"]
+    for trials in (logs["trials"], []):  # without this log the steps tell what was under test
+        run = read_run(write(tmp_path, **logs | {"trials": trials}))
+        assert [(t.id, t.end, t.decision) for t in run.trials] == [
+            (1, 4, "lost"),
+            (2, None, None),
+            (3, None, None),
+        ]

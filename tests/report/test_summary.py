@@ -1,6 +1,7 @@
 """The summary at the end of a run."""
 
 import io
+import json
 import re
 import shutil
 
@@ -50,6 +51,25 @@ def test_decisions_tell_the_effect(full_run):
     assert "step 11       accepted ADD avoid-repetitive-loops (success +6.0 points)" in lines
     assert "step 19       rejected ADD examine-everything (success -9.0 points)" in lines
     assert "step 52       retired DELETE avoid-repetitive-loops (success +1.0 points)" in lines
+
+
+def test_decisions_stand_in_the_order_in_which_they_were_made(tmp_path):
+    """Of trials that overlap the one that began last may end first."""
+    lines = []
+    for step, event, trial in (
+        *((1, "proposed", 1), (1, "proposed", 2), (4, "rejected", 2), (5, "proposed", 3)),
+        *((7, "accepted", 3), (9, "accepted", 1)),
+    ):
+        operation = {"operation": "ADD", "name": f"skill-{trial}", "skill": None}
+        lines.append({"step": step, "event": event, "trial": trial, "operations": [operation]})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "lifecycle.jsonl").write_text(text)
+    told = [line for line in summary_lines(read_run(tmp_path)) if line.startswith("step ")]
+    assert told == [
+        "step 4        rejected ADD skill-2",
+        "step 7        accepted ADD skill-3",
+        "step 9        accepted ADD skill-1",
+    ]
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 200])

@@ -54,6 +54,13 @@ def lab(smallest, weights_file, looking_world):
     def state(arms=((),), config=config):
         return init_state(config, params(), make_bank(config, [list(arm) for arm in arms]))
 
+    def on_trial(state, *parts, config=config, kind="bundle"):
+        """The state in which the trials of these parts begin."""
+        tested = types.SimpleNamespace(kind=kind)
+        for part in parts:
+            state = loop.put_on_trial(state, part, tested, config)
+        return state
+
     @jax.jit
     def played(keys, params, games, bank, arms, temperature):
         return rollout(
@@ -82,6 +89,7 @@ def lab(smallest, weights_file, looking_world):
         world_type=looking_world,
         params=params,
         state=state,
+        on_trial=on_trial,
         step=step,
         program=program,
         play=play,

@@ -29,7 +29,8 @@ def test_presets_are_valid_and_named():
         ("minibatches", 0, "minibatches must be at least 1"),
         ("minibatches", 3, "128 rollouts cannot be split into 3 equal minibatches"),
         ("min_trial_steps", 0, "min_trial_steps must be at least 1"),
-        ("arms", 1, "arms must be at least 2"),
+        ("concurrent_trials", 0, "concurrent_trials must be at least 1, got 0"),
+        ("max_operations", 0, "max_operations must be at least 1, got 0"),
         ("floor", 0.0, r"floor must lie in \(0, 0.5\]"),
         ("floor", 0.6, r"floor must lie in \(0, 0.5\]"),
         ("learning_rate", 0.0, "learning_rate must be positive"),
@@ -65,7 +66,13 @@ def test_presets_are_valid_and_named():
         ("groups", 2**22, "groups \\* group_size must be at most 16777216, got 33554432"),
         ("eval_tasks", 2**25, "eval_tasks must be at most 16777216"),
         ("slots", 257, "slots must be at most 256"),
-        ("arms", 10**9, "arms must be at most 256"),
+        ("concurrent_trials", 6, "concurrent_trials must be at most 5, got 6"),
+        ("concurrent_trials", 10**9, "concurrent_trials must be at most 5"),
+        ("concurrent_trials", True, "concurrent_trials must be an integer, got True"),
+        ("max_operations", 4, "max_operations must be at most 3, got 4"),
+        ("internalize", -0.1, r"internalize must lie in \[0, 1\], got -0.1"),
+        ("internalize", 1.5, r"internalize must lie in \[0, 1\], got 1.5"),
+        ("internalize", float("nan"), "internalize must be finite in float32, got nan"),
         ("learning_rate", float("inf"), "learning_rate must be positive and finite in float32"),
         ("learning_rate", 1e39, "learning_rate must be positive and finite in float32"),
         ("learning_rate", 1e-50, "learning_rate must be positive and finite in float32"),
@@ -174,6 +181,12 @@ def test_steps_that_train_the_policy(first, until, expected):
     assert config.policy_steps == range(*expected)
 
 
+def test_a_version_for_every_choice_of_the_proposals():
+    assert [TrainConfig(concurrent_trials=k).arms for k in range(1, 6)] == [2, 4, 8, 16, 32]
+    assert PRESETS["paper"]().arms == 2
+    assert "arms" not in {field.name for field in dataclasses.fields(TrainConfig)}
+
+
 def test_steps_that_propose_skills():
     config = TrainConfig(steps=10, skills_from=2, skills_until=5)
     assert [step for step in range(12) if config.proposes(step)] == [2, 3, 4]
@@ -186,8 +199,12 @@ def test_steps_that_propose_skills():
 def test_what_the_host_reads_is_not_in_the_program():
     one = TrainConfig()
     other = TrainConfig(name="b", root="r", seed=3, eval_tasks=1, bank="good", auto_accept=True)
+    other = dataclasses.replace(other, max_operations=2)
     assert program_of(one) == program_of(other)
-    for changes in ({"steps": 7}, {"policy_from": 1}, {"discount": "none"}, {"arms": 3}):
+    for changes in (
+        *({"steps": 7}, {"policy_from": 1}, {"discount": "none"}),
+        *({"concurrent_trials": 2}, {"internalize": 0.0}),
+    ):
         assert program_of(TrainConfig(**changes)) != program_of(one)
 
 

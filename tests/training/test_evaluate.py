@@ -1,5 +1,7 @@
 """Evaluation: the same games, never a mixture of arms; Wilson's interval."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +12,14 @@ from reskill_jax.worlds.household.tables import TASK_TYPES
 
 
 @pytest.fixture(scope="module")
-def play(lab):
+def bank_of(lab):
+    """The arrays of two arms: of a run that tests one proposal at a time."""
+    one_at_a_time = dataclasses.replace(lab.config, concurrent_trials=1)
+    return lambda *arms: make_bank(one_at_a_time, arms)
+
+
+@pytest.fixture(scope="module")
+def play(lab, bank_of):
     def run(arms=((),), mode="bank", split="seen", **changes):
         options = dict(
             world=lab.world,
@@ -20,9 +29,7 @@ def play(lab):
             games=lab.config.eval_tasks,
             task_types=TASK_TYPES,
         )
-        return evaluate(
-            lab.params(), make_bank(lab.config, arms), split=split, mode=mode, **options | changes
-        )
+        return evaluate(lab.params(), bank_of(*arms), split=split, mode=mode, **options | changes)
 
     return run
 
@@ -62,18 +69,39 @@ def test_modes_do_not_mix_arms(play, versions):
     assert len({repr(x) for x in (nothing, bank, candidate)}) == 3
 
 
+def test_the_candidate_is_all_that_is_under_test(lab, play, versions):
+    """The last arm, which holds every part, and not those that hold some."""
+    one, other = versions
+    bank = make_bank(lab.config, [one] * 7 + [other])
+    options = dict(
+        world=lab.world,
+        policy=lab.policy,
+        split="seen",
+        horizon=lab.config.horizon,
+        capacity=lab.config.capacity,
+        games=lab.config.eval_tasks,
+        task_types=TASK_TYPES,
+    )
+    assert lab.config.arms == 8
+    for mode, skills in (("candidate", other), ("bank", one)):
+        found = evaluate(lab.params(), bank, mode=mode, **options)
+        assert (found.split, found.mode) == ("seen", mode)
+        assert found[2:] == play([skills])[2:]
+    assert play([one])[2:] != play([other])[2:]
+
+
 def test_greedy_needs_no_seed_for_noise(play):
     assert play(temperature=0.0) == play(temperature=0.0)
 
 
-def test_bad_requests(lab, play):
+def test_bad_requests(lab, play, bank_of):
     with pytest.raises(ValueError, match="mode must be one of none, bank, candidate, got 'best'"):
         play(mode="best")
     with pytest.raises(ValueError, match="games must be at least 1"):
         play(games=0)
     with pytest.raises(ValueError, match="split must be one of train, seen, unseen, got 'dev'"):
         play(split="dev")
-    bank = jax.tree.map(lambda x: x[:1], make_bank(lab.config, [()]))
+    bank = jax.tree.map(lambda x: x[:1], bank_of(()))
     with pytest.raises(ValueError, match="two arms"):
         evaluate(
             lab.params(),
@@ -122,7 +150,7 @@ def test_line_of_the_log():
     }
 
 
-def test_games_one_by_one(lab, versions):
+def test_games_one_by_one(lab, bank_of, versions):
     """Two versions are compared on the same games: arms of equal skills do exactly the same."""
     one, other = versions
     options = dict(
@@ -133,10 +161,10 @@ def test_games_one_by_one(lab, versions):
         capacity=lab.config.capacity,
         games=lab.config.eval_tasks,
     )
-    bank = make_bank(lab.config, [one, other])
+    bank = bank_of(one, other)
     first, second = (play_games(lab.params(), bank, arm=arm, **options) for arm in (0, 1))
     np.testing.assert_array_equal(first.task_type, second.task_type)
-    swapped = make_bank(lab.config, [other, one])
+    swapped = bank_of(other, one)
     again = play_games(lab.params(), swapped, arm=1, **options)
     np.testing.assert_array_equal(first.won, again.won)
     np.testing.assert_array_equal(first.turns, again.turns)

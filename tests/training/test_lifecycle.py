@@ -1,6 +1,7 @@
 """The life of the skills between steps, with stand-in proposals."""
 
 import dataclasses
+import itertools
 import json
 import types
 
@@ -22,11 +23,15 @@ from reskill_jax.training.lifecycle import (
     make_bank,
     settle,
     suggest,
+    under_test,
+    versions,
 )
 from reskill_jax.worlds.household import symbols as sy
 from reskill_jax.worlds.household.tables import TASK_TYPES, TEMPLATES
 
-CONFIG = TrainConfig(cooldown=3)
+CONFIG = TrainConfig(cooldown=3, concurrent_trials=3)
+PARTS = CONFIG.concurrent_trials
+IDLE = (None,) * PARTS
 
 
 def skill(name, action="open."):
@@ -34,6 +39,7 @@ def skill(name, action="open."):
 
 
 A, B, C = skill("a"), skill("b", "look."), skill("c", "do not look.")
+D = skill("d", "help.")
 
 
 def episode(**changes):
@@ -59,17 +65,35 @@ def proposed(creator, bundle, skills, kind="bundle"):
     return remember(creator, record), proposal
 
 
-def on_trial(bundle, skills=(A, B), kind="bundle", **changes):
+def on_trial(bundle, skills=(A, B), kind="bundle", part=0, **changes):
+    """A life in which one proposal is under test."""
     creator, proposal = proposed(begin_life(CONFIG).creator, bundle, skills, kind)
     served = {s.name: 5 for s in skills}
-    return Life(creator, tuple(skills), proposal, **{"served": served} | changes)
+    proposals = tuple(proposal if k == part else None for k in range(PARTS))
+    return Life(creator, tuple(skills), proposals, **{"served": served} | changes)
+
+
+def three_on_trial(**changes):
+    """In part 0 "a" becomes "c", in part 1 "b" goes, in part 2 "d" comes."""
+    creator, proposals = begin_life(CONFIG).creator, []
+    for bundle, kind in (
+        ([Operation("MODIFY", "a", C)], "bundle"),
+        ([Operation("DELETE", "b")], "retirement"),
+        ([Operation("ADD", "d", D)], "bundle"),
+    ):
+        creator, proposal = proposed(creator, bundle, (A, B), kind)
+        proposals.append(proposal)
+    served = {"a": 5, "b": 25}
+    return Life(creator, (A, B), tuple(proposals), **{"served": served} | changes)
 
 
 def test_json_round_trip_is_exact():
     life = on_trial([Operation("MODIFY", "a", C), Operation("DELETE", "b")], next_proposal=8)
     creator = observe(life.creator, [episode(), episode(task="8", skills_fired=(("a",),))])
     life = dataclasses.replace(life, creator=creator)
-    for one in (life, begin_life(CONFIG), dataclasses.replace(life, proposal=None)):
+    idle = dataclasses.replace(life, proposals=IDLE)
+    several = three_on_trial(next_proposal=4)
+    for one in (life, begin_life(CONFIG), idle, several, settled(several, 1, 0)):
         text = json.dumps(one.to_dict())
         again = Life.from_dict(json.loads(text))
         assert again == one
@@ -77,15 +101,22 @@ def test_json_round_trip_is_exact():
         assert again.creator.generator().random() == one.creator.generator().random()
 
 
-def test_accepted():
-    life = on_trial([Operation("MODIFY", "a", skill("a", "help.")), Operation("ADD", "c", C)])
-    after, lines = settle(life, 1, step=9, config=CONFIG, reason="better")
-    assert after.skills == life.proposal.version == (skill("a", "help."), B, C)
+def settled(life, part, decision):
+    """The life alone after a decision."""
+    return settle(life, part, decision, step=9, config=CONFIG, reason="it is so")[0]
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_accepted(part):
+    changes = [Operation("MODIFY", "a", skill("a", "help.")), Operation("ADD", "c", C)]
+    life = on_trial(changes, part=part)
+    after, lines = settle(life, part, 1, step=9, config=CONFIG, reason="better")
+    assert after.skills == life.proposals[part].version == (skill("a", "help."), B, C)
     assert after.served == {"a": 0, "b": 5, "c": 0}  # a new text starts its service anew
-    assert after.proposal is None and after.next_proposal == 12
+    assert after.proposals == IDLE and after.next_proposal == 12
     assert [line["event"] for line in lines] == ["accepted"]
     assert lines[0]["step"] == 9 and lines[0]["trial"] == 0 and lines[0]["reason"] == "better"
-    assert lines[0]["operations"] == life.proposal.bundle.to_dict()["operations"]
+    assert lines[0]["operations"] == life.proposals[part].bundle.to_dict()["operations"]
     (record,) = after.creator.history
     assert (record.outcome, record.decided, record.reason) == ("accepted", 9, "better")
     json.dumps(lines)
@@ -93,7 +124,7 @@ def test_accepted():
 
 def test_a_deleted_skill_is_pruned():
     life = on_trial([Operation("DELETE", "b"), Operation("ADD", "c", C)])
-    after, lines = settle(life, 1, step=9, config=CONFIG, reason="better")
+    after, lines = settle(life, 0, 1, step=9, config=CONFIG, reason="better")
     assert after.skills == (A, C) and after.served == {"a": 5, "c": 0}
     assert [line["event"] for line in lines] == ["accepted", "pruned"]
     assert [o["name"] for o in lines[1]["operations"]] == ["b"]
@@ -101,9 +132,9 @@ def test_a_deleted_skill_is_pruned():
 
 def test_rejected():
     life = on_trial([Operation("ADD", "c", C), Operation("DELETE", "b")])
-    after, lines = settle(life, 0, step=9, config=CONFIG, reason="worse")
+    after, lines = settle(life, 0, 0, step=9, config=CONFIG, reason="worse")
     assert after.skills == (A, B) and after.served == {"a": 5, "b": 5}
-    assert after.proposal is None and after.next_proposal == 12
+    assert after.proposals == IDLE and after.next_proposal == 12
     assert [line["event"] for line in lines] == ["rejected"]
     assert after.creator.history[0].outcome == "rejected"
 
@@ -114,14 +145,102 @@ def test_rejected():
 )
 def test_retirement(decision, event, skills, outcome):
     life = on_trial([Operation("DELETE", "b")], kind="retirement")
-    after, lines = settle(life, decision, step=9, config=CONFIG, reason="")
+    after, lines = settle(life, 0, decision, step=9, config=CONFIG, reason="")
     assert [line["event"] for line in lines] == [event]
     assert after.skills == skills and after.creator.history[0].outcome == outcome
 
 
 def test_no_decision_without_a_proposal():
-    with pytest.raises(ValueError, match="step 3: a decision without a proposal"):
-        settle(begin_life(CONFIG), 1, step=3, config=CONFIG, reason="")
+    life = on_trial([Operation("ADD", "c", C)], part=1)
+    for part in (0, 2):
+        with pytest.raises(ValueError, match="step 3: a decision without a proposal"):
+            settle(life, part, 1, step=3, config=CONFIG, reason="")
+
+
+# --- several proposals at once --------------------------------------------------------------------
+
+
+def names(version):
+    return [one.name for one in version]
+
+
+def test_versions_hold_every_choice_of_the_proposals():
+    """Arm 0 is the bank in use; bit k of an arm's number says whether it has proposal k."""
+    life = three_on_trial()
+    expected = [
+        *((A, B), (C, B), (A,), (C,)),
+        *((A, B, D), (C, B, D), (A, D), (C, D)),
+    ]
+    assert versions(life, CONFIG) == expected
+    bank = make_bank(CONFIG, versions(life, CONFIG))
+    assert (bank.kind != 0).sum(axis=1).tolist() == [2, 2, 1, 1, 3, 3, 2, 2]
+
+
+def test_a_free_part_makes_no_difference():
+    assert versions(begin_life(CONFIG), CONFIG) == [()] * 8
+    life = dataclasses.replace(begin_life(CONFIG), skills=(A, B))
+    assert versions(life, CONFIG) == [(A, B)] * 8
+    middle = on_trial([Operation("DELETE", "b")], part=1)
+    assert versions(middle, CONFIG) == [(A, B), (A, B), (A,), (A,)] * 2
+    one_part = dataclasses.replace(CONFIG, concurrent_trials=1)
+    alone = dataclasses.replace(
+        life, proposals=(on_trial([Operation("ADD", "c", C)]).proposals[0],)
+    )
+    assert versions(alone, one_part) == [(A, B), (A, B, C)]
+
+
+@pytest.mark.parametrize("decision", [0, 1], ids=["rejected", "accepted"])
+@pytest.mark.parametrize("part", range(3))
+def test_a_decision_leaves_the_other_proposals_under_test(part, decision):
+    life = three_on_trial()
+    after = settled(life, part, decision)
+    others = [k for k in range(3) if k != part]
+    assert after.proposals[part] is None
+    assert all(after.proposals[k] is life.proposals[k] for k in others)
+    before = versions(life, CONFIG)
+    # What is decided holds in every arm from now on; the others are in the arms they were in.
+    with_it = [arm & ~(1 << part) | decision << part for arm in range(8)]
+    found = versions(after, CONFIG)
+    assert [sorted(names(version)) for version in found] == [
+        sorted(names(before[arm])) for arm in with_it
+    ]
+    assert set(found[0]) == set(before[decision << part])
+    assert under_test(after) == {
+        name: told for name, told in under_test(life).items() if name != ("a", "b", "d")[part]
+    }
+    outcomes = [record.outcome for record in after.creator.history]
+    expected = ["pending"] * 3
+    expected[part] = ("rejected", "accepted")[decision]
+    assert outcomes == expected
+
+
+def test_decisions_in_any_order_end_alike():
+    life = three_on_trial()
+    for order in itertools.permutations(range(3)):
+        after = life
+        for part in order:
+            after = settled(after, part, 1)
+        assert set(after.skills) == {C, D} and after.proposals == IDLE
+        assert after.served == {"c": 0, "d": 0}
+        assert versions(after, CONFIG) == [after.skills] * 8
+        rejected = life
+        for part in order:
+            rejected = settled(rejected, part, 0)
+        assert rejected.skills == (A, B) and rejected.served == life.served
+
+
+def test_a_decision_leaves_the_service_of_other_skills():
+    after = settled(three_on_trial(), 0, 1)
+    assert after.skills == (C, B) and after.served == {"c": 0, "b": 25}
+    after = settled(after, 2, 1)
+    assert after.skills == (C, B, D) and after.served == {"c": 0, "b": 25, "d": 0}
+
+
+def test_what_is_under_test():
+    assert under_test(begin_life(CONFIG)) == {}
+    assert under_test(three_on_trial()) == {"a": C, "b": None, "d": D}
+    both = on_trial([Operation("DELETE", "b"), Operation("ADD", "c", C)], part=2)
+    assert under_test(both) == {"b": None, "c": C}
 
 
 def test_learning_counts_service():
@@ -134,18 +253,23 @@ def test_learning_counts_service():
 @pytest.fixture
 def creator(monkeypatch):
     """Stand-ins for the creator: what they answer, and how often they were asked."""
-    asked = types.SimpleNamespace(retire=0, bundle=0, retirement=None, proposal=None, pause=0)
+    asked = types.SimpleNamespace(
+        retire=0, bundle=0, retirement=None, proposal=None, pause=0, tested=[], retirable=[]
+    )
 
     def retirement(state, skills, *, settings, **_):
         asked.retire += 1
+        asked.retirable.append(tuple(skills))
         assert settings.retire_after == CONFIG.retire_after
         if asked.retirement is None:
             return state, Refusal("none is due")
         return proposed(state, asked.retirement, skills, "retirement")
 
-    def propose(state, skills, *, settings, capacity, **_):
+    def propose(state, skills, *, settings, capacity, under_test, **_):
         asked.bundle += 1
+        asked.tested.append(dict(under_test))
         assert (settings.min_episodes, capacity) == (CONFIG.reservoir, CONFIG.slots)
+        assert settings.max_operations == CONFIG.max_operations
         if asked.proposal is None:
             state = dataclasses.replace(state, next_attempt=state.next_attempt + asked.pause)
             return state, Refusal("nothing to contrast")
@@ -158,30 +282,110 @@ def creator(monkeypatch):
 
 def test_a_suggestion_goes_on_trial(creator):
     creator.proposal = [Operation("ADD", "a", A)]
-    life, line = suggest(begin_life(CONFIG), step=6, config=CONFIG)
-    assert life.proposal.version == (A,) and life.skills == ()
+    config = dataclasses.replace(CONFIG, concurrent_trials=1)
+    life, line = suggest(begin_life(config), step=6, config=config)
+    (proposal,) = life.proposals
+    assert proposal.version == (A,) and life.skills == ()
     assert line["event"] == "proposed" and line["trial"] == 0 and line["reason"] == "it may help"
     assert line["operations"][0]["skill"] == A.to_dict()
     # Nothing else while it is tested, and a pause after it.
-    assert suggest(life, step=7, config=CONFIG) == (life, None)
-    life, _ = settle(life, 0, step=8, config=CONFIG, reason="")
-    assert suggest(life, step=10, config=CONFIG) == (life, None)
+    assert suggest(life, step=7, config=config) == (life, None)
+    life, _ = settle(life, 0, 0, step=8, config=config, reason="")
+    assert suggest(life, step=10, config=config) == (life, None)
     assert (creator.retire, creator.bundle) == (1, 1)
-    assert suggest(life, step=11, config=CONFIG)[1]["trial"] == 1
+    assert suggest(life, step=11, config=config)[1]["trial"] == 1
+
+
+def test_suggestions_fill_the_free_parts(creator):
+    """One after the other, while there is a free part; each is told what the others test."""
+    life = begin_life(CONFIG)
+    for number, one in enumerate((A, B, C)):
+        creator.proposal = [Operation("ADD", one.name, one)]
+        life, line = suggest(life, step=6, config=CONFIG)
+        assert line["trial"] == number
+        assert [p and p.id for p in life.proposals] == [*range(number + 1), *[None] * (2 - number)]
+    assert creator.tested == [{}, {"a": A}, {"a": A, "b": B}]
+    assert suggest(life, step=7, config=CONFIG) == (life, None) and creator.bundle == 3
+    # The part that becomes free is the one that is filled, after a pause.
+    life = settled(life, 1, 0)
+    assert suggest(life, step=11, config=CONFIG) == (life, None) and creator.bundle == 3
+    creator.proposal = [Operation("ADD", "d", D)]
+    life, line = suggest(life, step=12, config=CONFIG)
+    assert [p.id for p in life.proposals] == [0, 3, 2] and line["trial"] == 3
+    assert creator.tested[3] == {"a": A, "c": C}
+    assert names(versions(life, CONFIG)[7]) == ["a", "d", "c"]
+
+
+def test_a_skill_under_test_is_not_put_to_a_retirement_trial(creator):
+    """Nor one that another proposal changes."""
+    creator.retirement = [Operation("DELETE", "b")]
+    life = on_trial([Operation("MODIFY", "a", C)], part=1)
+    life, line = suggest(life, step=6, config=CONFIG)
+    assert creator.retirable == [(B,)]
+    assert line["event"] == "retirement_started" and life.proposals[0].kind == "retirement"
+    creator.retirement = None
+    suggest(life, step=6, config=CONFIG)
+    assert creator.retirable == [(B,), ()]
+
+
+def deeds_that_decide():
+    """Episodes in which opening what is closed helps and looking around hurts."""
+    rng, found = np.random.default_rng(0), []
+    for number in range(200):
+        habit, actions, observations = rng.random(3), [], ["Hi. You see a desk 1."]
+        for turn in range(14):
+            if turn % 2 and rng.random() < habit[0]:
+                deed, answer = "open cabinet 1", "You open the cabinet 1. The cabinet 1 is open."
+            elif rng.random() < habit[1] / 2:
+                deed, answer = "look", "You are facing the cabinet 1."
+            else:
+                deed, answer = "go to cabinet 1", "You arrive at cabinet 1. It is closed."
+            actions.append(deed)
+            observations.append(answer)
+        won = bool(rng.random() < np.clip(habit[0] - habit[1] / 2 + 0.2, 0.02, 0.98))
+        told = {"actions": tuple(actions), "observations": tuple(observations)}
+        found.append(episode(task=str(number // 2), arm=number % 2, success=won, **told))
+    return found
+
+
+def test_the_creator_leaves_what_is_under_test_alone():
+    """The real one: whatever it proposes, every choice of the proposals can be made a bank."""
+    config = dataclasses.replace(CONFIG, cooldown=0, reservoir=100)
+    never = Skill("never-open", "-", "do not open.", Trigger("general"))
+    life = dataclasses.replace(begin_life(config), skills=(never, B))
+    life = dataclasses.replace(life, creator=observe(life.creator, deeds_that_decide()))
+    for step in range(1, 40):
+        life, line = suggest(life, step=step, config=config)
+        pending = [proposal for proposal in life.proposals if proposal is not None]
+        touched = [
+            {o.name for o in p.bundle.operations}
+            | {o.skill.name for o in p.bundle.operations if o.skill is not None}
+            for p in pending
+        ]
+        assert all(not one & other for one, other in itertools.combinations(touched, 2))
+        every = versions(life, config)
+        assert all(len(set(names(version))) == len(version) for version in every)
+        if line is not None:
+            assert make_bank(config, every).kind.shape == (8, config.slots)
+    assert len(pending) == 3 and any(len(one) == 2 for one in touched)  # one has a new name
+    for part in range(3):
+        life, _ = settle(life, part, 1, step=40, config=config, reason="")
+    assert set(life.skills) == set(every[7]) and life.proposals == IDLE
 
 
 def test_a_retirement_that_is_due_goes_first(creator):
     creator.proposal, creator.retirement = [Operation("ADD", "c", C)], [Operation("DELETE", "a")]
-    life = Life(begin_life(CONFIG).creator, (A, B), served={"a": 20, "b": 1})
+    life = Life(begin_life(CONFIG).creator, (A, B), IDLE, served={"a": 20, "b": 1})
     life, line = suggest(life, step=6, config=CONFIG)
-    assert line["event"] == "retirement_started" and life.proposal.version == (B,)
+    assert line["event"] == "retirement_started" and life.proposals[0].version == (B,)
+    assert life.proposals[1:] == IDLE[1:]
     assert (creator.retire, creator.bundle) == (1, 0)
 
 
 def test_a_refusal_is_told_once(creator):
     creator.pause = 4
     life, line = suggest(begin_life(CONFIG), step=6, config=CONFIG)
-    assert life.proposal is None and life.creator.next_attempt == 4
+    assert life.proposals == IDLE and life.creator.next_attempt == 4
     assert (line["event"], line["trial"], line["operations"]) == ("unproposed", None, [])
     assert line["reason"] == "nothing to contrast"
     creator.pause = 0  # it did not even look
@@ -189,7 +393,7 @@ def test_a_refusal_is_told_once(creator):
 
 
 def test_arms_that_are_not_given_hold_the_bank_in_use():
-    config = dataclasses.replace(CONFIG, arms=4)
+    config = dataclasses.replace(CONFIG, concurrent_trials=2)
     bank = make_bank(config, [(A,), (A, B)])
     for array in bank:
         np.testing.assert_array_equal(array[2], array[0])
@@ -318,4 +522,4 @@ def test_nothing_is_proposed_when_the_bank_is_fixed(creator):
     creator.proposal = [Operation("ADD", "a", A)]
     life = begin_life(CONFIG)
     assert suggest(life, step=4, config=config) == (life, None)
-    assert suggest(life, step=3, config=config)[0].proposal is not None
+    assert suggest(life, step=3, config=config)[0].proposals[0] is not None

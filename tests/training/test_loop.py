@@ -23,7 +23,9 @@ from rich.console import Console
 from reskill_jax import cli
 from reskill_jax.core.contrast import Contrast
 from reskill_jax.core.posterior import BetaPosterior
+from reskill_jax.creator.propose import Proposal
 from reskill_jax.policy import decoder, weights
+from reskill_jax.skills.skill import Bundle, Operation
 from reskill_jax.skills.skillmd import SkillFileError, export_skill
 from reskill_jax.training import checkpoint, loop, step_log
 from reskill_jax.training.config import TrainConfig
@@ -56,7 +58,7 @@ def restored(lab, folder, step=None):
 def same_runs(lab, one, other):
     """Every file tells the same, the state is the same bit for bit."""
     assert lines(one / "metrics.jsonl", *TIMED) == lines(other / "metrics.jsonl", *TIMED)
-    for log in ("eval.jsonl", "lifecycle.jsonl"):
+    for log in ("trials.jsonl", "eval.jsonl", "lifecycle.jsonl"):
         assert (one / log).read_text() == (other / log).read_text()
     (step, arrays, life), (step2, arrays2, life2) = restored(lab, one), restored(lab, other)
     assert step == step2 and life == life2
@@ -92,25 +94,37 @@ def whole(train):
 
 
 def check_life(run):
-    """Events and metrics tell the same trials, and the folder holds the skills at the end."""
+    """Events, metrics and trials tell the same, and the folder holds the skills at the end."""
     events = lines(run.folder / "lifecycle.jsonl")
     kinds = [event["event"] for event in events]
     assert "proposed" in kinds and {"accepted", "rejected"} & set(kinds)
     metrics = lines(run.folder / "metrics.jsonl")
     assert [line["step"] for line in metrics] == list(range(1, run.steps + 1))
-    open_trial = None
+    tested = lines(run.folder / "trials.jsonl")
+    open_trials, begun = set(), {}
     for event in events:
+        trial = event["trial"]
         if event["event"] in ("accepted", "rejected", "retired", "kept"):
-            assert event["trial"] == open_trial
-            steps = [line for line in metrics if line["trial"] == event["trial"]]
-            assert steps[-1]["step"] == event["step"]
+            assert trial in open_trials
+            steps = [line for line in tested if line["trial"] == trial]
+            assert [s["step"] for s in steps] == list(range(begun[trial] + 1, event["step"] + 1))
             assert event["trials"] == np.sum([s["arm_trials"] for s in steps], 0).tolist()
             assert all(0 <= won <= n for won, n in zip(event["successes"], event["trials"]))
             assert event["posterior"] == steps[-1]["posterior"]
-            open_trial = None
+            open_trials.remove(trial)
         elif event["event"] in ("proposed", "retirement_started"):
-            assert open_trial is None
-            open_trial = event["trial"]
+            assert trial not in begun
+            open_trials.add(trial)
+            begun[trial] = event["step"]
+            assert len(open_trials) <= 3
+    rollouts = 8
+    for line in metrics:
+        of_step = [one for one in tested if one["step"] == line["step"]]
+        assert [one["trial"] for one in of_step] == line["trials"]
+        assert all(sum(one["arm_trials"]) == rollouts for one in of_step)
+        assert all(sum(one["assignment"]) == pytest.approx(1) for one in of_step)
+    assert {one["trial"] for one in tested} <= begun.keys()
+    assert max(len(line["trials"]) for line in metrics) > 1
     names = sorted(path.name for path in (run.folder / "skills").iterdir())
     assert names == sorted(skill.name for skill in run.skills)
 
@@ -132,20 +146,42 @@ def test_every_start_says_what_the_run_was_made_with(whole):
 @pytest.mark.parametrize("kind", ["bundle", "retirement"])
 def test_the_log_tells_where_the_test_stands(kind):
     """By the function that decides, with the settings of the run."""
-    contrast = Contrast(np.array([0.0, 4.0]), np.array([0.0, 20.0]), np.array([0.0, 5.0]))
+    contrast = Contrast(*(np.array([[9, 9], [0, x], [9, 9.0]]) for x in (4.0, 20.0, 5.0)))
     config = TrainConfig(trial_gain=0.1)
-    proposal = types.SimpleNamespace(kind=kind)
-    metrics = types.SimpleNamespace(contrast=contrast)
-    test = step_log.sequential_test(metrics, proposal, config)
+    life = types.SimpleNamespace(proposals=(None, types.SimpleNamespace(kind=kind, id=7), None))
+    metrics = types.SimpleNamespace(
+        contrast=contrast,
+        arm_trials=np.array([[9, 9], [8, 4], [9, 9]]),
+        arm_successes=np.array([[9, 9], [2, 3], [9, 9]]),
+        assignment=np.array([[9, 9], [0.75, 0.25], [9, 9]]),
+        posterior=BetaPosterior(*(np.array([[9, 9], x, [9, 9]]) for x in ([3, 4], [7, 2]))),
+        horizon=np.float32(40),
+    )
+    (line,) = step_log.trial_lines(metrics, life, 5, config)
+    test = line.pop("sequential_test")
+    assert line.pop("difference") == pytest.approx([0, 4 / 20])
+    assert line == {
+        "step": 5,
+        "trial": 7,
+        "arm_trials": [8, 4],
+        "arm_success": [0.25, 0.75],
+        "assignment": [0.75, 0.25],
+        "posterior": {"alpha": [3, 4], "beta": [7, 2]},
+        "horizon": 40.0,
+    }
     # By hand in tests/core/test_trial.py.
     expected = {"bundle": (1.2, 9.5, 0.05 / 0.9), "retirement": (1.536, 18.0, 0.1 / 0.95)}[kind]
     assert test["log_odds"][0] == -np.inf
     assert test["log_odds"][1] == pytest.approx(expected[0], rel=1e-5)
     assert test["accept_at"] == pytest.approx(np.log(expected[1]), rel=1e-5)
     assert test["reject_at"] == pytest.approx(np.log(expected[2]), rel=1e-5)
-    assert step_log.sequential_test(metrics, None, config) is None
+    idle = types.SimpleNamespace(proposals=(None, None, None))
+    assert step_log.trial_lines(metrics, idle, 5, config) == []
     means = dataclasses.replace(config, trial_rule="means")
-    assert step_log.sequential_test(metrics, proposal, means) is None
+    metrics.arm_trials[1, 1] = metrics.arm_successes[1, 1] = 0
+    (line,) = step_log.trial_lines(metrics, life, 5, means)
+    assert line["sequential_test"] is None
+    assert line["arm_trials"] == [8, 0] and np.isnan(line["arm_success"][1])
 
 
 def check_evaluations(run, steps):
@@ -191,25 +227,27 @@ def stop(monkeypatch, method, step):
 
 
 def trial_step(run):
-    """A step inside a trial that a checkpoint was taken in as well."""
-    trials = {line["step"]: line["trial"] for line in lines(run.folder / "metrics.jsonl")}
+    """A step inside several trials that a checkpoint was taken in as well."""
+    trials = {line["step"]: line["trials"] for line in lines(run.folder / "metrics.jsonl")}
     for step in range(2, 11, 2):
-        if trials[step] is not None and trials[step] == trials[step + 1]:
+        if len(trials[step]) > 1 and trials[step] == trials[step + 1]:
             return step + 1
-    raise AssertionError("no trial goes on over a checkpoint")
+    raise AssertionError("no trials go on over a checkpoint")
 
 
-def test_going_on_in_the_middle_of_a_trial(lab, train, whole, monkeypatch):
-    step = trial_step(whole)
+@pytest.mark.parametrize("method", ["write_metrics", "write_trial"])
+def test_going_on_in_the_middle_of_a_trial(lab, train, whole, monkeypatch, method):
+    step, name = trial_step(whole), f"stopped-{method.replace('_', '-')}"
     with monkeypatch.context() as patched:
-        stop(patched, "write_metrics", step)
+        stop(patched, method, step)
         with pytest.raises(KeyboardInterrupt):
-            train("stopped")
-    folder = whole.folder.parent / "stopped"
+            train(name)
+    folder = whole.folder.parent / name
     found, arrays, life = restored(lab, folder)
-    assert found == step - 1 and arrays.trial.active
-    assert Life.from_dict(life).proposal is not None
-    assert train("stopped", resume=True).skills == whole.skills
+    assert found == step - 1 and arrays.trials.active.sum() > 1
+    under_test = [proposal is not None for proposal in Life.from_dict(life).proposals]
+    np.testing.assert_array_equal(arrays.trials.active, under_test)
+    assert train(name, resume=True).skills == whole.skills
     same_runs(lab, whole.folder, folder)
 
 
@@ -280,13 +318,23 @@ def test_going_on_without_the_folder_of_the_first_skills(train, lab, tmp_path):
 
 
 def test_adopting_without_a_trial(train):
-    run = train("auto", auto_accept=True, eval_every=0)
+    played = []
+
+    def observer(step, state, life, parts):
+        played.append((bool(state.trials.active.any()), any(life.proposals)))
+        arms = make_bank(parts.config, [life.skills])
+        chex.assert_trees_all_equal(jax.device_get(state.bank), arms)
+
+    run = train("auto", auto_accept=True, eval_every=0, observer=observer)
     events = lines(run.folder / "lifecycle.jsonl")
     kinds = [e["event"] for e in events if e["event"] not in ("unproposed", "pruned")]
     assert kinds and kinds[1::2] == [
         "accepted" if k == "proposed" else "retired" for k in kinds[::2]
     ]
-    assert all(m["arm_trials"][1] == 0 for m in lines(run.folder / "metrics.jsonl"))
+    # No rollout reads anything but the bank in use.
+    assert set(played) == {(False, False)} and len(played) == 13
+    assert lines(run.folder / "trials.jsonl") == []
+    assert all(m["trials"] == [] for m in lines(run.folder / "metrics.jsonl"))
     fired = [m["skill_tokens"] for m in lines(run.folder / "metrics.jsonl")]
     assert fired[0] == 0 and max(fired) > 0
 
@@ -320,9 +368,37 @@ def test_games_of_a_pass_are_all_different():
     assert sorted(drawn[:9]) == sorted(drawn[9:]) == list(range(9))
 
 
-def test_nothing_to_put_on_trial(lab):
-    with pytest.raises(ValueError, match="no proposal"):
-        loop.put_on_trial(lab.state(), begin_life(lab.config), lab.config)
+def test_a_proposal_goes_on_trial_in_its_own_part(lab):
+    config = dataclasses.replace(lab.config, retire_margin=0.03)
+    before = lab.on_trial(lab.state(), 0)
+    trials = before.trials._replace(steps=before.trials.steps.at[0].set(2))
+    before = before._replace(trials=trials)
+    after = loop.put_on_trial(before, 2, types.SimpleNamespace(kind="retirement"), config)
+    assert after._replace(trials=None) == before._replace(trials=None)
+    np.testing.assert_array_equal(after.trials.active, [True, False, True])
+    np.testing.assert_array_equal(after.trials.steps, [2, 0, 0])
+    np.testing.assert_allclose(after.trials.margin, [0, 0, 0.03])
+    np.testing.assert_array_equal(
+        after.trials.arm_mask, [[True, True], [True, False]] + [[True] * 2]
+    )
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, before)
+    # A trial that begins anew in a part has nothing of the one before it.
+    again = loop.put_on_trial(after, 0, types.SimpleNamespace(kind="bundle"), config)
+    np.testing.assert_array_equal(again.trials.steps, [0, 0, 0])
+
+
+def test_every_arm_holds_its_choice_of_the_proposals(lab):
+    open_, look = lab.skill("open", "open."), lab.skill("look", "look.")
+    life = dataclasses.replace(begin_life(lab.config), skills=(open_,))
+    changes = Operation("DELETE", "open"), Operation("ADD", "look", look)
+    proposals = [Proposal(0, "bundle", Bundle((one,)), (), "for tests", 1.0) for one in changes]
+    life = dataclasses.replace(life, proposals=(proposals[0], None, proposals[1]))
+    state = loop.with_versions(lab.state(), life, lab.config)
+    arms = [(open_,), (), (open_,), (), (open_, look), (look,), (open_, look), (look,)]
+    chex.assert_trees_all_equal(jax.device_get(state.bank), make_bank(lab.config, arms))
+    life = dataclasses.replace(life, proposals=(None,) * 3)
+    state = loop.with_versions(state, life, lab.config)
+    chex.assert_trees_all_equal(jax.device_get(state.bank), make_bank(lab.config, [(open_,)]))
 
 
 # --- the real command -----------------------------------------------------------------------------
@@ -365,9 +441,13 @@ def check_run(folder, printed, steps):
     assert (config["name"], config["steps"], config["groups"]) == (folder.name, steps, 2)
     metrics = lines(folder / "metrics.jsonl")
     assert [line["step"] for line in metrics] == list(range(1, steps + 1))
-    keys = {"success", "arm_success", "arm_trials", "assignment", "posterior", "trial", "horizon"}
+    keys = {"success", "trials", "mixed_groups", "clipped", "invalid", "skipped"}
     keys |= {"loss", "kl", "entropy", "grad_norm", "turns", "context_tokens", "skill_tokens"}
-    assert keys | {"truncated", "seconds"} <= set(metrics[0])
+    assert keys | {"step", "truncated", "seconds", "compile_seconds"} == set(metrics[0])
+    tested = lines(folder / "trials.jsonl")
+    keys = {"step", "trial", "arm_success", "arm_trials", "assignment", "posterior", "horizon"}
+    assert all(set(line) == keys | {"difference", "sequential_test"} for line in tested)
+    assert sum(len(line["trials"]) for line in metrics) == len(tested)
     told = [(line["step"], line["mode"]) for line in lines(folder / "eval.jsonl")]
     assert told == [(0, "bank")] * 2 + [(steps, "bank")] * 2 + [(steps, "none")] * 2
     assert (folder / "lifecycle.jsonl").is_file() and (folder / "skills").is_dir()
@@ -562,7 +642,50 @@ def test_what_is_told_is_printed_as_it_is():
     ],
 )
 def test_the_effect_that_a_trial_found_in_words(rule, weight, expected):
-    contrast = Contrast(*(np.float32([0, value]) for value in (2.4, weight, 1.0)))
-    posterior = BetaPosterior(np.float32([2, 3]), np.float32([2, 1]))
+    contrast = Contrast(*(np.float32([[0, 9], [0, value]]) for value in (2.4, weight, 1.0)))
+    posterior = BetaPosterior(np.float32([[9, 8], [2, 3]]), np.float32([[9, 7], [2, 1]]))
     metrics = types.SimpleNamespace(contrast=contrast, posterior=posterior)
-    assert step_log.effect_words(metrics, TrainConfig(trial_rule=rule)) == expected
+    assert step_log.effect_words(metrics, 1, TrainConfig(trial_rule=rule)) == expected
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("sequential", "success +0.120 (standard error 0.050) within groups, in the tasks where "
+                       "the versions differ"),
+        ("means", "posterior mean 0.750 of the candidate against 0.500"),
+    ],
+)  # fmt: skip
+def test_what_decided_a_trial_is_told_of_its_part(rule, expected):
+    contrast = Contrast(*(np.float32([[0, 9], [0, value]]) for value in (2.4, 20.0, 1.0)))
+    posterior = BetaPosterior(np.float32([[9, 8], [2, 3]]), np.float32([[9, 7], [2, 1]]))
+    metrics = types.SimpleNamespace(
+        contrast=contrast,
+        posterior=posterior,
+        horizon=np.float32(np.inf),
+        trial_successes=np.array([[9, 9], [4, 6]]),
+        trial_trials=np.array([[9, 9], [8, 9]]),
+    )
+    assert step_log.reason_of(metrics, 1, TrainConfig(trial_rule=rule)) == expected
+    assert step_log.evidence_of(metrics, 1) == {
+        "successes": [4, 6],
+        "trials": [8, 9],
+        "posterior": {"alpha": [2, 3], "beta": [2, 1]},
+        "horizon": np.inf,
+        "difference": [0.0, 0.12],
+    }
+
+
+def test_how_the_trials_stand_in_words():
+    metrics = types.SimpleNamespace(
+        arm_trials=np.array([[20, 0], [25, 0], [8, 20]]),
+        arm_successes=np.array([[4, 0], [5, 0], [2, 9]]),
+    )
+    first, second = (types.SimpleNamespace(id=number) for number in (4, 6))
+    for proposals, expected in (
+        ((None, None, None), None),
+        ((first, None, None), "trial 4"),  # not a rollout has it yet
+        ((None, first, second), "trial 4; trial 6: 45% new, 25% old"),
+    ):
+        life = types.SimpleNamespace(proposals=proposals)
+        assert step_log.trial_words(metrics, life) == expected

@@ -471,7 +471,7 @@ def test_a_run_goes_on_from_its_mirror_on_another_machine(lab, tmp_path, monkeyp
     with pytest.raises(RunFolderError, match="exists already: continue it with --resume"):
         train("third", mirror=place)
     moved = train("second", mirror=place, resume=True)
-    for log in ("eval.jsonl", "lifecycle.jsonl"):
+    for log in ("trials.jsonl", "eval.jsonl", "lifecycle.jsonl"):
         assert (alone.folder / log).read_text() == (moved.folder / log).read_text()
     best = checkpoint.best_step(moved.folder / "checkpoints", "unseen")
     assert best in (0, 4, 8, 12)

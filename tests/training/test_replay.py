@@ -14,7 +14,7 @@ from reskill_jax.policy import decoder, weights
 from reskill_jax.skills.skill import Bundle, Operation, Skill, Trigger
 from reskill_jax.training import checkpoint, evaluate, replay
 from reskill_jax.training.compiled_play import load_games, play_compiled
-from reskill_jax.training.lifecycle import begin_life, make_bank
+from reskill_jax.training.lifecycle import begin_life, make_bank, versions
 from reskill_jax.training.replay import ReplayError, evaluate_run, load_run
 from reskill_jax.training.run_folder import RunFolder
 from reskill_jax.training.state import init_state
@@ -49,13 +49,11 @@ def run(smallest, tmp_path_factory):
     trained = jax.tree.map(lambda x: 3.0 * x if x.ndim > 1 else x, params)
     life = dataclasses.replace(begin_life(config), skills=(USED,))
     bundle = Bundle((Operation("ADD", "tried", TRIED),))
-    tested = dataclasses.replace(
-        life, proposal=Proposal(1, "bundle", bundle, (USED, TRIED), "-", 0.0)
-    )
+    proposal = Proposal(1, "bundle", bundle, (USED, TRIED), "-", 0.0)
+    tested = dataclasses.replace(life, proposals=(None, proposal, None))
     with RunFolder.create(root, config.name, config) as folder:
-        saved = {2: (life, [(USED,)]), 4: (tested, [(USED,), (USED, TRIED)])}
-        for step, (one, arms) in saved.items():
-            state = init_state(config, trained, make_bank(config, arms))
+        for step, one in {2: life, 4: tested}.items():
+            state = init_state(config, trained, make_bank(config, versions(one, config)))
             state = state._replace(step=np.int32(step))
             host = {"life": one.to_dict(), "sizes": folder.sizes()}
             checkpoint.save(folder.checkpoints, step, state, host, config, block=True)
@@ -86,10 +84,11 @@ def test_a_run_is_read_at_a_checkpoint(run):
 def test_a_run_is_evaluated_in_the_compiled_world(run, console):
     lines = evaluate_run(run, splits=("unseen",), modes=("bank", "candidate"), console=console)
     loaded = load_run(run)
+    one_at_a_time = dataclasses.replace(loaded.config, concurrent_trials=1)
     for line, mode in zip(lines, ("bank", "candidate"), strict=True):
         direct = evaluate.evaluate(
             loaded.params,
-            make_bank(loaded.config, [(USED,), (USED, TRIED)]),
+            make_bank(one_at_a_time, [(USED,), (USED, TRIED)]),
             world=HouseholdWorld(spec=loaded.config.rooms),
             policy=POLICY,
             split="unseen",

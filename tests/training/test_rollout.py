@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from reskill_jax.policy.sampling import masked_log_probs
+from reskill_jax.policy.transcript import without
 from reskill_jax.training.lifecycle import make_bank
 from reskill_jax.training.update import decision_logits
 from reskill_jax.worlds.household import TextGame, pddl
@@ -70,8 +71,9 @@ def unpad(row):
 
 
 def told(row, skills, horizon, capacity):
-    """The tokens of an episode, told again from its texts; and who fired at each turn."""
-    turns, tokens, fired, skill_tokens = int(row.turns), unpad(row.intros), [], 0
+    """The tokens of an episode, told again from its texts; who fired at each turn; and which of the
+    tokens are lines of skills."""
+    turns, tokens, fired, places = int(row.turns), unpad(row.intros), [], []
     action, observation = None, sy.text(row.intros)
     for turn in range(turns + 1):
         firing = [
@@ -81,8 +83,8 @@ def told(row, skills, horizon, capacity):
         for skill, on in zip(skills, firing, strict=True):
             if on:
                 line = [sy.SKILL, *sy.words(skill.action)]
+                places += range(len(tokens), len(tokens) + len(line))
                 tokens += line
-                skill_tokens += len(line)
         tokens.append(sy.PROMPT)
         if turn == turns:
             break
@@ -90,7 +92,8 @@ def told(row, skills, horizon, capacity):
         tokens += unpad(row.actions[turn]) + unpad(row.observations[turn])
         if turn == turns - 1 and row.success:
             break
-    return tokens, fired[:horizon], skill_tokens
+    of_skills = np.isin(np.arange(capacity), places)  # what lies beyond there is no room for
+    return tokens, fired[:horizon], of_skills
 
 
 def test_tokens_are_what_was_read_and_written(lab, episodes, arms_of_skills):
@@ -98,7 +101,7 @@ def test_tokens_are_what_was_read_and_written(lab, episodes, arms_of_skills):
     fired_at_all = np.zeros((2, 3), int)
     for (_, row), arm in rows_of(episodes):
         skills = arms_of_skills[arm] if arm >= 0 else ()
-        tokens, fired, skill_tokens = told(row, skills, horizon, capacity)
+        tokens, fired, of_skills = told(row, skills, horizon, capacity)
         assert int(row.transcript.length) == len(tokens)
         kept = row.transcript.tokens[: len(tokens)].tolist()
         assert kept == tokens[:capacity]
@@ -107,7 +110,8 @@ def test_tokens_are_what_was_read_and_written(lab, episodes, arms_of_skills):
         for turn, firing in enumerate(fired):
             expected[turn, : len(firing)] = firing
         np.testing.assert_array_equal(row.fired, expected)
-        assert int(row.skill_tokens) == skill_tokens
+        np.testing.assert_array_equal(row.of_skills, of_skills)
+        assert of_skills.any() == bool(expected.any())
         if arm >= 0:
             fired_at_all[arm, : len(skills)] += expected.any(axis=0)[: len(skills)]
     # Every trigger was seen to fire; only the general one fires in every episode.
@@ -204,4 +208,22 @@ def test_without_arms_no_skill_speaks(lab, bank):
         keys_of(0), lab.params(), games, make_bank(lab.config, [()]), np.zeros(ROWS, np.int32)
     )
     chex.assert_trees_all_equal(silent, empty)
-    assert not np.asarray(silent.fired).any() and not np.asarray(silent.skill_tokens).any()
+    assert not np.asarray(silent.fired).any() and not np.asarray(silent.of_skills).any()
+
+
+def test_an_episode_without_its_skill_lines(lab, bank, episodes, logits_of):
+    """It holds the same decisions, which the policy sees as had it never read a skill."""
+    for _, played in episodes[:2]:
+        rows = played.transcript
+        left = jax.device_get(jax.jit(jax.vmap(without))(rows, played.of_skills))
+        used = np.arange(rows.choice.shape[1]) < rows.count[:, None]
+        behind = np.take_along_axis(left.tokens, left.position + 1, axis=1)
+        np.testing.assert_array_equal(behind[used], rows.choice[used])
+        assert not (left.tokens == sy.SKILL).any() and (rows.tokens == sy.SKILL).any()
+        # Rows that read none are the same; what the others are likely to say has changed.
+        spoken = played.of_skills.any(axis=1)
+        np.testing.assert_array_equal(left.tokens[~spoken], rows.tokens[~spoken])
+        logits = [np.asarray(logits_of(lab.params(), one)) for one in (rows, left)]
+        moved = np.abs(logits[0] - logits[1]).max(axis=2)
+        assert not moved[~spoken].any() and spoken.any() and not spoken.all()
+        assert (moved[used & spoken[:, None]] > 1e-6).mean() > 0.9

@@ -74,8 +74,10 @@ def test_every_line_is_on_disk_at_once(run):
         {"step": 1, "arm_success": [0.5, 0.25], "turns": 2.0},
         {"step": 2, "horizon": None, "kl": [None, 1.0]},
     ]
+    run.write_trial({"trial": 3, "assignment": np.float32([0.25, 0.75])})
     run.write_eval({"split": "seen"})
     run.write_lifecycle({"reason": 'é\n"\u2028'})
+    assert lines(run.path / "trials.jsonl") == [{"trial": 3, "assignment": [0.25, 0.75]}]
     assert lines(run.path / "eval.jsonl") == [{"split": "seen"}]
     text = (run.path / "lifecycle.jsonl").read_text(encoding="utf-8")
     assert text.count("\n") == 1 and json.loads(text) == {"reason": 'é\n"\u2028'}
@@ -84,8 +86,10 @@ def test_every_line_is_on_disk_at_once(run):
 def test_truncate_returns_to_the_checkpoint(run, tmp_path):
     run.write_metrics({"step": 1})
     sizes = run.sizes()
-    assert sizes == {"metrics.jsonl": 12, "eval.jsonl": 0, "lifecycle.jsonl": 0}
+    empty = dict.fromkeys(("trials.jsonl", "eval.jsonl", "lifecycle.jsonl"), 0)
+    assert sizes == {"metrics.jsonl": 12} | empty
     run.write_metrics({"step": 2})
+    run.write_trial({"step": 2})
     run.write_eval({"step": 2})
     with open(run.path / "metrics.jsonl", "a") as log:
         log.write('{"step": 3, "half')  # the process died here
@@ -95,7 +99,7 @@ def test_truncate_returns_to_the_checkpoint(run, tmp_path):
         assert again.sizes() == sizes
         again.write_metrics({"step": 20})
         assert lines(again.path / "metrics.jsonl") == [{"step": 1}, {"step": 20}]
-        assert lines(again.path / "eval.jsonl") == []
+        assert lines(again.path / "trials.jsonl") == lines(again.path / "eval.jsonl") == []
         again.truncate_to({})
         assert set(again.sizes().values()) == {0}
 

@@ -1,6 +1,8 @@
 """The compiled training step: one trace, its counts and decisions, its update, several devices."""
 
 import dataclasses
+import functools
+import itertools
 import types
 
 import chex
@@ -15,12 +17,12 @@ from reskill_jax.creator.propose import Proposal
 from reskill_jax.policy.sampling import masked_log_probs
 from reskill_jax.skills.skill import Bundle, Operation
 from reskill_jax.training import loop
-from reskill_jax.training.lifecycle import begin_life, make_bank
+from reskill_jax.training.lifecycle import begin_life, make_bank, versions
 from reskill_jax.training.step import decide, game_key
-from reskill_jax.training.update import decision_logits
+from reskill_jax.training.update import Batch, decision_logits, internalized
 from reskill_jax.worlds.household import symbols as sy
 
-STEPS = 64
+STEPS, PARTS = 64, 3
 INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
@@ -43,21 +45,30 @@ def talks_to_host(names):
     return sorted(name for name in names if any(word in name for word in words))
 
 
-def proposal(life, number, skill):
-    """Adds a skill, or exchanges the only one."""
-    if life.skills:
-        operation = Operation("MODIFY", life.skills[0].name, skill)
-    else:
-        operation = Operation("ADD", skill.name, skill)
+def proposal(life, part, number, skill):
+    """Adds the skill of a part, or exchanges it for another: parts never meet in one skill."""
+    old = [one.name for one in life.skills if one.name.startswith(f"part-{part}-")]
+    operation = Operation("MODIFY" if old else "ADD", *old or [skill.name], skill)
     bundle = Bundle((operation,))
     return Proposal(number, "bundle", bundle, bundle.apply(life.skills), "for tests", 1.0)
 
 
+def settled(life, decisions):
+    """The life after a step: what is decided holds, or is forgotten."""
+    for part, decision in enumerate(decisions):
+        if decision >= 0:
+            applied = life.proposals[part].bundle.apply if decision else lambda skills: skills
+            left = [None if k == part else one for k, one in enumerate(life.proposals)]
+            life = dataclasses.replace(life, skills=applied(life.skills), proposals=tuple(left))
+    return life
+
+
 @pytest.fixture(scope="module")
 def run(lab):
-    """64 steps; after every idle step a proposal goes on trial, as the loop does it."""
+    """64 steps; in every part that was idle in a step a proposal goes on trial, as the loop does
+    it. The last part begins late, so that two are decided together while it goes on."""
     config, state, life = lab.config, lab.state(), begin_life(lab.config)
-    steps, idle = [], 0
+    steps, number = [], 0
     for step in range(STEPS):
         games = loop.games_of_step(config, step)
         state, metrics, evidence = lab.step(state, jnp.asarray(games))
@@ -68,26 +79,40 @@ def run(lab):
                 evidence=evidence,
                 bank=bank,
                 games=games,
-                skills=life.skills,
-                proposal=life.proposal,
-                trial_open=bool(state.trial.active),
+                life=life,
+                trials_open=np.asarray(state.trials.active),
             )
         )
-        if metrics.decision >= 0:
-            skills = life.proposal.version if metrics.decision else life.skills
-            life = dataclasses.replace(life, skills=skills, proposal=None)
-        elif life.proposal is None:
-            idle += 1
-            action = ("open.", "look.", "do not look.", "help.")[idle % 4]
-            new = proposal(life, idle, lab.skill(f"skill-{idle}", action))
-            life = dataclasses.replace(life, proposal=new)
-            state = loop.put_on_trial(state, life, config)
+        before, life = life, settled(life, metrics.decision)
+        begun = []
+        for part in range(PARTS):
+            if before.proposals[part] is None and step >= part // 2:
+                number += 1
+                action = ("open.", "look.", "do not look.", "help.")[number % 4]
+                # The first part speaks at every turn; there is no room for others to do so.
+                kind = "beginning" if part else "general"
+                new = lab.skill(f"part-{part}-{number}", action, kind)
+                new = proposal(life, part, number, new)
+                proposals = [*life.proposals[:part], new, *life.proposals[part + 1 :]]
+                life = dataclasses.replace(life, proposals=tuple(proposals))
+                begun.append(part)
+        if life != before:
+            state = loop.with_versions(state, life, config)
+        for part in begun:
+            state = loop.put_on_trial(state, part, life.proposals[part], config)
     return steps
 
 
 def test_one_trace_for_the_whole_run(lab, run):
-    decisions = [int(s.metrics.decision) for s in run]
-    assert decisions.count(0) >= 1 and decisions.count(1) >= 1
+    assert lab.config.concurrent_trials == PARTS
+    decisions = np.array([s.metrics.decision for s in run])
+    assert decisions.shape == (STEPS, PARTS)
+    for of_part in decisions.T:
+        assert (of_part == 0).sum() >= 1 and (of_part == 1).sum() >= 1
+    # Two at once, with and without the same outcome, while another goes on.
+    goes_on = np.array([s.trials_open for s in run]).any(axis=1)
+    together = decisions[((decisions >= 0).sum(axis=1) == 2) & goes_on]
+    assert {len(set(row[row >= 0].tolist())) for row in together} == {1, 2}
     assert lab.step._cache_size() == 1
 
 
@@ -110,13 +135,22 @@ def test_a_host_callback_would_be_seen():
 
 
 def test_counts_are_those_of_the_episodes(lab, run):
-    arms = lab.config.arms
+    rollouts = lab.config.groups * lab.config.group_size
     for step in run:
         metrics, seen = step.metrics, step.evidence
-        played = np.bincount(seen.arms, minlength=arms)
-        won = np.bincount(seen.arms[seen.success], minlength=arms)
-        np.testing.assert_array_equal(metrics.arm_trials, played)
-        np.testing.assert_array_equal(metrics.arm_successes, won)
+        for part in range(PARTS):
+            held = seen.arms >> part & 1
+            played = np.bincount(held, minlength=2)
+            won = np.bincount(held[seen.success], minlength=2)
+            np.testing.assert_array_equal(metrics.arm_trials[part], played)
+            np.testing.assert_array_equal(metrics.arm_successes[part], won)
+            # Stratified: within a group a part gets floor(G p) or ceil(G p) rollouts.
+            share = metrics.assignment[part, 1] * lab.config.group_size
+            for group in held.reshape(lab.config.groups, -1):
+                assert np.floor(share - 1e-4) <= group.sum() <= np.ceil(share + 1e-4)
+        # Every rollout says something about every part.
+        np.testing.assert_array_equal(metrics.arm_trials.sum(axis=1), [rollouts] * PARTS)
+        np.testing.assert_array_equal(metrics.arm_successes.sum(axis=1), [seen.success.sum()] * 3)
         assert metrics.success == pytest.approx(seen.success.mean())
         assert metrics.turns == pytest.approx(seen.turns.mean())
         looked = [
@@ -124,57 +158,80 @@ def test_counts_are_those_of_the_episodes(lab, run):
             for actions, turns in zip(seen.actions, seen.turns, strict=True)
         ]
         np.testing.assert_array_equal(seen.success, looked)
-        # Stratified: within a group an arm gets floor(G p) or ceil(G p) rollouts.
-        share = metrics.assignment[1] * lab.config.group_size
-        for group in seen.arms.reshape(lab.config.groups, -1):
-            assert np.floor(share - 1e-4) <= (group == 1).sum() <= np.ceil(share + 1e-4)
+
+
+def test_parts_are_drawn_independently(run):
+    """All choices of the parts are played, each about as often as chance has it."""
+    arms = [s.evidence.arms for s in run if None not in s.life.proposals]
+    shares = [s.metrics.assignment[:, 1] for s in run if None not in s.life.proposals]
+    assert len(arms) > STEPS / 3
+    played = np.bincount(np.concatenate(arms), minlength=8)
+    bits = np.arange(8)[:, None] >> np.arange(PARTS) & 1
+    chances = np.sum([np.prod(np.where(bits, p, 1 - p), axis=1) for p in shares], axis=0)
+    expected = len(arms[0]) * chances
+    assert played.sum() == pytest.approx(expected.sum())
+    assert (np.abs(played - expected) < 4 * np.sqrt(expected)).all()
 
 
 def test_trials_decide_as_told_on_the_host(lab, run):
-    config = lab.config
-    alpha = beta = played = None
-    trials = 0
+    config, trials = lab.config, 0
+    told = [None] * PARTS  # alpha, beta, rollouts and steps of each part
     for step in run:
-        metrics = step.metrics
-        if step.proposal is None:
-            assert metrics.decision == -1 and not step.trial_open
-            np.testing.assert_array_equal(metrics.assignment, [1, 0])
-            np.testing.assert_array_equal(metrics.trial_trials, [0, 0])
-            alpha, beta, played, steps = np.ones(2), np.ones(2), np.zeros(2, int), 0
-            continue
-        if steps == 0:
-            np.testing.assert_allclose(metrics.assignment, [0.5, 0.5], atol=1e-5)
-        won, n, horizon = metrics.arm_successes, metrics.arm_trials, float(metrics.horizon)
-        assert trials >= 2 or horizon == np.inf
-        weight = np.where(n > 0, 1.0 if horizon == np.inf else horizon / (horizon + n), 1.0)
-        alpha, beta = weight * alpha + won, weight * beta + n - won
-        played, steps = played + n, steps + 1
-        np.testing.assert_allclose(metrics.posterior.alpha, alpha, rtol=2e-5)
-        np.testing.assert_allclose(metrics.posterior.beta, beta, rtol=2e-5)
-        np.testing.assert_array_equal(metrics.trial_trials, played)
-        mean = alpha / (alpha + beta)
-        enough = steps >= config.min_trial_steps and played.sum() >= config.min_trial_episodes
-        expected = int(mean[1] > mean[0]) if enough or steps == config.max_trial_steps else -1
-        assert metrics.decision == expected
-        assert step.trial_open == (expected < 0)
-        if expected >= 0:
-            trials += 1
-            version = step.proposal.version if expected else step.skills
-            chex.assert_trees_all_equal(step.bank, make_bank(config, [version]))
-        else:
-            arms = make_bank(config, [step.skills, step.proposal.version])
-            chex.assert_trees_all_equal(step.bank, arms)
-    assert trials >= 10
+        metrics, finished = step.metrics, trials
+        horizon = float(metrics.horizon)
+        assert finished >= 2 or horizon == np.inf
+        for part, proposal in enumerate(step.life.proposals):
+            if proposal is None:
+                assert metrics.decision[part] == -1 and not step.trials_open[part]
+                np.testing.assert_array_equal(metrics.assignment[part], [1, 0])
+                np.testing.assert_array_equal(metrics.trial_trials[part], [0, 0])
+                np.testing.assert_array_equal(metrics.trial_successes[part], [0, 0])
+                told[part] = np.ones(2), np.ones(2), np.zeros(2, int), 0
+                continue
+            alpha, beta, played, steps = told[part]
+            if steps == 0:
+                np.testing.assert_allclose(metrics.assignment[part], [0.5, 0.5], atol=1e-5)
+            won, n = metrics.arm_successes[part], metrics.arm_trials[part]
+            weight = np.where(n > 0, 1.0 if horizon == np.inf else horizon / (horizon + n), 1.0)
+            alpha, beta = weight * alpha + won, weight * beta + n - won
+            played, steps = played + n, steps + 1
+            told[part] = alpha, beta, played, steps
+            np.testing.assert_allclose(metrics.posterior.alpha[part], alpha, rtol=2e-5)
+            np.testing.assert_allclose(metrics.posterior.beta[part], beta, rtol=2e-5)
+            np.testing.assert_array_equal(metrics.trial_trials[part], played)
+            mean = alpha / (alpha + beta)
+            enough = steps >= config.min_trial_steps and played.sum() >= config.min_trial_episodes
+            expected = int(mean[1] > mean[0]) if enough or steps == config.max_trial_steps else -1
+            assert metrics.decision[part] == expected
+            assert step.trials_open[part] == (expected < 0)
+            trials += expected >= 0
+    assert trials >= 30
 
 
-def test_skills_speak_only_to_their_arm(run):
+def test_arms_hold_what_is_accepted_and_nothing_that_is_rejected(lab, run):
+    """Parts that are undecided stay in the arms they were in."""
     for step in run:
-        counts = [len(step.skills), len(step.proposal.version if step.proposal else step.skills)]
+        versions = []
+        for arm in range(lab.config.arms):
+            skills = step.life.skills
+            for part, proposal in enumerate(step.life.proposals):
+                decision = step.metrics.decision[part]
+                held = arm >> part & 1 if decision < 0 else decision
+                if proposal is not None and held:
+                    skills = proposal.bundle.apply(skills)
+            versions.append(skills)
+        chex.assert_trees_all_equal(step.bank, make_bank(lab.config, versions))
+
+
+def test_skills_speak_only_to_their_arm(lab, run):
+    for step in run:
+        of_arms = versions(step.life, lab.config)
         for arm, turns, fired in zip(
             step.evidence.arms, step.evidence.turns, step.evidence.fired, strict=True
         ):
             expected = np.zeros_like(fired[:turns])
-            expected[:, : counts[arm]] = True  # all are general
+            for slot, one in enumerate(of_arms[arm]):
+                expected[: turns if one.trigger.kind == "general" else 1, slot] = True
             np.testing.assert_array_equal(fired[:turns], expected)
 
 
@@ -189,18 +246,15 @@ def test_the_policy_learns(run):
 
 @pytest.fixture(scope="module")
 def one_batch(lab):
-    """A configuration with one minibatch, whitening and a divergence, for one and two devices."""
-    config = dataclasses.replace(
-        lab.config, groups=4, minibatches=1, whiten=True, kl_weight=0.1, learning_rate=1e-3
-    )
+    """A configuration with one minibatch, whitening and a divergence, for one and two devices; and
+    one proposal under test at a time."""
+    config = dataclasses.replace(lab.config, groups=4, minibatches=1, learning_rate=1e-3)
+    config = dataclasses.replace(config, whiten=True, kl_weight=0.1, concurrent_trials=1)
     step = jax.jit(lab.program(config, lab.world))
     skills = (lab.skill("open", "open."),), (lab.skill("help", "help."),)
 
     def state():
-        made = lab.state(skills, config)
-        trial = loop.start_trial(config.arms, np.ones(2), max_steps=config.max_trial_steps)
-        trial = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), trial, made.trial)
-        return made._replace(trial=trial)
+        return lab.on_trial(lab.state(skills, config), 0, config=config)
 
     return types.SimpleNamespace(config=config, step=step, state=state, games=jnp.arange(4))
 
@@ -209,7 +263,8 @@ def test_the_gradient_is_that_of_group_relative_advantages(lab, one_batch):
     """Rollouts, advantages, loss and gradient told again from the public parts."""
     config, state = one_batch.config, one_batch.state()
     after, metrics, evidence = one_batch.step(state, one_batch.games)
-    arm_key, row_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    step_key = jax.random.fold_in(state.key, state.step)
+    _, row_key = jax.random.split(step_key)
     of_games = jnp.repeat(jax.vmap(lambda g: game_key(config.seed, g))(one_batch.games), 4)
     games = [lab.make(of_games[at]) for at in (slice(0, 8), slice(8, 16))]
     keys = jax.vmap(lambda row: jax.random.fold_in(row_key, row))(jnp.arange(16))
@@ -231,7 +286,15 @@ def test_the_gradient_is_that_of_group_relative_advantages(lab, one_batch):
     inside = advantages[mixed]
     advantages = np.where(mixed, (advantages - inside.mean()) / inside.std(), 0.0)
 
-    rows = played.transcript
+    # Half of the successes are learned from without the skill's lines.
+    batch = Batch(played.transcript, jnp.asarray(advantages), jnp.ones(16, bool), None)
+    own = jax.random.fold_in(step_key, 2)
+    own = jax.vmap(lambda row: jax.random.fold_in(own, row))(jnp.arange(16))
+    batch = internalized(batch, played.of_skills, own, share=0.5)
+    alone = np.asarray(batch.internalized)
+    assert 0 < alone.sum() < (advantages > 0).sum() and played.of_skills.any(axis=1).all()
+    rows = batch.transcript
+    assert (rows.length < played.transcript.length)[alone].all()
     used = np.arange(rows.choice.shape[1]) < np.asarray(rows.count)[:, None]
 
     def objective(params):
@@ -263,6 +326,28 @@ def test_the_divergence_from_the_start_counts(one_batch):
         seen.append(float(metrics.kl))
     assert seen[0] == pytest.approx(0, abs=1e-6) and min(seen[1:]) > 1e-6
     chex.assert_trees_all_equal(state.reference, one_batch.state().reference)
+
+
+def test_one_proposal_at_a_time(lab, one_batch):
+    """A trial of the only part, from its first step to its end."""
+    assert one_batch.config.arms == 2
+    state, decisions = one_batch.state(), []
+    versions = [[lab.skill("open", "open.")], [lab.skill("help", "help.")]]
+    for done in (1, 2):
+        state, metrics, evidence = one_batch.step(state, one_batch.games)
+        assert metrics.arm_trials.shape == metrics.assignment.shape == (1, 2)
+        np.testing.assert_array_equal(metrics.arm_trials[0], np.bincount(evidence.arms))
+        assert metrics.trial_trials.sum() == 16 * done
+        decisions.append(metrics.decision.tolist())
+    # 32 rollouts in two steps are enough.
+    (first,), (last,) = decisions
+    mean = metrics.posterior.alpha / (metrics.posterior.alpha + metrics.posterior.beta)
+    assert first == -1 and last == int(mean[0, 1] > mean[0, 0])
+    bank = make_bank(one_batch.config, [versions[last]] * 2)
+    chex.assert_trees_all_equal(jax.device_get(state.bank), bank)
+    assert not state.trials.active.any()
+    state, metrics, evidence = one_batch.step(state, one_batch.games)
+    assert not np.asarray(evidence.arms).any() and metrics.decision.tolist() == [-1]
 
 
 def test_an_update_that_is_not_finite_is_left_out(one_batch):
@@ -349,67 +434,128 @@ def test_the_seed_is_no_part_of_the_program(lab):
     assert keys[0] != keys[1]
 
 
+def in_parts(function):
+    """A function of (arms, success, valid), of every part: with or without it."""
+    return jax.vmap(functools.partial(function, num_arms=2), in_axes=(0, None, None))
+
+
 def test_the_sequential_rule_decides_by_differences_within_groups(lab):
-    """Trials of groups of known outcomes, told again on the host."""
+    """Trials of groups of known outcomes, told again on the host: three parts at once."""
     config = dataclasses.replace(lab.config, trial_rule="sequential", max_trial_steps=6)
-    versions = [lab.skill("open", "open.")], [lab.skill("help", "help.")]
-    bank = make_bank(config, versions)
-    trial = loop.start_trial(2, np.ones(2), max_steps=6)
+    skills = [lab.skill(name, f"{name}.") for name in ("open", "help", "look")]
+
+    def held_in(arm):
+        return [one for part, one in enumerate(skills) if arm >> part & 1]
+
+    def arms_holding(decisions):
+        """Every arm with what is accepted and without what is rejected."""
+        taken = sum(1 << part for part, one in enumerate(decisions) if one == 1)
+        open_ = sum(1 << part for part, one in enumerate(decisions) if one == -1)
+        return make_bank(config, [held_in(arm & open_ | taken) for arm in range(8)])
 
     @jax.jit
-    def step(state, arms, success):
-        counted = (arms, success, jnp.ones_like(success))
+    def step(state, held, success):
+        counted = (held, success, jnp.ones_like(success))
         return decide(
             state,
-            *arm_outcomes(*counted, num_arms=2),
+            *in_parts(arm_outcomes)(*counted),
             config=config,
-            contrast=within_group_contrast(*counted, num_arms=2),
+            contrast=in_parts(within_group_contrast)(*counted),
         )
 
+    bank = arms_holding([-1] * PARTS)
     idle = lab.state(config=config)._replace(bank=jax.tree.map(jnp.asarray, bank))
     rng = np.random.default_rng(0)
-    lengths = {0: [], 1: []}
-    for benefit in (-0.4, -0.1, 0.0, 0.1, 0.4) * 3:
-        state = idle._replace(
-            trial=jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), trial, idle.trial)
-        )
-        evidence = np.zeros(3)
+    lengths, apart = {0: [], 1: []}, 0
+    for benefits in (-0.4, -0.1, 0.0), (0.1, 0.4, -0.4), (0.0, 0.0, 0.4), (-0.4, 0.4, 0.1):
+        state = lab.on_trial(idle, *range(PARTS), config=config)
+        evidence, decided = np.zeros((PARTS, 3)), [-1] * PARTS
         for steps in range(1, 7):
-            arms = rng.integers(0, 2, (16, 8)).astype(np.int32)
-            rate = np.clip(rng.uniform(0.2, 0.8, (16, 1)) + benefit * arms, 0, 1)
-            success = rng.random((16, 8)) < rate
-            state, _, decision, _ = step(state, jnp.asarray(arms), jnp.asarray(success))
-            for new, wins in zip(arms == 1, success, strict=True):
-                weight = new.sum() * (~new).sum() / 8
-                score = (wins[new] - wins.mean()).sum()
-                evidence += [score, weight, weight * wins.var(ddof=1)]
-            score, weight, variance = evidence
-            odds = 0.08 * (score - 0.04 * weight) * weight / variance
-            expected = -1
-            if steps >= 2 and odds >= np.log(0.95 / 0.1):
-                expected = 1
-            elif steps >= 2 and odds <= np.log(0.05 / 0.9):
-                expected = 0
-            elif steps == 6:
-                expected = int(odds > 0)
-            assert decision == expected
-            assert bool(state.trial.active) == (expected < 0)
-            if expected >= 0:
-                lengths[expected].append(steps)
-                chex.assert_trees_all_equal(state.bank, make_bank(config, [versions[expected]]))
-                break
+            held = rng.integers(0, 2, (PARTS, 16, 8)).astype(np.int32)
+            held[[one >= 0 for one in decided]] = 0  # a part that is decided is in no arm's name
+            rate = rng.uniform(0.2, 0.8, (16, 1)) + np.tensordot(benefits, held, 1)
+            success = rng.random((16, 8)) < np.clip(rate, 0, 1)
+            state, _, decision, _ = step(state, jnp.asarray(held), jnp.asarray(success))
+            for part in range(PARTS):
+                if decided[part] >= 0:
+                    assert decision[part] == -1 and not state.trials.active[part]
+                    continue
+                for new, wins in zip(held[part] == 1, success, strict=True):
+                    weight = new.sum() * (~new).sum() / 8
+                    score = (wins[new] - wins.mean()).sum()
+                    evidence[part] += [score, weight, weight * wins.var(ddof=1)]
+                score, weight, variance = evidence[part]
+                odds = 0.08 * (score - 0.04 * weight) * weight / variance
+                expected = -1
+                if steps >= 2 and odds >= np.log(0.95 / 0.1):
+                    expected = 1
+                elif steps >= 2 and odds <= np.log(0.05 / 0.9):
+                    expected = 0
+                elif steps == 6:
+                    expected = int(odds > 0)
+                assert decision[part] == expected
+                assert bool(state.trials.active[part]) == (expected < 0)
+                if expected >= 0:
+                    lengths[expected].append(steps)
+                    decided[part] = expected
+            chex.assert_trees_all_equal(state.bank, arms_holding(decided))
+            apart += len({one < 0 for one in decided}) == 2
+        assert -1 not in decided
     assert min(lengths[0]) == min(lengths[1]) == 2 and max(lengths[0] + lengths[1]) > 2
+    assert apart > 2  # steps in which some were decided and others not
+
+
+def test_a_decision_changes_its_own_part_alone(lab):
+    """For every outcome of three parts: 1 accepted, 0 rejected, -1 goes on."""
+    config = lab.config  # decides by posterior means, after two steps and twenty rollouts
+    skills = [lab.skill(name, f"{name}.") for name in ("open", "help", "look")]
+
+    def bank_of(choices):
+        held = ([one for one, is_in in zip(skills, bits, strict=True) if is_in] for bits in choices)
+        return jax.tree.map(jnp.asarray, make_bank(config, list(held)))
+
+    every = [tuple(arm >> part & 1 for part in range(PARTS)) for arm in range(8)]
+    step = jax.jit(functools.partial(decide, config=config))
+    idle = lab.state()._replace(bank=bank_of(every))
+    even, better, worse = [8, 8], [4, 8], [8, 4]
+    trials = jnp.array([[16, 16]] * PARTS)
+    for decisions in itertools.product((-1, 0, 1), repeat=PARTS):
+        # What is to be decided has been under test for a step already.
+        state = lab.on_trial(idle, *(part for part in range(PARTS) if decisions[part] >= 0))
+        state, _, found, _ = step(state, jnp.array([even] * PARTS), trials)
+        np.testing.assert_array_equal(found, [-1] * PARTS)
+        state = lab.on_trial(state, *(part for part in range(PARTS) if decisions[part] < 0))
+        won = jnp.array([{-1: better, 0: worse, 1: better}[one] for one in decisions])
+        after, seen, found, _ = step(state, won, trials)
+        np.testing.assert_array_equal(found, decisions)
+        going_on = np.array(decisions) < 0
+        np.testing.assert_array_equal(after.trials.active, going_on)
+        np.testing.assert_array_equal(after.trials.arm_mask, [[True, one] for one in going_on])
+        np.testing.assert_array_equal(seen.steps, np.where(going_on, 1, 2))
+        np.testing.assert_array_equal(after.trials.steps, np.where(going_on, 1, 0))
+        for part in np.flatnonzero(going_on):  # it goes on as it stood
+            left, stood = (jax.tree.map(lambda x, k=part: x[k], t) for t in (after.trials, seen))
+            chex.assert_trees_all_equal(left, stood)
+            np.testing.assert_array_equal(left.posterior.alpha, [1 + 4, 1 + 8])
+        assert after.history.completed == sum(~going_on)
+        # In every arm what is accepted, in none what is rejected, the rest where it was.
+        choices = [
+            [held if one < 0 else one for held, one in zip(bits, decisions, strict=True)]
+            for bits in every
+        ]
+        chex.assert_trees_all_equal(after.bank, bank_of(choices))
 
 
 def test_the_last_step_alone(lab):
     """The posterior is 1 + the step's counts, whatever came before."""
     config = dataclasses.replace(lab.config, discount="last_step")
-    made = lab.state()
-    trial = loop.start_trial(config.arms, np.ones(2), max_steps=config.max_trial_steps)
-    state = made._replace(trial=jax.tree.map(jnp.asarray, trial))
+    state = lab.on_trial(lab.state(), 0, 2)
     for successes, trials in (((3, 0), (4, 4)), ((1, 2), (5, 3))):
-        won, played = jnp.array(successes), jnp.array(trials)
-        state, trial, _, _ = decide(state, won, played, config=config)
-        np.testing.assert_array_equal(trial.posterior.alpha, 1 + np.array(successes))
-        np.testing.assert_array_equal(trial.posterior.beta, 1 + np.subtract(trials, successes))
-    assert int(trial.steps) == 2
+        won, played = jnp.array([successes] * PARTS), jnp.array([trials] * PARTS)
+        state, seen, _, _ = decide(state, won, played, config=config)
+        for part in (0, 2):
+            alpha, beta = (x[part] for x in seen.posterior)
+            np.testing.assert_array_equal(alpha, 1 + np.array(successes))
+            np.testing.assert_array_equal(beta, 1 + np.subtract(trials, successes))
+        np.testing.assert_array_equal([x[1] for x in seen.posterior], np.ones((2, 2)))
+    np.testing.assert_array_equal(seen.steps, [2, 0, 2])

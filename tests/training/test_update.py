@@ -19,6 +19,7 @@ from reskill_jax.training.update import (
     decision_logits,
     decisions_used,
     entropy,
+    internalized,
     maybe_update_policy,
     policy_gradient,
     policy_loss,
@@ -58,7 +59,8 @@ def batch(lengths=(32, 3, 9, 20, 24, 21, 12, 32), advantages=(1, 0, -1, 0.5, 0, 
         weight=jnp.ones((ROWS, DECISIONS)),
         count=jnp.asarray(count, jnp.int32),
     )
-    return Batch(transcript, jnp.asarray(advantages, jnp.float32), jnp.ones(ROWS, bool))
+    every, none = jnp.ones(ROWS, bool), jnp.zeros(ROWS, bool)
+    return Batch(transcript, jnp.asarray(advantages, jnp.float32), every, none)
 
 
 @functools.cache
@@ -120,6 +122,112 @@ def test_the_loss_is_of_the_distribution_sampled_from():
     advantages = np.broadcast_to(np.asarray(made.advantages)[:, None], used.shape)[used]
     assert kl == pytest.approx(expected_kl, rel=1e-4) and clipped == 0
     assert total == pytest.approx(-advantages.mean() + 0.3 * expected_kl, rel=1e-4)
+
+
+# --- successes with skills, as if they had come about without -------------------------------------
+
+KEYS = jax.random.split(jax.random.key(5), ROWS)
+take = jax.jit(internalized, static_argnames="share")
+
+
+def skill_lines(made, rows=(0, 2, 3, 4, 5, 6)):
+    """[N, L] bool: the two tokens before the first decision's own, in some rows."""
+    marks = np.zeros((ROWS, CAPACITY), bool)
+    for row in rows:
+        first = int(made.transcript.position[row, 0])
+        marks[row, [first - 2, first - 1]] = True
+    return jnp.asarray(marks)
+
+
+def rows_of(made, rows):
+    """Some of the transcripts."""
+    return jax.tree.map(lambda x: x[rows], made.transcript)
+
+
+def test_successes_that_read_skills_are_taken_without_them():
+    """A positive advantage and a skill line, both; the others stay as they are."""
+    made = batch()  # advantages: 1, 0, -1, 0.5, 0, 2, -0.5, 0
+    marks = skill_lines(made, rows=(0, 2, 3, 4, 6))  # not 5
+    taken = take(made, marks, KEYS, share=1.0)
+    np.testing.assert_array_equal(taken.internalized, np.isin(np.arange(ROWS), [0, 3]))
+    rest = np.array([1, 2, 4, 5, 6, 7])
+    chex.assert_trees_all_equal(rows_of(taken, rest), rows_of(made, rest))
+    chex.assert_trees_all_equal((taken.advantages, taken.valid), (made.advantages, made.valid))
+    for row in (0, 3):
+        old, new = rows_of(made, row), rows_of(taken, row)
+        length, count = int(old.length), int(old.count)
+        tokens = np.asarray(old.tokens)[:length][~np.asarray(marks[row])[:length]]
+        assert int(new.length) == length - 2 == len(tokens) and int(new.count) == count
+        np.testing.assert_array_equal(new.tokens[: length - 2], tokens)
+        assert not np.asarray(new.tokens[length - 2 :]).any()
+        np.testing.assert_array_equal(new.position[:count], old.position[:count] - 2)
+        for name in ("choice", "allowed", "log_prob", "weight"):
+            np.testing.assert_array_equal(getattr(new, name), getattr(old, name), name)
+    assert entropy(taken) == entropy(made)  # of what was sampled
+
+
+def test_the_share_of_successes_that_is_taken():
+    """None, all, or as many as their own keys say, whoever is beside them."""
+    made = batch(advantages=[1] * ROWS, lengths=[20] * ROWS)
+    marks = skill_lines(made, rows=range(ROWS))
+    nothing, everything = (take(made, marks, KEYS, share=share) for share in (0.0, 1.0))
+    chex.assert_trees_all_equal(nothing, made)
+    assert everything.internalized.all()
+    many = jax.random.split(jax.random.key(7), (50, ROWS))
+    chosen = [np.asarray(take(made, marks, keys, share=0.3).internalized) for keys in many]
+    assert np.mean(chosen) == pytest.approx(0.3, abs=0.07)  # three standard errors
+    drawn = np.asarray(jax.vmap(jax.vmap(jax.random.uniform))(many)) < 0.3
+    np.testing.assert_array_equal(chosen, drawn)
+    some = take(made, marks, many[0], share=0.3)
+    assert 0 < np.sum(some.internalized) < ROWS
+    for row, is_taken in enumerate(some.internalized):
+        like = everything if is_taken else made
+        chex.assert_trees_all_equal(rows_of(some, row), rows_of(like, row))
+    turned = np.roll(np.arange(ROWS), 3)
+    again = take(*jax.tree.map(lambda x: x[turned], (made, marks, many[0])), share=0.3)
+    chex.assert_trees_all_equal(again, jax.tree.map(lambda x: x[turned], some))
+
+
+def test_where_nobody_sampled_there_is_no_ratio():
+    """However far off what was recorded: the gradient of -advantage * log-probability."""
+    made = batch()
+    marks = skill_lines(made)
+    far = made.transcript._replace(log_prob=made.transcript.log_prob + 9)  # ratios below e^-6
+    taken = take(made._replace(transcript=far), marks, KEYS, share=1.0)
+    ours = np.asarray(taken.internalized)
+    np.testing.assert_array_equal(np.flatnonzero(ours), [0, 3, 5])
+    grads, (loss, _, clipped) = whole(CONFIG)(params(), (), taken._replace(valid=jnp.asarray(ours)))
+    rows, used = taken.transcript, np.asarray(decisions_used(taken)) & ours[:, None]
+
+    def objective(params):
+        logits = decision_logits(params, rows, config=POLICY)
+        allowed = rows.allowed | ~jnp.asarray(used)[:, :, None]
+        log_probs = jax.nn.log_softmax(jnp.where(allowed, logits, -jnp.inf))
+        chosen = jnp.take_along_axis(log_probs, rows.choice[:, :, None], axis=-1)[..., 0]
+        return -jnp.sum(jnp.where(used, chosen * taken.advantages[:, None], 0)) / used.sum()
+
+    chex.assert_trees_all_close(grads, jax.grad(objective)(params()), rtol=1e-4, atol=1e-6)
+    assert float(optax_norm(grads)) > 1e-2
+    assert clipped == 0
+    of_ones = (np.asarray(taken.advantages)[:, None] * used).sum() / used.sum()
+    assert loss == pytest.approx(-of_ones, rel=1e-5)
+    # A few rows at a time it is the same, and as it was sampled there is hardly any gradient.
+    parts, wanted = (program(CONFIG)(params(), (), taken)[0] for program in (in_parts, whole))
+    chex.assert_trees_all_close(parts, wanted, rtol=2e-4, atol=1e-6)
+    recorded = taken._replace(valid=jnp.asarray(ours), internalized=jnp.zeros(ROWS, bool))
+    weak, _ = whole(CONFIG)(params(), (), recorded)
+    assert float(optax_norm(weak)) < 0.02 * float(optax_norm(grads))
+
+
+def test_others_beside_internalized_rows_keep_their_ratio():
+    """The rows that keep their lines are clipped as ever."""
+    made = batch(advantages=[1, 1, 1, 1, -1, -1, -1, -1])
+    near = made.transcript._replace(log_prob=made.transcript.log_prob - 9)  # ratios above e^6
+    made = made._replace(transcript=near, valid=jnp.arange(ROWS) < 4)
+    taken = take(made, skill_lines(made, rows=(0, 3)), KEYS, share=1.0)
+    used = np.asarray(decisions_used(made)).sum(axis=1)
+    _, (_, _, clipped) = whole(CONFIG)(params(), (), taken)
+    assert clipped == pytest.approx((used[1] + used[2]) / used.sum())
 
 
 def test_rows_that_are_not_valid_do_not_count():
