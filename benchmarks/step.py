@@ -5,7 +5,7 @@ Three programs' worth of work on the same games, with the same noise and the sam
   plain   GRPO alone (skills=False)
   idle    the skill layer with an empty bank and no trial
   active  as many trials as run at once: every version of the bank holds four skills, their triggers
-          on actions and observations, and each trial would replace another of them
+          on actions and observations, and each trial would replace one of them
 
 Games are won in the last turn alone, so every episode lasts all its turns and the three play
 equally many. Runs are interleaved, each round beginning with another, and compared in pairs; what
@@ -47,7 +47,7 @@ SKILLS = (
     Skill("no-inventory", "after a thing was taken", "do not inventory.",
           Trigger("action_pattern", "^take")),
 )  # fmt: skip
-NEW_SKILLS = (  # what each trial would put in the place of one of these
+NEW_SKILLS = (  # one a trial, in the place of one of these
     Skill("begin-at-the-fridge", "a thing is warm", "if the task says cool, go to fridge.",
           Trigger("beginning")),
     Skill("close-what-is-open", "a place is open", "close.",
@@ -56,6 +56,8 @@ NEW_SKILLS = (  # what each trial would put in the place of one of these
           Trigger("observation_pattern", "you see nothing")),
     Skill("look-around", "after a move", "do not look.",
           Trigger("action_pattern", "^(move|open)")),
+    Skill("begin-at-the-microwave", "a thing is cold", "if the task says hot, go to microwave.",
+          Trigger("beginning")),
 )  # fmt: skip
 
 
@@ -116,9 +118,15 @@ def states(config: TrainConfig, params) -> dict[str, TrainState]:
 
 
 def versions(config: TrainConfig) -> list[list[Skill]]:
-    """The skills of every arm: part k of it replaces skill k."""
-    pairs = list(zip(SKILLS, NEW_SKILLS, strict=True))
-    return [[pair[arm >> k & 1] for k, pair in enumerate(pairs)] for arm in range(config.arms)]
+    """The skills of every arm: each part that it holds replaces one of the bank in use."""
+    found = []
+    for arm in range(config.arms):
+        skills = list(SKILLS)
+        for part in range(config.concurrent_trials):
+            if arm >> part & 1:
+                skills[part % len(skills)] = NEW_SKILLS[part]
+        found.append(skills)
+    return found
 
 
 def play(state: TrainState, games, arms, *, world, policy, config: TrainConfig):

@@ -22,8 +22,6 @@ from .results import (
     final,
     over_seeds,
     percent,
-    ratio,
-    step_seconds,
 )
 from .statistics import Estimate, estimate, paired
 
@@ -31,7 +29,7 @@ _NOTES = (
     "Success in per cent; differences in points, paired over seeds, with Student's 95 % intervals. "
     "Every run ends on games of its own, so the intervals hold the variation of seeds and of "
     "games. *Below*: share of the seeds whose difference is negative. *Without its skills*: the "
-    "same policies at the end, evaluated with an empty bank. *Step time* relative to GRPO."
+    "same policies at the end, evaluated with an empty bank."
 )
 
 
@@ -81,11 +79,10 @@ def difference_table(results: Results) -> str:
                 f"{100 * np.mean(np.asarray(values) < 0):.0f} %",
                 percent(estimate(alone), signed=True),
                 percent(other, signed=True),
-                ratio(over_seeds(runs, step_seconds), over_seeds(base, step_seconds)),
             ]
         )
     head = ["less GRPO", "pairs", "seen", "unseen", "worst (seed)", "below"]
-    head += ["without its skills, unseen", "ReSkill less it, unseen", "step time"]
+    head += ["without its skills, unseen", "ReSkill less it, unseen"]
     return table(head, rows) if rows else ""
 
 

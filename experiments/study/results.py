@@ -83,8 +83,9 @@ def step_seconds(result: Mapping[str, Any]) -> float:
 
 
 def processor(result: Mapping[str, Any]) -> str:
-    """What the run was made on, without its settings."""
-    return result["machine"].partition(",")[0]
+    """What the run was made on, without its settings: the accelerator, if there is one."""
+    device = result["machine"].rpartition(" on ")[2].partition(" (")[0]
+    return result["machine"].partition(",")[0] if device in ("", "cpu") else device
 
 
 def context_tokens(result: Mapping[str, Any]) -> float:

@@ -441,7 +441,9 @@ def in_parts(function):
 
 def test_the_sequential_rule_decides_by_differences_within_groups(lab):
     """Trials of groups of known outcomes, told again on the host: three parts at once."""
-    config = dataclasses.replace(lab.config, trial_rule="sequential", max_trial_steps=6)
+    config = dataclasses.replace(
+        lab.config, trial_rule="sequential", trial_gain=0.08, max_trial_steps=6
+    )
     skills = [lab.skill(name, f"{name}.") for name in ("open", "help", "look")]
 
     def held_in(arm):
