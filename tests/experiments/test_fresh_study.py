@@ -1,0 +1,88 @@
+"""The study of fresh seeds: its tables, and which seeds are unused."""
+
+import household_study
+import pytest
+from study.jobs import FIRST_FRESH, FRESH, identity, jobs_of
+from study.report import _ranges
+from study.report_fresh import difference_table, success_table, trials_table
+from study.results import by_condition, final, processor
+
+
+def result(condition, seed, unseen, alone=None, events=()):
+    """A run that won so many of 100 unseen games, with its skills and without."""
+    modes = {"none": unseen} if condition == "grpo" else {"bank": unseen, "none": alone}
+    lines = [
+        {"step": 40, "split": split, "mode": mode, "episodes": 100, "successes": won}
+        for mode, won in modes.items()
+        for split in ("seen", "unseen")
+    ]
+    shared = [{**line, "success": 0.99, "by_task_type": {}} for line in lines]
+    return {
+        "condition": condition,
+        "seed": seed,
+        "identity": {"own_games": True},
+        "evaluations": shared,
+        "final": lines,
+        "lifecycle": [{"event": event} for event in events],
+    }
+
+
+@pytest.fixture
+def results():
+    return by_condition(
+        [
+            result("grpo", 1000, 40),
+            result("grpo", 1001, 44),
+            result("grpo", 1002, 30),
+            result("reskill", 1000, 55, 41, ["proposed", "accepted", "proposed", "rejected"]),
+            result("reskill", 1001, 41, 40, ["proposed", "rejected"]),
+        ]
+    )
+
+
+def row(table, name):
+    lines = [line for line in table.splitlines() if line.startswith(f"| {name} |")]
+    assert len(lines) == 1
+    return [cell.strip() for cell in lines[0].strip("|").split("|")]
+
+
+def test_games_that_all_runs_share_do_not_count(results):
+    assert final(results["grpo"][1000], "unseen") == 0.4
+    assert final(results["reskill"][1000], "unseen", "none") == 0.41
+
+
+def test_what_the_tables_tell(results):
+    told = row(success_table(results), "ReSkill")
+    assert told[1] == "2" and told[3].startswith("48.0 [") and told[4].startswith("40.5 [")
+    assert row(success_table(results), "GRPO")[4] == "–"
+    told = row(difference_table(results), "ReSkill")
+    # +15 and -3 points; without its skills +1 and -4. The seed without a pair is left out.
+    assert told[1] == "2" and told[3].startswith("+6.0 [")
+    assert told[4:6] == ["-3.0 (1001)", "50 %"] and told[6].startswith("-1.5 [")
+    assert row(trials_table(results), "ReSkill")[1:4] == ["1.5", "0.5", "1.0"]
+
+
+def test_unused_seeds(tmp_path):
+    assert household_study.unused_seed(tmp_path) == FIRST_FRESH
+    for name in ("grpo-12.json", "reskill-1017.json", "fixed_bank-1003.json"):
+        (tmp_path / name).write_text("{}")
+    assert household_study.unused_seed(tmp_path) == 1018
+
+
+def test_fresh_jobs_differ_in_what_they_take_away():
+    jobs = {job.condition: job for job in jobs_of("fresh", FRESH, [1000])}
+    assert (
+        jobs["reskill"].config.concurrent_trials > 1 == jobs["one_trial"].config.concurrent_trials
+    )
+    assert jobs["bundles"].config.max_operations == 3
+    assert jobs["not_internalized"].config.internalize == 0 < jobs["reskill"].config.internalize
+    assert not jobs["grpo"].config.skills
+    assert all(identity(job)["own_games"] for job in jobs.values())
+
+
+def test_words_of_provenance():
+    assert _ranges([1000, 1001, 1002, 1007, 1009, 1010]) == "1000 to 1002, 1007, 1009 to 1010"
+    told = "Intel(R) Xeon(R), 2 of 2 cores; Python 3.11.7, numpy 2, jax 0.10.2 on cpu (cpu)"
+    assert processor({"machine": told}) == "Intel(R) Xeon(R)"
+    told = "Intel(R) Xeon(R), 16 of 16 cores; Python 3.12, jax 0.11.2 on NVIDIA H200 (gpu)"
+    assert processor({"machine": told}) == "NVIDIA H200"
