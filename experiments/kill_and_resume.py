@@ -46,7 +46,7 @@ def child(root: str, name: str, resume: bool) -> None:
     import jax
     from rich.console import Console
 
-    from reskill_jax.training import loop
+    from reskill_jax.training import loop, proposals
     from reskill_jax.training.config import smallest
     from reskill_jax.training.storage import Storage
     from reskill_jax.worlds.household import symbols
@@ -88,7 +88,7 @@ def child(root: str, name: str, resume: bool) -> None:
 
     loop.HouseholdWorld = LookingWorld
     loop.make_parts = parts_that_tell
-    loop.suggest = during("in the creator", loop.suggest)
+    proposals.suggest = during("in the creator", proposals.suggest)
     loop.learn = during("in the creator", loop.learn)
     loop._evaluate = during("in an evaluation", loop._evaluate)
     save_now = Storage.save

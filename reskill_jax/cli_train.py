@@ -48,8 +48,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         "How a new version of the bank is compared with the one in use.",
         (
             *("concurrent_trials", "scheme", "assignment", "floor", "discount", "trial_rule"),
-            *("trial_gain",),
-            *("trial_false_accept", "trial_false_reject", "min_trial_steps"),
+            *("trial_gain", "trial_false_accept", "trial_false_reject", "min_trial_steps"),
             *("min_trial_episodes", "max_trial_steps"),
         ),
     ),

@@ -41,29 +41,6 @@ def measured_effects(results: Path, *, condition: str = "reskill") -> list[float
     return found
 
 
-def accepted_shares(
-    world: World,
-    effects: Sequence[float],
-    design: Design,
-    *,
-    trials: int,
-    rules: Sequence[str],
-    seed: int,
-    horizons: dict[str, Any],
-) -> np.ndarray:
-    """[rules, effects] how often each rule accepts a proposal with each effect."""
-    shares = []
-    for number, effect in enumerate(effects):
-        _, said, _ = run_trials(
-            world, float(effect), design, trials, _STEPS, rules, seed + number, horizons
-        )
-        said = np.asarray(said)  # [steps, rules, trials]
-        at = np.argmax(said >= 0, axis=0)
-        decided = np.take_along_axis(said, at[None], axis=0)[0]
-        shares.append((decided > 0).mean(axis=1))
-    return np.stack(shares, axis=1)
-
-
 def sequences(
     world: World,
     effects: Sequence[float],
@@ -86,9 +63,14 @@ def sequences(
     """
     rounded = np.round(np.asarray(effects) / _GRID) * _GRID
     known, index = np.unique(rounded, return_inverse=True)
-    shares = accepted_shares(
-        world, known, design, trials=trials, rules=rules, seed=seed, horizons=horizons
-    )
+    shares = np.empty((len(rules), len(known)))  # accepted
+    for at, one in enumerate(known):
+        _, said, _ = run_trials(
+            world, float(one), design, trials, _STEPS, rules, seed + at, horizons
+        )
+        said = np.asarray(said)  # [steps, rules, trials]
+        decided = np.take_along_axis(said, np.argmax(said >= 0, axis=0)[None], axis=0)[0]
+        shares[:, at] = (decided > 0).mean(axis=1)
     rng = np.random.default_rng(seed)
     drawn = index[rng.integers(0, len(index), (runs, PROPOSALS))]
     effect = known[drawn]

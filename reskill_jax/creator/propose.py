@@ -27,7 +27,7 @@ class Proposal:
     id: int
     kind: str  # "bundle" | "retirement"
     bundle: Bundle
-    version: tuple[Skill, ...]  # the bank with the bundle applied
+    version: tuple[Skill, ...]  # the bank, what is under test, and the bundle applied
     reason: str
     score: float
 

@@ -248,20 +248,3 @@ def skill_symbols(
     slot = jnp.minimum(jnp.sum(at[:, None] >= end[None, :], axis=1), slots - 1)
     symbols = lines[slot, jnp.clip(at - start[slot], 0, width - 1)]
     return jnp.where(at < total, symbols, PAD).astype(jnp.int32), total.astype(jnp.int32)
-
-
-def swap(bank: Bank, decision: chex.Array) -> Bank:
-    """Copies the arm a trial decided for to every arm; a negative decision changes nothing.
-
-    Args:
-      bank: all arms.
-      decision: [] int32 arm.
-    """
-    decision = jnp.asarray(decision)
-
-    def one(array: chex.Array) -> chex.Array:
-        array = jnp.asarray(array)
-        winner = array[jnp.maximum(decision, 0)]
-        return jnp.where(decision < 0, array, jnp.broadcast_to(winner, array.shape))
-
-    return jax.tree.map(one, bank)

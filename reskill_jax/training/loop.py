@@ -13,8 +13,6 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
-from reskill_jax.core.trial import start_trial
-from reskill_jax.creator.propose import Proposal
 from reskill_jax.policy import decoder
 from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill
@@ -26,13 +24,12 @@ from reskill_jax.training.lifecycle import (
     episodes_of,
     learn,
     make_bank,
-    settle,
-    suggest,
     versions,
 )
 from reskill_jax.training.preemption import StopSignal, ended_by
 from reskill_jax.training.processes import greatest, is_first
-from reskill_jax.training.progress import TrainingProgress, event_text
+from reskill_jax.training.progress import TrainingProgress
+from reskill_jax.training.proposals import after_step
 from reskill_jax.training.provenance import provenance
 from reskill_jax.training.run_folder import RunFolder
 from reskill_jax.training.settings import TrainingError, check_fit, load_policy
@@ -46,11 +43,7 @@ from reskill_jax.training.sharding import (
 from reskill_jax.training.state import TrainState, init_state
 from reskill_jax.training.step import StepMetrics, train_step
 from reskill_jax.training.step_log import (
-    effect_words,
-    evidence_of,
-    margin_of,
     metrics_line,
-    reason_of,
     trial_lines,
     trial_words,
 )
@@ -136,24 +129,6 @@ def games_of_step(config: TrainConfig, step: int) -> np.ndarray:
         for p in np.unique(passes)
     }
     return np.asarray([orders[p][i] for p, i in zip(passes, places, strict=True)], np.int32)
-
-
-def put_on_trial(
-    state: TrainState, part: int, proposal: Proposal, config: TrainConfig
-) -> TrainState:
-    """The state in which the trial of a part begins anew; its versions are `with_versions`'s."""
-    margin = margin_of(proposal, config)
-    new = start_trial(2, np.ones(2, bool), margin=margin, max_steps=config.max_trial_steps)
-    trials = jax.tree.map(
-        lambda all_, one: all_.at[part].set(jnp.asarray(one, all_.dtype)), state.trials, new
-    )
-    return state._replace(trials=trials)
-
-
-def with_versions(state: TrainState, life: Life, config: TrainConfig) -> TrainState:
-    """The state in which every arm holds its choice of the proposals under test."""
-    bank = make_bank(config, versions(life, config))
-    return state._replace(bank=jax.tree.map(jnp.asarray, bank))
 
 
 Observer = Callable[[int, TrainState, Life, Parts], None]
@@ -292,7 +267,8 @@ def _run(
         if config.skills and (any(life.proposals) or config.will_propose(done)):
             episodes = episodes_of(jax.device_get(evidence), games, step, names, config.group_size)
             life = learn(life, episodes)
-            state, life = _live(state, life, metrics, done, parts, folder, progress)
+            new, life = after_step(state, life, metrics, done, config, folder, progress)
+            state = state if new is state else parts.placed(new)
         line["seconds"] = time.perf_counter() - began - waited
         if step == start:
             line["compile_seconds"] = compiled + waited
@@ -318,53 +294,6 @@ def _run(
         if asked:
             raise ended_by(asked, done)
     return state, life
-
-
-def _live(
-    state: TrainState,
-    life: Life,
-    metrics: StepMetrics,
-    step: int,
-    parts: Parts,
-    folder: RunFolder,
-    progress: TrainingProgress,
-) -> tuple[TrainState, Life]:
-    """What happens to the skills after a step: a decision is noted, a proposal goes on trial."""
-    config, before = parts.config, life
-    for part, decision in enumerate(metrics.decision.tolist()):
-        if decision < 0:
-            continue
-        reason = reason_of(metrics, part, config)
-        life, lines = settle(life, part, decision, step=step, config=config, reason=reason)
-        for line in lines:
-            folder.write_lifecycle(line | evidence_of(metrics, part))
-            progress.note(event_text(line, effect_words(metrics, part, config)))
-    while step < config.steps:
-        life, suggestion = suggest(life, step=step, config=config)
-        if suggestion is None:
-            break
-        folder.write_lifecycle(suggestion)
-        progress.note(event_text(suggestion))
-        new = [k for k, one in enumerate(life.proposals) if one is not before.proposals[k] and one]
-        if suggestion["event"] == "unproposed":
-            break
-        if config.auto_accept:
-            life, lines = settle(
-                life, new[-1], 1, step=step, config=config, reason="adopted without a trial"
-            )
-            for line in lines:
-                folder.write_lifecycle(line)
-                progress.note(event_text(line))
-            break
-    if life.skills != before.skills:
-        folder.export_skills(life.skills)
-    if life.skills == before.skills and life.proposals == before.proposals:
-        return state, life
-    state = with_versions(state, life, config)
-    for part, proposal in enumerate(life.proposals):
-        if proposal is not None and proposal is not before.proposals[part]:
-            state = put_on_trial(state, part, proposal, config)
-    return parts.placed(state), life
 
 
 def _evaluate(

@@ -143,6 +143,65 @@ def decide(
     return state._replace(bank=bank, trials=after, history=history), seen, decisions, horizon
 
 
+def assign(
+    keys: chex.PRNGKey, trials: Trial, *, num_groups: int, config: TrainConfig
+) -> tuple[chex.Array, chex.Array]:
+    """Which parts under test each rollout reads.
+
+    Args:
+      keys: [K] random keys, one a part.
+      trials: [K, ...] of two arms each, without the part and with it.
+      num_groups: B. config: static.
+
+    Returns:
+      [K, 2] the probabilities drawn with; [K, B, G] int32, 1 where a rollout holds the part.
+    """
+    floor = 0.5 if config.assignment == "uniform" else config.floor
+
+    def part(key, trial):
+        assignment = assignment_probabilities(trial.posterior, trial.arm_mask, floor=floor)
+        return assignment, assign_arms(
+            key,
+            assignment,
+            num_groups=num_groups,
+            group_size=config.group_size,
+            scheme=config.scheme,
+        )
+
+    return jax.vmap(part)(keys, trials)
+
+
+def compare(
+    held: chex.Array,
+    success: chex.Array,
+    valid: chex.Array,
+    differ: chex.Array,
+    *,
+    axis_name: str | None = None,
+) -> tuple[chex.Array, chex.Array, Contrast]:
+    """Rollouts without each part against those with it, whatever other parts they hold.
+
+    Args:
+      held: [K, B, G] 1 where a rollout holds the part.
+      success: [B, G] bool. valid: [B, G] bool.
+      differ: [K, B] bool, whether the part changes what can be read in the group's task; where it
+        does not, a difference would be noise.
+      axis_name: mapped axis over which groups are split.
+
+    Returns:
+      Successes [K, 2], trials [K, 2] and the contrast within groups [K, 2].
+    """
+
+    def part(held, differ):
+        counted = arm_outcomes(held, success, valid, num_arms=2, axis_name=axis_name)
+        compared = valid & ((held == 0) | differ[:, None])
+        return *counted, within_group_contrast(
+            held, success, compared, num_arms=2, axis_name=axis_name
+        )
+
+    return jax.vmap(part)(held, differ)
+
+
 def train_step(
     state: TrainState,
     games: chex.Array,
@@ -171,20 +230,17 @@ def train_step(
     arm_key, row_key = jax.random.split(step_key)
     own_key = jax.random.fold_in(step_key, 2)
 
-    # Arms: which parts under test each rollout reads.
-    floor = 0.5 if config.assignment == "uniform" else config.floor
-
-    def part_arms(key, trial):
-        assignment = assignment_probabilities(trial.posterior, trial.arm_mask, floor=floor)
-        groups = local_groups * devices
-        return assignment, assign_arms(
-            key, assignment, num_groups=groups, group_size=group_size, scheme=config.scheme
-        )
-
+    # Arms: which parts under test each rollout reads. No two draws share a key: 0 and 1 are those
+    # of the split above, 2 is `own_key`.
     further = [jax.random.fold_in(step_key, 2 + k) for k in range(1, config.concurrent_trials)]
-    assignment, held = jax.vmap(part_arms)(jnp.stack([arm_key, *further]), state.trials)
+    assignment, held = assign(
+        jnp.stack([arm_key, *further]),
+        state.trials,
+        num_groups=local_groups * devices,
+        config=config,
+    )
     held = jax.lax.dynamic_slice_in_dim(held, device * local_groups, local_groups, axis=1)
-    arms = arm_of_parts(held)  # [B, G]; held is [K, B, G]
+    arms = arm_of_parts(held)
 
     # Rollouts.
     made = jax.vmap(lambda g: world.make(jax.random.fold_in(state.games, g), "train"))(games)
@@ -225,17 +281,9 @@ def train_step(
     )
 
     # Versions of the skills: rollouts without a part against those with it.
-    def outcomes(held):
-        return arm_outcomes(held, success, counts, num_arms=2, axis_name=axis_name)
-
-    def compare(held, differ):
-        # Where two versions read the same, their difference would be noise.
-        compared = counts & ((held == 0) | differ[:, None])
-        return within_group_contrast(held, success, compared, num_arms=2, axis_name=axis_name)
-
-    successes, trials = jax.vmap(outcomes)(held)
-    contrast = jax.vmap(compare)(
-        held, jnp.stack([differ[:, 1 << k] for k in range(config.concurrent_trials)])
+    alone = [1 << part for part in range(config.concurrent_trials)]  # arms that hold one part
+    successes, trials, contrast = compare(
+        held, success, counts, jnp.stack([differ[:, arm] for arm in alone]), axis_name=axis_name
     )
     state, trial, decision, horizon = decide(
         state, successes, trials, config=config, contrast=contrast

@@ -149,7 +149,8 @@ def trial_words(metrics: StepMetrics, life: Life) -> str | None:
         if proposal is None:
             continue
         tried = metrics.arm_trials[part]
-        if int(tried[1:].sum()) == 0:
+        ended = metrics.decision[part] >= 0  # the counts are of the trial before this one
+        if ended or int(tried[1:].sum()) == 0:
             told.append(f"trial {proposal.id}")
             continue
         rates = metrics.arm_successes[part] / np.maximum(tried, 1)

@@ -1,11 +1,21 @@
 """The study of fresh seeds: its tables, and which seeds are unused."""
 
+import types
+
 import household_study
+import jax
+import numpy as np
 import pytest
 from study.jobs import FIRST_FRESH, FRESH, identity, jobs_of
+from study.measures import Trained
 from study.report import _ranges
 from study.report_fresh import difference_table, success_table, trials_table
 from study.results import by_condition, final, processor
+
+from reskill_jax.policy import decoder, weights
+from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.skills.skill import Skill, Trigger
+from reskill_jax.skills.skillmd import import_skills
 
 
 def result(condition, seed, unseen, alone=None, events=()):
@@ -86,3 +96,20 @@ def test_words_of_provenance():
     assert processor({"machine": told}) == "Intel(R) Xeon(R)"
     told = "Intel(R) Xeon(R), 16 of 16 cores; Python 3.12, jax 0.11.2 on NVIDIA H200 (gpu)"
     assert processor({"machine": told}) == "NVIDIA H200"
+
+
+def test_what_a_run_trained_is_kept(tmp_path):
+    policy = DecoderConfig(vocabulary=259, width=8, layers=1, heads=2, kv_heads=1, mlp=8)
+    params = decoder.init(jax.random.key(0), policy)
+    skill = Skill("look-first", "At the start.", "look.", Trigger("beginning"))
+    life = types.SimpleNamespace(skills=(skill,))
+    parts = types.SimpleNamespace(policy=policy, config=types.SimpleNamespace(steps=4))
+    keep = Trained(tmp_path / "reskill-1000")
+    keep(3, types.SimpleNamespace(params=params), life, parts)
+    assert not any(tmp_path.iterdir())  # not before its end
+    keep(4, types.SimpleNamespace(params=params), life, parts)
+    saved, config, _ = weights.load(tmp_path / "reskill-1000" / "policy.safetensors")
+    assert config == policy
+    jax.tree.map(np.testing.assert_array_equal, saved, params)
+    (back,) = import_skills(tmp_path / "reskill-1000" / "skills")
+    assert back.to_dict() == skill.to_dict()

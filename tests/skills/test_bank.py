@@ -184,14 +184,6 @@ def test_skill_symbols_under_vmap():
     assert household.text(got[2]) == "Skill: inventory.\nSkill: open."
 
 
-@pytest.mark.parametrize("decision, arms", [(1, [1, 1]), (0, [0, 0]), (-1, [0, 1])])
-def test_swap(decision, arms):
-    for function in variants(banks.swap):
-        chex.assert_trees_all_equal(
-            function(BANK, jnp.int32(decision)), build([ARMS[a] for a in arms])
-        )
-
-
 def test_a_bank_without_patterns_runs_no_automaton():
     plain = build([[ALWAYS, START]])
     jaxpr = jax.jit(banks.fires)(plain, 0, 5, TAKE, CLOSED)

@@ -13,6 +13,7 @@ from reskill_jax.policy.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.training import loop
 from reskill_jax.training.lifecycle import make_bank
+from reskill_jax.training.proposals import put_on_trial
 from reskill_jax.training.rollout import rollout
 from reskill_jax.training.state import init_state
 from reskill_jax.training.step import train_step
@@ -58,7 +59,7 @@ def lab(smallest, weights_file, looking_world):
         """The state in which the trials of these parts begin."""
         tested = types.SimpleNamespace(kind=kind)
         for part in parts:
-            state = loop.put_on_trial(state, part, tested, config)
+            state = put_on_trial(state, part, tested, config)
         return state
 
     @jax.jit

@@ -11,6 +11,18 @@ from reskill_jax.training.lifecycle import make_bank
 from reskill_jax.worlds.household.tables import TASK_TYPES
 
 
+def options(lab):
+    """What all evaluations here share, the split of seen tasks among it."""
+    return dict(
+        world=lab.world,
+        policy=lab.policy,
+        split="seen",
+        horizon=lab.config.horizon,
+        capacity=lab.config.capacity,
+        games=lab.config.eval_tasks,
+    )
+
+
 @pytest.fixture(scope="module")
 def bank_of(lab):
     """The arrays of two arms: of a run that tests one proposal at a time."""
@@ -20,16 +32,9 @@ def bank_of(lab):
 
 @pytest.fixture(scope="module")
 def play(lab, bank_of):
-    def run(arms=((),), mode="bank", split="seen", **changes):
-        options = dict(
-            world=lab.world,
-            policy=lab.policy,
-            horizon=lab.config.horizon,
-            capacity=lab.config.capacity,
-            games=lab.config.eval_tasks,
-            task_types=TASK_TYPES,
-        )
-        return evaluate(lab.params(), bank_of(*arms), split=split, mode=mode, **options | changes)
+    def run(arms=((),), mode="bank", **changes):
+        asked = options(lab) | {"mode": mode, "task_types": TASK_TYPES} | changes
+        return evaluate(lab.params(), bank_of(*arms), **asked)
 
     return run
 
@@ -73,18 +78,9 @@ def test_the_candidate_is_all_that_is_under_test(lab, play, versions):
     """The last arm, which holds every part, and not those that hold some."""
     one, other = versions
     bank = make_bank(lab.config, [one] * 7 + [other])
-    options = dict(
-        world=lab.world,
-        policy=lab.policy,
-        split="seen",
-        horizon=lab.config.horizon,
-        capacity=lab.config.capacity,
-        games=lab.config.eval_tasks,
-        task_types=TASK_TYPES,
-    )
     assert lab.config.arms == 8
     for mode, skills in (("candidate", other), ("bank", one)):
-        found = evaluate(lab.params(), bank, mode=mode, **options)
+        found = evaluate(lab.params(), bank, mode=mode, task_types=TASK_TYPES, **options(lab))
         assert (found.split, found.mode) == ("seen", mode)
         assert found[2:] == play([skills])[2:]
     assert play([one])[2:] != play([other])[2:]
@@ -153,21 +149,13 @@ def test_line_of_the_log():
 def test_games_one_by_one(lab, bank_of, versions):
     """Two versions are compared on the same games: arms of equal skills do exactly the same."""
     one, other = versions
-    options = dict(
-        world=lab.world,
-        policy=lab.policy,
-        split="seen",
-        horizon=lab.config.horizon,
-        capacity=lab.config.capacity,
-        games=lab.config.eval_tasks,
-    )
     bank = bank_of(one, other)
-    first, second = (play_games(lab.params(), bank, arm=arm, **options) for arm in (0, 1))
+    first, second = (play_games(lab.params(), bank, arm=arm, **options(lab)) for arm in (0, 1))
     np.testing.assert_array_equal(first.task_type, second.task_type)
     swapped = bank_of(other, one)
-    again = play_games(lab.params(), swapped, arm=1, **options)
+    again = play_games(lab.params(), swapped, arm=1, **options(lab))
     np.testing.assert_array_equal(first.won, again.won)
     np.testing.assert_array_equal(first.turns, again.turns)
     assert first.won.shape == (16,) and (first.turns != second.turns).any()
     with pytest.raises(ValueError, match="there is no arm 2"):
-        play_games(lab.params(), bank, arm=2, **options)
+        play_games(lab.params(), bank, arm=2, **options(lab))

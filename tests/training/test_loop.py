@@ -31,6 +31,7 @@ from reskill_jax.training import checkpoint, loop, step_log
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.config_file import apply_config, read_config
 from reskill_jax.training.lifecycle import Life, begin_life, make_bank
+from reskill_jax.training.proposals import put_on_trial, with_versions
 from reskill_jax.training.run_folder import RunFolder
 from reskill_jax.training.state import init_state
 from reskill_jax.training.storage import MAY_DIFFER
@@ -373,7 +374,7 @@ def test_a_proposal_goes_on_trial_in_its_own_part(lab):
     before = lab.on_trial(lab.state(), 0)
     trials = before.trials._replace(steps=before.trials.steps.at[0].set(2))
     before = before._replace(trials=trials)
-    after = loop.put_on_trial(before, 2, types.SimpleNamespace(kind="retirement"), config)
+    after = put_on_trial(before, 2, types.SimpleNamespace(kind="retirement"), config)
     assert after._replace(trials=None) == before._replace(trials=None)
     np.testing.assert_array_equal(after.trials.active, [True, False, True])
     np.testing.assert_array_equal(after.trials.steps, [2, 0, 0])
@@ -383,7 +384,7 @@ def test_a_proposal_goes_on_trial_in_its_own_part(lab):
     )
     chex.assert_trees_all_equal_shapes_and_dtypes(after, before)
     # A trial that begins anew in a part has nothing of the one before it.
-    again = loop.put_on_trial(after, 0, types.SimpleNamespace(kind="bundle"), config)
+    again = put_on_trial(after, 0, types.SimpleNamespace(kind="bundle"), config)
     np.testing.assert_array_equal(again.trials.steps, [0, 0, 0])
 
 
@@ -393,11 +394,11 @@ def test_every_arm_holds_its_choice_of_the_proposals(lab):
     changes = Operation("DELETE", "open"), Operation("ADD", "look", look)
     proposals = [Proposal(0, "bundle", Bundle((one,)), (), "for tests", 1.0) for one in changes]
     life = dataclasses.replace(life, proposals=(proposals[0], None, proposals[1]))
-    state = loop.with_versions(lab.state(), life, lab.config)
+    state = with_versions(lab.state(), life, lab.config)
     arms = [(open_,), (), (open_,), (), (open_, look), (look,), (open_, look), (look,)]
     chex.assert_trees_all_equal(jax.device_get(state.bank), make_bank(lab.config, arms))
     life = dataclasses.replace(life, proposals=(None,) * 3)
-    state = loop.with_versions(state, life, lab.config)
+    state = with_versions(state, life, lab.config)
     chex.assert_trees_all_equal(jax.device_get(state.bank), make_bank(lab.config, [(open_,)]))
 
 
@@ -680,6 +681,7 @@ def test_how_the_trials_stand_in_words():
     metrics = types.SimpleNamespace(
         arm_trials=np.array([[20, 0], [25, 0], [8, 20]]),
         arm_successes=np.array([[4, 0], [5, 0], [2, 9]]),
+        decision=np.array([-1, -1, -1]),
     )
     first, second = (types.SimpleNamespace(id=number) for number in (4, 6))
     for proposals, expected in (
@@ -689,3 +691,6 @@ def test_how_the_trials_stand_in_words():
     ):
         life = types.SimpleNamespace(proposals=proposals)
         assert step_log.trial_words(metrics, life) == expected
+    metrics.decision[2] = 0  # what is in its place now has not been played
+    life = types.SimpleNamespace(proposals=(None, None, second))
+    assert step_log.trial_words(metrics, life) == "trial 6"

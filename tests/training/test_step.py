@@ -18,6 +18,7 @@ from reskill_jax.policy.sampling import masked_log_probs
 from reskill_jax.skills.skill import Bundle, Operation
 from reskill_jax.training import loop
 from reskill_jax.training.lifecycle import begin_life, make_bank, versions
+from reskill_jax.training.proposals import put_on_trial, with_versions
 from reskill_jax.training.step import decide, game_key
 from reskill_jax.training.update import Batch, decision_logits, internalized
 from reskill_jax.worlds.household import symbols as sy
@@ -97,9 +98,9 @@ def run(lab):
                 life = dataclasses.replace(life, proposals=tuple(proposals))
                 begun.append(part)
         if life != before:
-            state = loop.with_versions(state, life, config)
+            state = with_versions(state, life, config)
         for part in begun:
-            state = loop.put_on_trial(state, part, life.proposals[part], config)
+            state = put_on_trial(state, part, life.proposals[part], config)
     return steps
 
 

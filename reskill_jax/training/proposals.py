@@ -1,0 +1,107 @@
+"""Proposals between steps: decisions are noted, new proposals go on trial, the bank follows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from reskill_jax.core.trial import start_trial
+from reskill_jax.creator.propose import Proposal
+from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.lifecycle import Life, make_bank, settle, suggest, versions
+from reskill_jax.training.progress import TrainingProgress, event_text
+from reskill_jax.training.run_folder import RunFolder
+from reskill_jax.training.state import TrainState
+from reskill_jax.training.step import StepMetrics
+from reskill_jax.training.step_log import effect_words, evidence_of, margin_of, reason_of
+
+
+def put_on_trial(
+    state: TrainState, part: int, proposal: Proposal, config: TrainConfig
+) -> TrainState:
+    """The state in which the trial of a part begins anew; its versions are `with_versions`'s."""
+    margin = margin_of(proposal, config)
+    new = start_trial(2, np.ones(2, bool), margin=margin, max_steps=config.max_trial_steps)
+    trials = jax.tree.map(
+        lambda all_, one: all_.at[part].set(jnp.asarray(one, all_.dtype)), state.trials, new
+    )
+    return state._replace(trials=trials)
+
+
+def with_versions(state: TrainState, life: Life, config: TrainConfig) -> TrainState:
+    """The state in which every arm holds its choice of the proposals under test."""
+    bank = make_bank(config, versions(life, config))
+    return state._replace(bank=jax.tree.map(jnp.asarray, bank))
+
+
+def after_step(
+    state: TrainState,
+    life: Life,
+    metrics: StepMetrics,
+    step: int,
+    config: TrainConfig,
+    folder: RunFolder,
+    progress: TrainingProgress,
+) -> tuple[TrainState, Life]:
+    """What happens to the skills after a step: decisions are noted, proposals go on trial.
+
+    Args:
+      state: after the step.
+      life: with the step's evidence.
+      metrics: of the step (host arrays).
+      step: its number, from 1.
+      config: of the run.
+      folder: gets the events and the skills in use.
+      progress: tells the events.
+
+    Returns:
+      The state, the very same where nothing changed (else not yet placed on its devices), and the
+      life.
+    """
+    before = life
+    for part, decision in enumerate(metrics.decision.tolist()):
+        if decision >= 0:
+            reason = reason_of(metrics, part, config)
+            life, lines = settle(life, part, decision, step=step, config=config, reason=reason)
+            for line in lines:
+                folder.write_lifecycle(line | evidence_of(metrics, part))
+                progress.note(event_text(line, effect_words(metrics, part, config)))
+    if step < config.steps:
+        life = _propose(life, step, config, folder, progress)
+    if life.skills != before.skills:
+        folder.export_skills(life.skills)
+    if life.skills == before.skills and life.proposals == before.proposals:
+        return state, life
+    state = with_versions(state, life, config)
+    for part, proposal in enumerate(life.proposals):
+        if proposal is not None and proposal is not before.proposals[part]:
+            state = put_on_trial(state, part, proposal, config)
+    return state, life
+
+
+def _propose(
+    life: Life, step: int, config: TrainConfig, folder: RunFolder, progress: TrainingProgress
+) -> Life:
+    """Asks for proposals while there is room for one and the creator has one.
+
+    With `auto_accept` the first is adopted at once, and no more are asked for in this step.
+    """
+    while True:
+        life, suggestion = suggest(life, step=step, config=config)
+        if suggestion is None:
+            return life
+        folder.write_lifecycle(suggestion)
+        progress.note(event_text(suggestion))
+        if suggestion["trial"] is None:  # why there is none
+            return life
+        if config.auto_accept:
+            part = next(
+                part
+                for part, proposal in enumerate(life.proposals)
+                if proposal is not None and proposal.id == suggestion["trial"]
+            )
+            reason = "adopted without a trial"
+            life, lines = settle(life, part, 1, step=step, config=config, reason=reason)
+            for line in lines:
+                folder.write_lifecycle(line)
+                progress.note(event_text(line))
+            return life
