@@ -7,6 +7,9 @@
     python experiments/household_study.py --study map           # when it pays
     python experiments/household_study.py --study fresh         # does it hold on seeds never used?
     python experiments/household_study.py --study fresh --fresh 8   # ... and on eight more
+    python experiments/household_study.py --study fresh --keep FOLDER      # policies are kept
+    python experiments/household_study.py --study published --keep FOLDER --games FILE
+                                                                # ... and play published games
     python experiments/household_study.py --study main --report # tables and figures alone
 
 On a GPU add `--workers 0`: runs follow each other in one process, which has the device to itself.
@@ -24,13 +27,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from study import report
+from study import published, report
 from study.jobs import FIRST_FRESH, FRESH, FROZEN, QUICK, STUDY, Job, StudyError, jobs_of
 from study.runs import borrow, is_done
 from study.workers import run_all
 
 ROOT = Path(__file__).resolve().parent
-STUDIES = ("main", "versions", "frozen", "map", "fresh")
+STUDIES = ("main", "versions", "frozen", "map", "fresh", published.NAME)
 RESULTS = ROOT / "results" / "household_study"
 
 
@@ -62,8 +65,7 @@ def chosen(jobs: Sequence[Job], words: Sequence[str]) -> list[Job]:
     return [job for job, names in zip(jobs, named) if names & set(words)]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs what is missing of a study and reports it."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study", choices=STUDIES, default="main")
     parser.add_argument("--quick", action="store_true", help="tiny runs, results apart")
@@ -74,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--fresh", type=int, help="as many seeds that no result has used yet")
     parser.add_argument("--keep", type=Path, help="folder for trained policies and their skills")
+    parser.add_argument("--games", type=Path, help="published games, as `reskill eval` reads them")
     parser.add_argument("--policy", help="shipped name or .safetensors file")
     parser.add_argument(
         "--workers", type=int, default=2, help="processes of one core each; 0: none"
@@ -85,44 +88,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--docs", type=Path, default=ROOT.parent / "docs")
     parser.add_argument("--report", action="store_true", help="only tables and figures")
     parser.add_argument("--redo", action="store_true", help="replace results of other settings")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs what is missing of a study and reports it."""
+    parser = _parser()
     options = parser.parse_args(arguments)
-    settings = {"frozen": FROZEN, "fresh": FRESH}.get(options.study, STUDY)
-    folder, results, docs = options.folder, options.results, options.docs
     if options.quick:
-        settings, folder, results = QUICK, folder / "quick", results / "quick"
-        docs = results / "docs"
-    if options.policy:
-        settings = dataclasses.replace(settings, policy=options.policy)
-    # Seeds below 10 were spent on choosing the settings.
-    seeds = {"fresh": f"{FIRST_FRESH}-{FIRST_FRESH + 15}", "main": "10-17", "versions": "10-13"}
-    seeds = seeds.get(options.study, "10-12")
-    seeds = parse_seeds(options.seeds or ("0-1" if options.quick else seeds))
-    if options.fresh:
-        first = unused_seed(results / options.study)
-        seeds = list(range(first, first + options.fresh))
-    only = options.only or ("grpo,reskill" if options.quick and options.study == "main" else None)
+        options.folder, options.results = options.folder / "quick", options.results / "quick"
+        options.docs = options.results / "docs"
+    playing = options.study == published.NAME
+    if playing and not options.report and None in (options.games, options.keep):
+        parser.error(f"--study {published.NAME} needs --games and --keep")
+    failed = 0
     try:
-        jobs = jobs_of(options.study, settings, seeds)
-        if only:
-            jobs = chosen(jobs, only.split(","))
-        failed = 0
-        if not options.report:
-            missing = [job for job in jobs if not is_done(job, results, redo=options.redo)]
-            missing = [job for job in missing if not borrow(job, results)]
-            print(f"{options.study}: {len(missing)} of {len(jobs)} runs to make", flush=True)
-            if missing:
-                failed = run_all(
-                    missing,
-                    workers=options.workers,
-                    folder=folder,
-                    results=results,
-                    keep=options.keep,
-                )
-        print(report.write(options.study, results, docs), flush=True)
+        if playing and not options.report:
+            published.play_all(options.keep, options.games, options.results)
+        elif not playing:
+            failed = _train(options)
+        print(report.write(options.study, options.results, options.docs), flush=True)
     except StudyError as error:
         print(f"household_study: {error}", file=sys.stderr)
         return 1
     return 1 if failed else 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    """Makes the runs of a study that are missing; returns how many failed."""
+    study, results = options.study, options.results
+    settings = QUICK if options.quick else {"frozen": FROZEN, "fresh": FRESH}.get(study, STUDY)
+    if options.policy:
+        settings = dataclasses.replace(settings, policy=options.policy)
+    # Seeds below 10 were spent on choosing the settings.
+    seeds = {"fresh": f"{FIRST_FRESH}-{FIRST_FRESH + 15}", "main": "10-17", "versions": "10-13"}
+    seeds = seeds.get(study, "10-12")
+    seeds = parse_seeds(options.seeds or ("0-1" if options.quick else seeds))
+    if options.fresh:
+        first = unused_seed(results / study)
+        seeds = list(range(first, first + options.fresh))
+    jobs = jobs_of(study, settings, seeds)
+    only = options.only or ("grpo,reskill" if options.quick and study == "main" else None)
+    if only:
+        jobs = chosen(jobs, only.split(","))
+    if options.report:
+        return 0
+    missing = [job for job in jobs if not is_done(job, results, redo=options.redo)]
+    missing = [job for job in missing if not borrow(job, results)]
+    print(f"{study}: {len(missing)} of {len(jobs)} runs to make", flush=True)
+    if not missing:
+        return 0
+    return run_all(
+        missing,
+        workers=options.workers,
+        folder=options.folder,
+        results=results,
+        keep=options.keep,
+    )
 
 
 if __name__ == "__main__":

@@ -54,7 +54,10 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "creator": (
         "When new versions are proposed, and from what.",
-        ("reservoir", "cooldown", "assertions", "max_operations"),
+        (
+            *("reservoir", "cooldown", "assertions", "max_operations"),
+            *("experience", "least_chance", "contradictions"),
+        ),
     ),
     "evaluation": ("How progress is measured.", ("eval_every", "eval_tasks")),
     "checkpoint": (

@@ -145,9 +145,15 @@ ABLATIONS: dict[str, Callable[[Study], dict[str, Any]]] = {
     "not_internalized": lambda s: {"internalize": 0.0},
     "none_of_these": lambda s: {"concurrent_trials": 1, "max_operations": 3, "internalize": 0.0},
 }
+# And what it adds to it.
+ADDITIONS: dict[str, Callable[[Study], dict[str, Any]]] = {
+    "experience": lambda s: {"experience": "shipped"},
+    "own_experience": lambda s: {"experience": "own"},
+    "no_contradictions": lambda s: {"contradictions": False},
+}
 VERSIONS = ("reskill", "auto_accept", "no_assertions")
 FRESH_CONDITIONS = (
-    *("grpo", "reskill", "fixed_bank", *ABLATIONS),
+    *("grpo", "reskill", "fixed_bank", *ABLATIONS, *ADDITIONS),
     *("auto_accept", "uniform", "paper_rules"),
 )
 FIRST_FRESH = 1000  # seeds from here on are the fresh study's alone, and used once
@@ -190,7 +196,7 @@ def jobs_of(study: str, settings: Study, seeds: Sequence[int]) -> list:
     """All runs of a study, in the order in which they are worked off."""
 
     def job(condition, seed, settings=settings, variant=None, versions=False, **changes):
-        changes = (CONDITIONS | ABLATIONS)[condition](settings) | changes
+        changes = (CONDITIONS | ABLATIONS | ADDITIONS)[condition](settings) | changes
         config = settings.config(seed=seed, **changes)
         return Job(study, condition, seed, settings, config, variant or {}, versions)
 

@@ -10,24 +10,18 @@ from results_page import write_section
 from .report_cells import write_frozen, write_map
 from .report_fresh import write_fresh
 from .report_main import write_main
+from .report_published import write_published
 from .report_versions import write_versions
 from .results import processor, read
 
 
 def provenance(results: Sequence[Mapping[str, Any]]) -> str:
     """What the results were made with, in a line."""
-    seeds = _ranges(sorted({one["seed"] for one in results}))
-    hours = sum(one["seconds"] for one in results) / 3600
-    config = results[0]["identity"]["config"]
     made_on = Counter(processor(one) for one in results)
     versions = {one["version"] for one in results}
     edited = sum(one["version"].endswith("-dirty") for one in results)
     told = [
-        f"{len(results)} runs",
-        f"seeds {seeds}",
-        f"{config['steps']} steps of {config['groups']} x {config['group_size']} rollouts",
-        f"{results[0]['identity']['final_games']} games per split at the end",
-        f"{hours:.1f} hours of single workers",
+        *_trained(results),
         " and ".join(f"{count} on {name}" for name, count in made_on.most_common()),
     ]
     told.append(
@@ -38,6 +32,22 @@ def provenance(results: Sequence[Mapping[str, Any]]) -> str:
     if edited:
         told.append(f"{edited} of the runs with uncommitted edits in the tree")
     return ", ".join(told) + "."
+
+
+def _trained(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How many results there are and, if they are of training runs, of what size."""
+    seeds = f"seeds {_ranges(sorted({one['seed'] for one in results}))}"
+    if "identity" not in results[0]:
+        return [f"{len(results)} policies", seeds]
+    hours = sum(one["seconds"] for one in results) / 3600
+    config = results[0]["identity"]["config"]
+    return [
+        f"{len(results)} runs",
+        seeds,
+        f"{config['steps']} steps of {config['groups']} x {config['group_size']} rollouts",
+        f"{results[0]['identity']['final_games']} games per split at the end",
+        f"{hours:.1f} hours of single workers",
+    ]
 
 
 def _ranges(numbers: Sequence[int]) -> str:
@@ -58,6 +68,7 @@ _STUDIES: dict[str, Callable[[Sequence[dict[str, Any]], Path], tuple[str, list[s
     "frozen": write_frozen,
     "map": write_map,
     "fresh": write_fresh,
+    "published": write_published,
 }
 
 
@@ -75,7 +86,8 @@ def write(study: str, results: Path, docs: Path) -> str:
     folder = docs / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     text, pictures = _STUDIES[study](found, folder)
-    made = f"`python experiments/household_study.py --study {study}`: {provenance(found)}"
+    given = " --games FILE --keep FOLDER" if study == "published" else ""
+    made = f"`python experiments/household_study.py --study {study}{given}`: {provenance(found)}"
     shown = "\n\n".join(f"![{study}](figures/{name})" for name in pictures)
     write_section(docs / "results.md", f"household_study:{study}", f"{made}\n\n{text}\n\n{shown}")
     return f"{made}\n\n{text}"

@@ -27,6 +27,9 @@ NAMES = {
     "bundles": "up to three changes as one",
     "not_internalized": "nothing internalized",
     "none_of_these": "none of the three",
+    "experience": "a creator that learns from trials",
+    "own_experience": "a creator that learns from its run's trials alone",
+    "no_contradictions": "no contradictions on trial at once",
 }
 Results = dict[str, dict[int, dict[str, Any]]]  # condition -> seed -> result
 

@@ -19,6 +19,9 @@ from reskill_jax.training.config import TrainConfig
 from . import measures
 from .jobs import Job, StudyError, identity
 
+# Settings that came after some results were made, and change nothing at their defaults.
+_NEUTRAL = ("experience", "least_chance", "contradictions")
+
 
 def result_path(job: Job, results: Path) -> Path:
     """Where the result of a job lies."""
@@ -34,7 +37,7 @@ def is_done(job: Job, results: Path, *, redo: bool = False) -> bool:
     path = result_path(job, results)
     if not path.is_file():
         return False
-    found = json.loads(path.read_text(encoding="utf-8"))["identity"]
+    found = _completed(json.loads(path.read_text(encoding="utf-8"))["identity"])
     if found == identity(job):
         return True
     if redo:
@@ -42,6 +45,12 @@ def is_done(job: Job, results: Path, *, redo: bool = False) -> bool:
     raise StudyError(
         f"{path} was made with {_difference(found, identity(job))}; --redo replaces it"
     )
+
+
+def _completed(stored: dict[str, Any]) -> dict[str, Any]:
+    """The identity of a result that may be older than some settings."""
+    added = {name: getattr(TrainConfig(), name) for name in _NEUTRAL}
+    return stored | {"config": added | stored["config"]}
 
 
 def borrow(job: Job, results: Path) -> bool:
@@ -55,10 +64,11 @@ def borrow(job: Job, results: Path) -> bool:
     wanted = identity(job)
     for path in sorted(results.glob(f"*/*{job.condition}-{job.seed}.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
-        made_with = {name: found["identity"].get(name) for name in wanted}
+        identified = _completed(found["identity"])
+        made_with = {name: identified.get(name) for name in wanted}
         if path.parent.name != job.study and made_with == wanted:
             own = {"study": job.study, "variant": job.variant, "identity": wanted}
-            _write(result_path(job, results), found | own | {"measurements": []})
+            write_json(result_path(job, results), found | own | {"measurements": []})
             return True
     return False
 
@@ -130,7 +140,7 @@ def run_job(job: Job, *, folder: Path, results: Path, keep: Path | None = None) 
         "version": version(),
     }
     target = result_path(job, results)
-    _write(target, result)
+    write_json(target, result)
     shutil.rmtree(path)
     return target
 
@@ -186,7 +196,8 @@ def _round(value: Any) -> Any:
     return round(value, 5) if isinstance(value, float) else value
 
 
-def _write(path: Path, result: dict[str, Any]) -> None:
+def write_json(path: Path, result: dict[str, Any]) -> None:
+    """Writes a result: the whole file or none of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(result) + "\n", encoding="utf-8")

@@ -42,6 +42,10 @@ class Contrast:
 
     harm: float = 0.0  # the same estimate for doing the opposite
     fault: float | None = None  # share of failures that lack it; None = see the assertions
+    asked: bool = False  # a demand asks for this very action; else for what it makes possible
+    regular: float = 0.5  # mean share of the moments of successes at which they follow it
+    usual: float = 0.5  # the same of all episodes
+    moments: float = 0.0  # mean number of such moments in an episode that has any
 
 
 class Evidence(NamedTuple):
@@ -57,6 +61,9 @@ class Evidence(NamedTuple):
     coverage: np.ndarray  # [W, C, K] weighted share of all episodes with such a moment
     rate: np.ndarray  # [W, C] share of the episodes with the word in which the cue occurs
     support: np.ndarray  # [W, C, K] episodes with a moment of the rarer of the two behaviours
+    regular: np.ndarray  # [W, C, K] mean share f of the successes, an even one added
+    usual: np.ndarray  # [W, C, K] mean share f of all episodes, an even one added
+    moments: np.ndarray  # [W, C, K] mean number of moments in an episode that has any
 
 
 def balance(groups: Sequence[Sequence[Episode]]) -> dict[int, float]:
@@ -148,6 +155,9 @@ def measure(
         coverage=total(present, weighted) / max(float(weight.sum()), 1e-9),
         rate=total(occurring, words * 1.0) / np.maximum(words.sum(axis=1), 1)[:, None],
         support=np.minimum(some, other),
+        regular=(total(f, words * success) + 0.5) / (total(present, words * success) + 1),
+        usual=(total(f, words * 1.0) + 0.5) / (total(present, words * 1.0) + 1),
+        moments=total(count, words * 1.0) / np.maximum(total(present, words * 1.0), 1),
     )
 
 
@@ -286,9 +296,17 @@ def candidates(
             score=(1 - 2 * negative) * float(evidence.score[w, c, k]),
             value=value,
             rate=float(evidence.rate[w, c]),
+            regular=_followed(evidence.regular[w, c, k], negative),
+            usual=_followed(evidence.usual[w, c, k], negative),
+            moments=float(evidence.moments[w, c, k]),
         )
         for value, negative, w, c, k in found
     ]
+
+
+def _followed(share: float, negative: bool | np.integer) -> float:
+    """The share of moments at which a directive is obeyed, given that of doing what it names."""
+    return 1 - float(share) if negative else float(share)
 
 
 def skill_evidence(
@@ -296,13 +314,25 @@ def skill_evidence(
 ) -> Contrast | None:
     """The contrast of a skill that is in the bank; None if it says nothing we can check."""
     directive = vocabulary.directive_of(skill)
+    if directive is None:
+        return None
+    return contrast_of(skill.trigger, directive, groups, vocabulary)
+
+
+def contrast_of(
+    trigger: Trigger,
+    directive: Directive,
+    groups: Sequence[Sequence[Episode]],
+    vocabulary: ActionVocabulary,
+) -> Contrast | None:
+    """The contrast of one directive at one moment; None without episodes."""
     weights = balance(groups)
     episodes, decisions = decisions_of(groups)
-    if directive is None or not episodes:
+    if not episodes:
         return None
     occurs = np.asarray(
         [
-            skill.trigger.fires(turn=int(turn), last_action=last, observation=seen)
+            trigger.fires(turn=int(turn), last_action=last, observation=seen)
             for turn, last, seen in zip(
                 decisions.turn, decisions.last_action, decisions.observation, strict=True
             )
@@ -324,11 +354,14 @@ def skill_evidence(
     sign = -1.0 if directive.negative else 1.0
     values = [float(value[0, 0, 0]) for value in value_of(evidence)]
     return Contrast(
-        trigger=skill.trigger,
+        trigger=trigger,
         directive=directive,
         effect=sign * float(evidence.effect[0, 0, 0]),
         score=sign * float(evidence.score[0, 0, 0]),
         value=values[int(directive.negative)],
         rate=float(evidence.rate[0, 0]),
         harm=values[1 - int(directive.negative)],
+        regular=_followed(evidence.regular[0, 0, 0], directive.negative),
+        usual=_followed(evidence.usual[0, 0, 0], directive.negative),
+        moments=float(evidence.moments[0, 0, 0]),
     )

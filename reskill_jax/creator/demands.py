@@ -182,6 +182,7 @@ def find_ways(
             value=_REACH * demand.weight * value,
             rate=share,
             fault=demand.missing,
+            asked=directive.verb == demand.verb,
         )
         for value, directive, moment, share in ways[:_WAYS]
     ]

@@ -5,16 +5,23 @@ groups, not this module, finds out whether it helps.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from reskill_jax.skills.skill import DEFAULT_CAPACITY, Bundle, Operation, Skill
 
 from .author import skill_key
-from .contrast import candidates, contrast_table, skill_evidence
+from .conflict import contradicts_any
+from .contrast import Contrast, candidates, contrast_of, contrast_table, skill_evidence
 from .demands import find_demands, find_ways
 from .diagnosis import update_assertions
+from .episode import Episode
+from .experience import Weights, learn_from, shipped, uninformed
 from .recommend import CreatorSettings, Draft, draft_of, recommend
+from .reservoir import Reservoir
 from .state import CreatorState, Record, remember
 from .verify import verify
 from .vocabulary import ActionVocabulary, Directive
@@ -83,45 +90,26 @@ def propose(
         )
     rng = state.generator()
     groups = reservoir.sample_groups(rng, groups=settings.groups)
-    table = contrast_table(groups, vocabulary, support=settings.support)
-    contrasts = (
-        []
-        if table is None
-        else candidates(table, support=settings.support, rate=settings.trigger_rate)
-    )
-    tracked, _ = update_assertions(
-        state.assertions, contrasts, reservoir.episodes, vocabulary, step=step
-    )
-    state = dataclasses.replace(state, assertions=tracked)
-    if settings.assertions:
-        episodes = reservoir.episodes
-        ways = [
-            way
-            for demand in find_demands(episodes, vocabulary)
-            for way in find_ways(demand, episodes, vocabulary)
-        ]
-        contrasts = sorted([*ways, *contrasts], key=lambda contrast: -contrast.value)
+    state, contrasts = _weigh(state, groups, step, vocabulary, settings)
+    weights = _experience(state, settings)
 
     def possible(draft: Draft) -> bool:
         few = len(draft.operations) <= settings.max_operations
         return few and not _names(draft) & untouchable
 
-    drafts = [
-        draft
-        for draft in recommend(state, skills, groups, contrasts, vocabulary, capacity, settings)
-        if possible(draft)
-    ]
+    def at_peace(draft: Draft) -> bool:
+        return settings.contradictions or not _contradicts(draft, tested, reservoir, vocabulary)
+
+    found = recommend(state, skills, groups, contrasts, vocabulary, capacity, settings, weights)
+    drafts = [draft for draft in found if possible(draft)]
     blindly: list[Draft] = []
     if rng.random() < settings.exploration and contrasts:
-        # Each behaviour is equally likely, however many moments there are to propose it for.
-        deeds = list(dict.fromkeys(one.directive.deed for one in contrasts))
-        deed = deeds[int(rng.integers(len(deeds)))]
-        blind = next(one for one in contrasts if one.directive.deed == deed)
+        blind = _drawn(rng, contrasts)
         made = draft_of(blind, blind.value, skills, {}, state, vocabulary, capacity, settings, True)
         blindly = [draft for draft in made if possible(draft)]
     state = dataclasses.replace(state, random=dict(rng.bit_generator.state))
     reasons: list[str] = []
-    for draft in [*blindly, *drafts][: settings.attempts]:
+    for draft in itertools.islice(filter(at_peace, [*blindly, *drafts]), settings.attempts):
         reason = verify(draft, state, skills, vocabulary, compile_trigger, capacity, settings)
         if reason is not None:
             reasons.append(f"{draft.reason}: {reason}")
@@ -133,9 +121,73 @@ def propose(
                 for one in (other, _join([*chosen, other]))
             ):
                 chosen.append(other)
-        final = _join(chosen)
-        return _finish(state, step, "bundle", final, skills, capacity)
+        return _finish(state, step, "bundle", _join(chosen), skills, capacity)
+    if not reasons and weights is not None:
+        return _look_again(state, step, settings, "earlier trials speak for none of the contrasts")
     return _refuse(state, step, settings, "; ".join(reasons) or "no contrast is strong enough")
+
+
+def _weigh(
+    state: CreatorState,
+    groups: Sequence[Sequence[Episode]],
+    step: int,
+    vocabulary: ActionVocabulary,
+    settings: CreatorSettings,
+) -> tuple[CreatorState, list[Contrast]]:
+    """The evidence of some groups, the most valuable first, and the assertions that follow."""
+    episodes = state.reservoir.episodes
+    table = contrast_table(groups, vocabulary, support=settings.support)
+    contrasts: list[Contrast] = []
+    if table is not None:
+        contrasts = candidates(table, support=settings.support, rate=settings.trigger_rate)
+    tracked, _ = update_assertions(state.assertions, contrasts, episodes, vocabulary, step=step)
+    state = dataclasses.replace(state, assertions=tracked)
+    if settings.assertions:
+        ways = [
+            _with_regularity(way, groups, vocabulary)
+            for demand in find_demands(episodes, vocabulary)
+            for way in find_ways(demand, episodes, vocabulary)
+        ]
+        contrasts = sorted([*ways, *contrasts], key=lambda contrast: -contrast.value)
+    return state, contrasts
+
+
+def _contradicts(
+    draft: Draft,
+    tested: Mapping[str, Skill | None],
+    reservoir: Reservoir,
+    vocabulary: ActionVocabulary,
+) -> bool:
+    """Whether what a draft brings contradicts something under test."""
+    others = [skill for skill in tested.values() if skill is not None]
+    return any(
+        contradicts_any(skill, others, reservoir.episodes, vocabulary) for skill in _brings(draft)
+    )
+
+
+def _drawn(rng: np.random.Generator, contrasts: Sequence[Contrast]) -> Contrast:
+    """One at random: each behaviour is equally likely, however many moments there are for it."""
+    deeds = list(dict.fromkeys(one.directive.deed for one in contrasts))
+    deed = deeds[int(rng.integers(len(deeds)))]
+    return next(one for one in contrasts if one.directive.deed == deed)
+
+
+def _experience(state: CreatorState, settings: CreatorSettings) -> Weights | None:
+    """What trials have taught so far; None if nobody asks."""
+    if settings.experience == "off":
+        return None
+    prior = shipped() if settings.experience == "shipped" else uninformed()
+    return learn_from(prior, state.history)
+
+
+def _with_regularity(
+    way: Contrast, groups: Sequence[Sequence[Episode]], vocabulary: ActionVocabulary
+) -> Contrast:
+    """A way to a demand, with how regularly successes go it."""
+    found = contrast_of(way.trigger, way.directive, groups, vocabulary)
+    if found is None:
+        return way
+    return dataclasses.replace(way, regular=found.regular, usual=found.usual, moments=found.moments)
 
 
 def _considered(
@@ -147,10 +199,15 @@ def _considered(
     return (*skills, *(skill for skill in new if skill.name not in names))
 
 
+def _brings(draft: Draft) -> list[Skill]:
+    """The skills that a draft adds, or changes others into."""
+    return [operation.skill for operation in draft.operations if operation.skill is not None]
+
+
 def _names(draft: Draft) -> set[str]:
     """Names of all skills that a draft takes away, changes or brings."""
     old = {operation.name for operation in draft.operations}
-    return old | {o.skill.name for o in draft.operations if o.skill is not None}
+    return old | {skill.name for skill in _brings(draft)}
 
 
 def _joins(other: Draft, chosen: Sequence[Draft], settings: CreatorSettings) -> bool:
@@ -184,6 +241,7 @@ def _join(drafts: Sequence[Draft]) -> Draft:
         score=drafts[0].score,
         value=drafts[0].value,
         reason="; ".join(d.reason for d in drafts),
+        traits=drafts[0].traits,
     )
 
 
@@ -206,6 +264,7 @@ def _finish(
         score=draft.score,
         seen=state.reservoir.seen,
         reason=draft.reason,
+        traits=draft.traits,
     )
     proposal = Proposal(
         id=record.id,
@@ -226,6 +285,13 @@ def _refuse(
         dataclasses.replace(state, next_attempt=step + pause, refusals=min(state.refusals + 1, 16)),
         Refusal(reason),
     )
+
+
+def _look_again(
+    state: CreatorState, step: int, settings: CreatorSettings, reason: str
+) -> tuple[CreatorState, Refusal]:
+    """A refusal for want of evidence, which every step adds to: the pause does not grow."""
+    return dataclasses.replace(state, next_attempt=step + settings.cooldown), Refusal(reason)
 
 
 def propose_retirement(

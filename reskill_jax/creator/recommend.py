@@ -9,6 +9,7 @@ from .author import describe_trigger, skill_key, write_skill
 from .contrast import Contrast, skill_evidence
 from .diagnosis import blame
 from .episode import Episode
+from .experience import Weights, chance, traits_of
 from .state import CreatorState, Record
 from .vocabulary import ActionVocabulary, Directive
 
@@ -39,6 +40,9 @@ class CreatorSettings:
     retire_after: int = 20  # steps a skill serves before it may be put to a retirement trial
     retire_again: int = 40  # steps after a retirement trial that it survived
     assertions: bool = True  # weigh behaviours by the assertions that failures violate
+    experience: str = "off"  # | "own": learn from trials | "shipped": and from those of other runs
+    least_chance: float = 0.05  # of being accepted, as experience tells it
+    contradictions: bool = True  # proposals under test at once may contradict each other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Draft:
     score: float
     value: float
     reason: str
+    traits: tuple[float, ...] = ()  # of its evidence, see `experience`
 
     @property
     def deeds(self) -> tuple[tuple[str, str | None, bool], ...]:
@@ -100,8 +105,13 @@ def recommend(
     vocabulary: ActionVocabulary,
     capacity: int,
     settings: CreatorSettings,
+    weights: Weights | None = None,
 ) -> list[Draft]:
-    """Operations worth testing, the most promising first."""
+    """Operations worth testing, the most promising first.
+
+    With `weights` the value of each is what its evidence says times the chance that its trial is
+    won; those with hardly a chance are left out.
+    """
     own = {skill.name: skill_evidence(skill, groups, vocabulary) for skill in skills}
     evidence = {name: found for name, found in own.items() if found is not None}
     faults = blame(state.assertions) if settings.assertions else {}
@@ -128,6 +138,8 @@ def recommend(
         if found is None or found.score > -settings.delete_score:
             continue
         key = "delete|" + skill_key(skill)
+        against = dataclasses.replace(found, effect=-found.effect, score=-found.score)
+        others = [one for one in skills if one is not skill]
         drafts.append(
             Draft(
                 operations=(Operation("DELETE", skill.name),),
@@ -137,8 +149,20 @@ def recommend(
                 value=found.harm
                 * settings.rejected_discount ** _key_rejections(state.history, key),
                 reason=f"following {skill.name} goes with failure ({-found.effect:+.2f})",
+                traits=traits_of(against, others, "DELETE"),
             )
         )
+    if weights is not None:
+        chances = [chance(weights, draft.traits) for draft in drafts]
+        drafts = [
+            dataclasses.replace(
+                draft,
+                value=draft.value * likely,
+                reason=f"{draft.reason}, chance of acceptance {likely:.2f}",
+            )
+            for draft, likely in zip(drafts, chances, strict=True)
+            if likely >= settings.least_chance
+        ]
     drafts.sort(key=lambda draft: -draft.value)
     # What was rejected before, and all but two ways to the same behaviour, would only use up the
     # attempts.
@@ -201,7 +225,10 @@ def draft_of(
         f'{when} "{skill.action}": success {contrast.effect:+.2f} where followed, '
         f"score {contrast.score:.1f}" + (", drawn blindly" if blind else "")
     )
-    return [Draft(operations, (key,), (directive,), contrast.score, value, reason)]
+    replaced = {operation.name for operation in operations if operation.operation != "ADD"}
+    others = [one for one in skills if one.name not in replaced]
+    traits = traits_of(contrast, others, operations[-1].operation)
+    return [Draft(operations, (key,), (directive,), contrast.score, value, reason, traits)]
 
 
 def _rivals(one: Directive, other: Directive) -> bool:

@@ -32,6 +32,7 @@ class Record:
     outcome: str = "pending"  # | "accepted" | "rejected" | "withdrawn"
     decided: int | None = None  # step
     reason: str = ""
+    traits: tuple[float, ...] = ()  # of its evidence, see `experience`
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -40,6 +41,7 @@ class Record:
             "bundle": self.bundle.to_dict(),
             "keys": list(self.keys),
             "deeds": [list(deed) for deed in self.deeds],
+            "traits": list(self.traits),
         }
 
     @classmethod
@@ -51,6 +53,7 @@ class Record:
                 "bundle": Bundle.from_dict(data["bundle"]),
                 "keys": tuple(data["keys"]),
                 "deeds": tuple((v, n, bool(x)) for v, n, x in data["deeds"]),
+                "traits": tuple(data.get("traits", ())),
             }
         )
 

@@ -138,6 +138,13 @@ class TrainConfig:
     """Adopt every proposal without a trial (an ablation)."""
     assertions: bool = True
     """Weigh proposals by the assertions that failures violate; False: by raw contrasts."""
+    experience: Literal["off", "own", "shipped"] = "off"
+    """What the creator learns from to tell which proposals are likely to be accepted: nothing, the
+    trials of its run, or these and those of earlier runs, which come with the package."""
+    least_chance: float = 0.05
+    """Chance of being accepted, as experience tells it, below which nothing is proposed."""
+    contradictions: bool = True
+    """Allow proposals under test at once that ask for different actions at the same moment."""
     reservoir: int = 60
     """Episodes of evidence needed before the creator proposes; it keeps 200 at most."""
     cooldown: int = 1
@@ -195,7 +202,7 @@ class TrainConfig:
 _OF_THE_HOST = (
     *("name", "root", "seed", "policy", "bank", "train_games", "skills_from", "skills_until"),
     *("auto_accept", "assertions", "reservoir", "cooldown", "retire_after", "retire_margin"),
-    "max_operations",
+    *("max_operations", "experience", "least_chance", "contradictions"),
     *("eval_every", "eval_tasks", "checkpoint_every", "keep", "keep_best"),
     "mirror",
 )

@@ -268,6 +268,9 @@ def creator_settings(config: TrainConfig) -> CreatorSettings:
         retire_after=config.retire_after,
         assertions=config.assertions,
         max_operations=config.max_operations,
+        experience=config.experience,
+        least_chance=config.least_chance,
+        contradictions=config.contradictions,
     )
 
 
@@ -317,6 +320,8 @@ def suggest(life: Life, *, step: int, config: TrainConfig) -> tuple[Life, dict[s
         "operations": outcome.bundle.to_dict()["operations"],
         "reason": outcome.reason,
     }
+    if traits := creator.history[-1].traits:
+        line["traits"] = list(traits)
     proposals = list(life.proposals)
     proposals[free[0]] = outcome
     return dataclasses.replace(life, creator=creator, proposals=tuple(proposals)), line

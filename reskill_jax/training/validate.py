@@ -154,6 +154,8 @@ def _check_ranges(config: "TrainConfig") -> None:
         raise ValueError(f"retire_margin must be below 0.5, got {config.retire_margin}")
     if not 0 <= config.internalize <= 1:
         raise ValueError(f"internalize must lie in [0, 1], got {config.internalize}")
+    if not 0 <= config.least_chance < 1:
+        raise ValueError(f"least_chance must lie in [0, 1), got {config.least_chance}")
     for field, most in (("concurrent_trials", MAX_TRIALS), ("max_operations", MAX_OPERATIONS)):
         if getattr(config, field) > most:
             raise ValueError(f"{field} must be at most {most}, got {getattr(config, field)}")

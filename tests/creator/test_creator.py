@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from reskill_jax.creator.episode import Episode
+from reskill_jax.creator.experience import TRAITS
 from reskill_jax.creator.household import encodable, household_vocabulary
 from reskill_jax.creator.propose import Proposal, Refusal, propose, propose_retirement
 from reskill_jax.creator.recommend import CreatorSettings
@@ -270,6 +271,53 @@ def test_what_is_under_test_is_not_proposed_again(opened):
     assert isinstance(fourth, Refusal)
     _, fifth = ask(opened, (bad,), under_test={"never-open": None}, settings=more)
     assert isinstance(fifth, Proposal) and "never-open" not in names_of(fifth)
+
+
+def test_what_contradicts_a_proposal_under_test_waits(opened):
+    """Two different actions at the same moment are not tried at once."""
+    _, first = ask(opened)
+    (operation,) = first.bundle.operations[:1]
+    wanted = operation.skill
+    rival = dataclasses.replace(wanted, name="rival", action="look.")
+    tested = {"rival": rival}
+    one = dataclasses.replace(SURE, max_operations=1, contradictions=False)
+    allowed = dataclasses.replace(one, contradictions=True)
+    _, beside = ask(opened, under_test=tested, settings=allowed)
+    assert VOCABULARY.read(beside.bundle.operations[0].skill.action).verb == "open"
+    _, other = ask(opened, under_test=tested, settings=one)
+    for operation in other.bundle.operations if isinstance(other, Proposal) else ():
+        directive = VOCABULARY.directive_of(operation.skill)
+        assert directive.negative or operation.skill.trigger != rival.trigger
+    # In the bank it is no obstacle: the trial of the new one is beside it.
+    _, after = ask(opened, (rival,), settings=one)
+    assert VOCABULARY.read(after.bundle.operations[0].skill.action).verb == "open"
+
+
+def test_trials_teach_what_to_propose(opened):
+    """After rejections of its kind a contrast is not proposed, however strong it is."""
+    settings = dataclasses.replace(SURE, experience="own", least_chance=0.3, max_operations=1)
+    state, first = ask(opened, settings=settings)
+    assert isinstance(first, Proposal) and "chance of acceptance 0.50" in first.reason
+    record = state.history[-1]
+    assert len(record.traits) == len(TRAITS) and record.traits[0] == 1.0
+    state = conclude(state, first.id, "rejected", step=12, reason="worse")
+    # As often rejected in other words: nothing of the kind is left to propose.
+    taught = state.history[-1]
+    many = [dataclasses.replace(taught, id=100 + i, keys=(f"{i}",), deeds=()) for i in range(12)]
+    weary = dataclasses.replace(state, history=(*state.history, *many))
+    after, outcome = ask(weary, step=20, settings=settings)
+    assert outcome == Refusal("earlier trials speak for none of the contrasts")
+    assert (after.next_attempt, after.refusals) == (22, 0)  # this pause does not grow
+    after, outcome = ask(after, step=22, settings=settings)
+    assert isinstance(outcome, Refusal) and after.next_attempt == 24
+    # Who does not ask experience still proposes.
+    _, outcome = ask(weary, step=20, settings=dataclasses.replace(settings, experience="off"))
+    assert isinstance(outcome, Proposal) and "chance" not in outcome.reason
+    # And after as many that were accepted the chance is high.
+    won = [dataclasses.replace(one, outcome="accepted") for one in many]
+    glad = dataclasses.replace(opened, history=tuple(won))
+    _, outcome = ask(glad, settings=settings)
+    assert float(outcome.reason.rpartition(" ")[2]) > 0.7
 
 
 def test_waits_for_evidence():
