@@ -4,6 +4,7 @@
 #   make test-all                run all tests (both: in two processes; WORKERS=0: in one, to debug)
 #   make check                   lint, format, types
 #   make notebooks               run the notebooks and keep what they show (minutes)
+#   make smollm2                 fetch a real small model (93 MB) into models/smollm2
 #   make env                     only create the environment, with the development tools
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -22,10 +23,10 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 CODE := $(wildcard reskill_jax tests benchmarks experiments notebooks scripts/*.py)
 
-.PHONY: help train test test-all check format notebooks env clean
+.PHONY: help train test test-all check format notebooks smollm2 env clean
 
 help:
-	@sed -n '1,7s/^# \{0,1\}//p' Makefile
+	@sed -n '1,8s/^# \{0,1\}//p' Makefile
 
 train: $(VENV)/.installed
 	$(BIN)/reskill train $(ARGS)
@@ -47,6 +48,9 @@ format: $(VENV)/.installed-dev
 
 notebooks: $(VENV)/.installed-dev
 	$(BIN)/python scripts/execute_notebooks.py $(ARGS)
+
+smollm2: $(VENV)/.installed
+	$(BIN)/python scripts/smollm2.py $(ARGS)
 
 env: $(VENV)/.installed-dev
 

@@ -27,7 +27,8 @@ import numpy as np
 
 from reskill_jax.core.trial import start_trial
 from reskill_jax.machine import describe_machine
-from reskill_jax.policy import decoder, weights
+from reskill_jax.models import decoder, weights
+from reskill_jax.models.config import household_small
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.training.config import TrainConfig, household, smallest
 from reskill_jax.training.lifecycle import make_bank
@@ -154,7 +155,7 @@ def measure(config: TrainConfig, repeats: int) -> dict:
         params, policy, _ = weights.load_pretrained("household")
         origin = "the shipped weights"
     except weights.WeightsError:
-        policy = decoder.household_small(world.vocabulary)
+        policy = household_small(world.vocabulary)
         params, origin = decoder.init(jax.random.key(0), policy), "random weights"
     start = states(config, params)
     plain_config = dataclasses.replace(config, skills=False)

@@ -23,7 +23,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from reskill_jax.policy.decoder import DecoderConfig, Params
+from reskill_jax.models.decoder import DecoderConfig, Params
 from reskill_jax.skills.bank import Bank, build_bank
 from reskill_jax.skills.skill import Skill
 from reskill_jax.training.act import PolicyPlayer

@@ -30,7 +30,7 @@ from results_page import table, write_section
 from rich.console import Console
 
 from reskill_jax.machine import describe_machine
-from reskill_jax.policy import decoder, weights
+from reskill_jax.models import decoder, weights
 from reskill_jax.training import loop
 from reskill_jax.training.config import smallest
 from reskill_jax.worlds.household.symbols import VOCABULARY_SIZE

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from reskill_jax.machine import describe_machine
-from reskill_jax.policy import weights
-from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.models import weights
+from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.skills.bank import Bank, build_bank
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.training.evaluate import wilson_interval

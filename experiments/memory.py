@@ -114,7 +114,7 @@ def compiled(layers: int, mesh: tuple[int, int, int], frozen: bool) -> dict[str,
     import jax
     import jax.numpy as jnp
 
-    from reskill_jax.policy import decoder
+    from reskill_jax.models import decoder
     from reskill_jax.training import loop
     from reskill_jax.training.config import MeshShape, TrainConfig
     from reskill_jax.training.state import init_state
@@ -193,7 +193,7 @@ def qwen_held() -> dict[str, Any]:
     """The state of the whole of Qwen3-4B by `jax.eval_shape`, against the formula."""
     import jax
 
-    from reskill_jax.policy import decoder
+    from reskill_jax.models import decoder
 
     shape = Shape()
     policy = decoder.DecoderConfig(

@@ -29,10 +29,10 @@ from measure_household import measure
 from safetensors.numpy import load_file, save_file
 
 from reskill_jax.machine import describe_machine
-from reskill_jax.policy import decoder, weights
-from reskill_jax.policy.decoder import DecoderConfig
-from reskill_jax.policy.sampling import masked_log_probs
-from reskill_jax.policy.transcript import Transcript
+from reskill_jax.models import decoder, weights
+from reskill_jax.models.decoder import DecoderConfig
+from reskill_jax.models.sampling import masked_log_probs
+from reskill_jax.models.transcript import Transcript
 from reskill_jax.training.demonstrations import demonstrate
 from reskill_jax.worlds.household.expert import Habits
 from reskill_jax.worlds.household.generator import RoomSpec
@@ -87,7 +87,7 @@ def loss_fn(params, rows: Transcript, *, config: DecoderConfig, unmasked_share: 
     """Mean negative log-likelihood of the learnable decisions of a batch of rows."""
     hidden = decoder.forward(params, rows.tokens, config=config)
     at = jnp.take_along_axis(hidden, rows.position[:, :, None], axis=1)
-    logits = decoder.unembed(params, at, config=config)
+    logits = decoder.logits(params, at, config=config)
     used = jnp.arange(rows.position.shape[1]) < rows.count[:, None]
     weight = rows.weight * used
     total = jnp.maximum(weight.sum(), 1.0)

@@ -52,7 +52,7 @@ def test_every_room_is_in_the_quick_selection(room):
 
 
 def test_the_rooms_are_all_there():
-    folders = {"core", "skills", "creator", "policy", "worlds", "training", "report"}
+    folders = {"core", "skills", "creator", "models", "worlds", "training", "report"}
     folders |= {"experiments", "docs", "notebooks"}
     assert folders | {"test_cli", "test_readme"} <= set(rooms())
 

@@ -20,8 +20,8 @@ from reskill_jax.creator.household import household_vocabulary
 from reskill_jax.creator.propose import Proposal, propose
 from reskill_jax.creator.recommend import CreatorSettings
 from reskill_jax.creator.state import init_state, observe
-from reskill_jax.policy import weights
-from reskill_jax.policy.weights import WeightsError
+from reskill_jax.models import weights
+from reskill_jax.models.weights import WeightsError
 from reskill_jax.skills.dfa import compile_dfa
 from reskill_jax.skills.patterns import TriggerError, search
 from reskill_jax.skills.skill import Trigger

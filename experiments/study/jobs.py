@@ -230,7 +230,7 @@ def weights_digest(policy: str) -> str:
     if policy.endswith(".safetensors"):
         data = Path(policy).read_bytes()
     else:
-        data = resources.files("reskill_jax.policy").joinpath(policy + ".safetensors").read_bytes()
+        data = resources.files("reskill_jax.models").joinpath(policy + ".safetensors").read_bytes()
     return hashlib.sha256(data).hexdigest()
 
 

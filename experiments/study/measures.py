@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from reskill_jax.creator.state import Record
-from reskill_jax.policy import weights
+from reskill_jax.models import weights
 from reskill_jax.skills.skill import Skill
 from reskill_jax.skills.skillmd import export_skill
 from reskill_jax.training.evaluate import play_games

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from reskill_jax.machine import describe_machine
-from reskill_jax.policy import weights
-from reskill_jax.policy.weights import WeightsError
+from reskill_jax.models import weights
+from reskill_jax.models.weights import WeightsError
 from reskill_jax.skills.skill import Skill
 from reskill_jax.skills.skillmd import import_skills
 from reskill_jax.training.compiled_play import play_compiled

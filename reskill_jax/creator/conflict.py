@@ -28,12 +28,8 @@ def speak_together(one: Trigger, other: Trigger, episodes: Sequence[Episode]) ->
         if not (one.concerns(episode.goal) and other.concerns(episode.goal)):
             continue
         for turn in range(len(episode.actions)):
-            moment = {
-                "turn": turn,
-                "last_action": episode.actions[turn - 1] if turn else None,
-                "observation": episode.observations[turn],
-            }
-            if one.fires(**moment) and other.fires(**moment):
+            last, seen = episode.actions[turn - 1] if turn else None, episode.observations[turn]
+            if all(t.fires(turn=turn, last_action=last, observation=seen) for t in (one, other)):
                 return True
     return False
 

@@ -304,7 +304,7 @@ def candidates(
     ]
 
 
-def _followed(share: float, negative: bool | np.integer) -> float:
+def _followed(share: float, negative: int) -> float:
     """The share of moments at which a directive is obeyed, given that of doing what it names."""
     return 1 - float(share) if negative else float(share)
 

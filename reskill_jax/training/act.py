@@ -13,10 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reskill_jax.policy import decoder
-from reskill_jax.policy import tokenizer as tokenizers
-from reskill_jax.policy.decoder import DecoderConfig, Params
-from reskill_jax.policy.sampling import masked_log_probs, sample
+from reskill_jax.models import decoder, pieces
+from reskill_jax.models.decoder import DecoderConfig, Params
+from reskill_jax.models.sampling import masked_log_probs, sample
 from reskill_jax.skills.bank import unreadable
 from reskill_jax.skills.skill import Skill
 from reskill_jax.training.rollout import CHUNK, SKILL_SYMBOLS
@@ -33,8 +32,8 @@ class ContextFull(PlayerStops):
 
 
 @functools.cache
-def _tokenizer() -> tokenizers.Tokenizer:
-    return tokenizers.household()
+def _tokenizer() -> pieces.SentencePieceTokenizer:
+    return pieces.household()
 
 
 @functools.cache
@@ -81,7 +80,7 @@ def _extend(params, cache, tokens, count, *, config):
 @functools.partial(jax.jit, static_argnames="config")
 def _choose(params, hidden, allowed, key, turn, place, temperature, *, config):
     """The symbol, its log-probability, and by how much the best leads the second best."""
-    logits = decoder.unembed(params, hidden, config=config)[0]
+    logits = decoder.logits(params, hidden, config=config)[0]
     key = jax.random.fold_in(jax.random.fold_in(key, turn), place)
     symbol, log_prob = sample(key, logits, allowed, temperature=temperature)
     best, _ = jax.lax.top_k(masked_log_probs(logits, allowed), 2)

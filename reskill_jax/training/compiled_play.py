@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reskill_jax.policy.decoder import DecoderConfig, Params
+from reskill_jax.models.decoder import DecoderConfig, Params
 from reskill_jax.skills.bank import Bank
 from reskill_jax.training.rollout import Rollout, rollout
 from reskill_jax.worlds.alfworld_games import GameRecord

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.skills.bank import Bank
 from reskill_jax.training.rollout import Rollout, rollout
 from reskill_jax.training.sharding import fetch, on_mesh, place

@@ -13,8 +13,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
-from reskill_jax.policy import decoder
-from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.models import decoder
+from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill
 from reskill_jax.training.config import MeshShape, TrainConfig, program_of
 from reskill_jax.training.evaluate import Evaluation, evaluate

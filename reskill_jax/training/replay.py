@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from reskill_jax.policy.decoder import DecoderConfig, Params
+from reskill_jax.models.decoder import DecoderConfig, Params
 from reskill_jax.skills.bank import Bank
 from reskill_jax.skills.skill import Skill
 from reskill_jax.training import checkpoint, evaluate

@@ -10,13 +10,13 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from reskill_jax.policy import decoder
-from reskill_jax.policy import transcript as transcripts
-from reskill_jax.policy.cache import Cache
-from reskill_jax.policy.decoder import DecoderConfig
-from reskill_jax.policy.placement import keep_rows
-from reskill_jax.policy.sampling import sample
-from reskill_jax.policy.transcript import Transcript
+from reskill_jax.models import decoder
+from reskill_jax.models import transcript as transcripts
+from reskill_jax.models.cache import Cache
+from reskill_jax.models.decoder import DecoderConfig
+from reskill_jax.models.placement import keep_rows
+from reskill_jax.models.sampling import sample
+from reskill_jax.models.transcript import Transcript
 from reskill_jax.skills.bank import Bank, concerns, fires, skill_symbols
 from reskill_jax.training.sharding import gather_for_rollout
 
@@ -172,7 +172,7 @@ def rollout(
             i, cursor, transcript, cache, hidden = loop
             choosing = active & ~cursor.done
             allowed = jax.vmap(world.allowed)(games, cursor)
-            logits = decoder.unembed(params, hidden, config=config)
+            logits = decoder.logits(params, hidden, config=config)
             symbol, log_prob = jax.vmap(
                 lambda k, row, mask: sample(
                     jax.random.fold_in(k, i), row, mask, temperature=temperature

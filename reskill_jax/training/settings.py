@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from reskill_jax.policy import weights
-from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.models import weights
+from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.skills.patterns import TriggerError
 from reskill_jax.skills.skill import SkillError
 from reskill_jax.skills.skillmd import SkillFileError

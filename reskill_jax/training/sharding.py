@@ -18,8 +18,8 @@ import optax
 from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-from reskill_jax.policy import placement
-from reskill_jax.policy.decoder import DecoderConfig, logical_axes
+from reskill_jax.models import placement
+from reskill_jax.models.decoder import DecoderConfig, logical_axes
 from reskill_jax.training.config import MeshShape, TrainConfig
 from reskill_jax.training.state import TrainState, make_optimizer
 
@@ -94,7 +94,12 @@ def gather_for_rollout(params: Any, policy: DecoderConfig) -> Any:
     Args:
       params: float32. policy: the decoder's shape.
     """
-    params = jax.tree.map(lambda x: x.astype(policy.dtype) if x.ndim > 1 else x, params)
+
+    def cast(names: tuple[str, ...], x: jax.Array) -> jax.Array:
+        return x.astype(policy.dtype) if len(set(names) - {"layers"}) > 1 else x
+
+    axes = logical_axes(policy)
+    params = jax.tree.map(cast, axes, params, is_leaf=lambda x: isinstance(x, tuple))
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.axis_names != AXES:  # one device, or the axis of a pmap
         return params

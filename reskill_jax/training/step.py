@@ -25,7 +25,7 @@ from reskill_jax.core.trial import (
     idle_trial,
     observe_trial,
 )
-from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.skills.bank import differs
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.rollout import Rollout, rollout

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import optax
 
 from reskill_jax.core.losses import grpo_loss
-from reskill_jax.policy import decoder
-from reskill_jax.policy import transcript as transcripts
-from reskill_jax.policy.decoder import DecoderConfig
-from reskill_jax.policy.placement import keep_rows
-from reskill_jax.policy.sampling import masked_log_probs
-from reskill_jax.policy.transcript import Transcript
+from reskill_jax.models import decoder
+from reskill_jax.models import transcript as transcripts
+from reskill_jax.models.decoder import DecoderConfig
+from reskill_jax.models.placement import keep_rows
+from reskill_jax.models.sampling import masked_log_probs
+from reskill_jax.models.transcript import Transcript
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.state import TrainState, make_optimizer
 
@@ -60,7 +60,7 @@ def decision_logits(params, transcript: Transcript, *, config: DecoderConfig) ->
     """Logits at every recorded decision: [N, D, V]."""
     hidden = decoder.forward(params, transcript.tokens, config=config)
     at = jnp.take_along_axis(hidden, transcript.position[:, :, None], axis=1)
-    return decoder.unembed(params, at, config=config)
+    return decoder.logits(params, at, config=config)
 
 
 def policy_loss(params, reference, batch: Batch, *, policy: DecoderConfig, config: TrainConfig):

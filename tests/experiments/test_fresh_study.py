@@ -12,8 +12,8 @@ from study.report import _ranges
 from study.report_fresh import difference_table, success_table, trials_table
 from study.results import by_condition, final, processor
 
-from reskill_jax.policy import decoder, weights
-from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.models import decoder, weights
+from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.skills.skillmd import import_skills
 

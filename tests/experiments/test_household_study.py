@@ -14,8 +14,8 @@ from study.report_versions import proposals
 
 from reskill_jax.creator.propose import Proposal
 from reskill_jax.creator.state import Record
-from reskill_jax.policy import decoder, weights
-from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.models import decoder, weights
+from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.skills.skill import Bundle, Operation, Skill, Trigger
 from reskill_jax.training import loop
 from reskill_jax.training.config import TrainConfig

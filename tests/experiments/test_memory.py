@@ -6,7 +6,7 @@ import jax
 import memory
 import pytest
 
-from reskill_jax.policy import decoder
+from reskill_jax.models import decoder
 from reskill_jax.training import loop
 from reskill_jax.training.config import MeshShape, TrainConfig
 from reskill_jax.training.sharding import make_mesh, state_shardings

@@ -9,8 +9,8 @@ from study import published
 from study.jobs import StudyError
 from study.report_published import success, write_published
 
-from reskill_jax.policy import decoder, weights
-from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.models import decoder, weights
+from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.skills.skillmd import export_skill
 from reskill_jax.training.config import TrainConfig

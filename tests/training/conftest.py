@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from reskill_jax.policy import decoder, weights
-from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.models import decoder, weights
+from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.training import loop
 from reskill_jax.training.lifecycle import make_bank

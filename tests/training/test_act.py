@@ -2,7 +2,8 @@ import jax
 import numpy as np
 import pytest
 
-from reskill_jax.policy import decoder
+from reskill_jax.models import decoder
+from reskill_jax.models.config import household_small
 from reskill_jax.skills.skill import Skill, SkillError, Trigger
 from reskill_jax.training import compiled_play, replay
 from reskill_jax.training.act import ContextFull, PolicyPlayer, text_symbols
@@ -12,9 +13,7 @@ from reskill_jax.worlds.household import symbols as sy
 from reskill_jax.worlds.playing import Comparison, open_compiled, play
 
 CONFIG = TrainConfig()
-POLICY = decoder.household_small(
-    sy.VOCABULARY_SIZE, width=16, layers=2, heads=2, kv_heads=1, mlp=32
-)
+POLICY = household_small(sy.VOCABULARY_SIZE, width=16, layers=2, heads=2, kv_heads=1, mlp=32)
 HORIZON, CAPACITY, GAMES = 12, 288, 6
 SKILLS = (
     Skill("first", "-", "do not look.", Trigger("beginning")),

@@ -24,7 +24,7 @@ from reskill_jax import cli
 from reskill_jax.core.contrast import Contrast
 from reskill_jax.core.posterior import BetaPosterior
 from reskill_jax.creator.propose import Proposal
-from reskill_jax.policy import decoder, weights
+from reskill_jax.models import decoder, weights
 from reskill_jax.skills.skill import Bundle, Operation
 from reskill_jax.skills.skillmd import SkillFileError, export_skill
 from reskill_jax.training import checkpoint, loop, step_log

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from reskill_jax.creator.propose import Proposal
-from reskill_jax.policy import decoder, weights
+from reskill_jax.models import decoder, weights
+from reskill_jax.models.config import household_small
 from reskill_jax.skills.skill import Bundle, Operation, Skill, Trigger
 from reskill_jax.training import checkpoint, evaluate, replay
 from reskill_jax.training.compiled_play import load_games, play_compiled
@@ -28,9 +29,7 @@ from reskill_jax.worlds.household.world import HouseholdWorld
 from reskill_jax.worlds.playing import Episode, open_compiled, play
 
 ROOT = Path(__file__).resolve().parents[2]
-POLICY = decoder.household_small(
-    sy.VOCABULARY_SIZE, width=16, layers=1, heads=2, kv_heads=1, mlp=32
-)
+POLICY = household_small(sy.VOCABULARY_SIZE, width=16, layers=1, heads=2, kv_heads=1, mlp=32)
 USED = Skill("used", "-", "open.", Trigger("general"))
 TRIED = Skill("tried", "-", "do not look.", Trigger("beginning"))
 needs_engine = pytest.mark.skipif(not alfworld.installed(), reason="needs the extra alfworld")

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from reskill_jax.policy.sampling import masked_log_probs
-from reskill_jax.policy.transcript import without
+from reskill_jax.models.sampling import masked_log_probs
+from reskill_jax.models.transcript import without
 from reskill_jax.training.lifecycle import make_bank
 from reskill_jax.training.update import decision_logits
 from reskill_jax.worlds.household import TextGame, pddl

@@ -10,8 +10,8 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from reskill_jax.policy import decoder
-from reskill_jax.policy.decoder import DecoderConfig
+from reskill_jax.models import decoder
+from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.training import loop
 from reskill_jax.training.config import MeshShape, TrainConfig
 from reskill_jax.training.sharding import (

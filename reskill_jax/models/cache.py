@@ -1,0 +1,188 @@
+"""A ragged, append-only key/value cache, and attention over it.
+
+Every row has a length of its own, so nothing is ever re-encoded or shifted: new tokens are
+scattered behind each row's last one, and indices past a row's count fall outside the array and are
+dropped. Slots are the minor axis: of the layouts measured on CPU this one reads fastest
+(attention is what reads) at no measurable price for the scatter.
+
+Shape letters: N rows, C tokens of a chunk, K key/value heads, G query heads per key/value head, H
+head width, S slots, W slots of a block.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .attention import MASKED, capped
+
+Blocks = tuple[chex.Array, ...]
+
+
+class LayerCache(NamedTuple):
+    """Keys (rotated) and values of a layer; of a stack of layers every array has one axis more.
+
+    The slots lie in a few blocks of W each (the last may be smaller). A block is an array of its
+    own: attention over the first blocks then reads them where they are, while a slice of one large
+    array would be copied on every call, which costs as much as the attention itself.
+    """
+
+    keys: Blocks  # each [N, K, H, W]
+    values: Blocks  # each [N, K, H, W]
+
+
+class Cache(NamedTuple):
+    """What every layer holds of N rows."""
+
+    stacks: tuple[LayerCache, ...]  # one for each place of the pattern, arrays [repeats, N, ...]
+    alone: tuple[LayerCache, ...]  # of the layers that stand on their own
+    lengths: chex.Array  # [N] int32 tokens held by each row
+
+    @property
+    def capacity(self) -> int:
+        """Number of slots S."""
+        return sum(block.shape[-1] for block in (*self.stacks, *self.alone)[0].keys)
+
+
+def block_sizes(capacity: int, blocks: int | None = None) -> tuple[int, ...]:
+    """Splits a capacity into `blocks` nearly equal sizes; None = one per 96 slots, at most 4."""
+    if blocks is None:
+        blocks = max(1, min(4, capacity // 96))
+    if not 1 <= blocks <= capacity:
+        raise ValueError(f"a cache of {capacity} slots cannot have {blocks} blocks")
+    size = -(-capacity // blocks)
+    return tuple(min(size, capacity - start) for start in range(0, capacity, size))
+
+
+def write_slots(lengths: chex.Array, counts: chex.Array, chunk: int, capacity: int) -> chex.Array:
+    """Returns slots [N, chunk] of a chunk's tokens; those beyond `counts` get `capacity`."""
+    offset = jnp.arange(chunk, dtype=jnp.int32)
+    slots = lengths[:, None] + offset
+    return jnp.where(offset < counts[:, None], jnp.minimum(slots, capacity), capacity)
+
+
+def write(blocks: Blocks, new: chex.Array, slots: chex.Array) -> Blocks:
+    """Scatters new [N, C, K, H] into blocks [N, K, H, W]; slots [N, C] outside are dropped."""
+
+    def scatter(block, new, slots):  # of one row; under vmap, so that rows stay on their devices
+        return block.at[:, :, slots].set(jnp.moveaxis(new, 0, -1), mode="drop")
+
+    written, start = [], 0
+    for block in blocks:
+        width = block.shape[-1]
+        # Slots before this block must not count from its end.
+        inside = jnp.where(slots >= start, slots - start, width)
+        written.append(jax.vmap(scatter)(block, new.astype(block.dtype), inside))
+        start += width
+    return tuple(written)
+
+
+def write_at(layer: chex.Array, stack: Blocks, new: chex.Array, slots: chex.Array) -> Blocks:
+    """`write` into one layer of a stack, in place where the stack is carried through a loop.
+
+    Args:
+      layer: [] int32 index into the stack.
+      stack: blocks [repeats, N, K, H, W]. new: [N, C, K, H]. slots: [N, C].
+    """
+
+    def scatter(block, new, slots):  # of one row: [repeats, K, H, W], [C, K, H], [C]
+        return block.at[layer, :, :, slots].set(new, mode="drop")
+
+    written, start = [], 0
+    for block in stack:
+        width = block.shape[-1]
+        inside = jnp.where(slots >= start, slots - start, width)
+        put = jax.vmap(scatter, in_axes=(1, 0, 0), out_axes=1)
+        written.append(put(block, new.astype(block.dtype), inside))
+        start += width
+    return tuple(written)
+
+
+def attend(
+    query: chex.Array,
+    keys: Sequence[chex.Array],
+    values: Sequence[chex.Array],
+    positions: chex.Array,
+    *,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> chex.Array:
+    """Grouped-query attention of each row's queries to its own slots up to their positions.
+
+    Only the first blocks, as many as cover every position (found on the device), are read, so a
+    short context does not pay for the capacity.
+
+    Args:
+      query: [N, C, K, G, H], rotated; G query heads share one key/value head.
+      keys: blocks [N, K, H, W].
+      values: blocks [N, K, H, W].
+      positions: [N, C] int32; slot s is seen iff s <= position (and s > position - window).
+      scale: what queries are multiplied by.
+      window: tokens that a token sees, itself included; None = all.
+      softcap: of the scores.
+
+    Returns:
+      [N, C, K, G, H], of the query's dtype.
+    """
+    ends = np.cumsum([block.shape[-1] for block in keys])
+
+    def reading(blocks: int):
+        return functools.partial(
+            _attend_blocks, blocks, scale=scale, window=window, softcap=softcap
+        )
+
+    if len(ends) == 1:
+        return reading(1)(query, keys, values, positions)
+    branch = jnp.sum(jnp.max(positions) >= jnp.asarray(ends[:-1], jnp.int32))
+    branches = [reading(blocks + 1) for blocks in range(len(ends))]
+    return jax.lax.switch(branch, branches, query, tuple(keys), tuple(values), positions)
+
+
+def _attend_blocks(
+    blocks: int,
+    query: chex.Array,
+    keys: Sequence[chex.Array],
+    values: Sequence[chex.Array],
+    positions: chex.Array,
+    *,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+) -> chex.Array:
+    """The attention of `attend` over the first `blocks` blocks: one softmax over all of them."""
+    n, c, k, g, h = query.shape
+    folded = query.transpose(0, 2, 3, 1, 4).reshape(n, k, g * c, h) * jnp.asarray(
+        scale, query.dtype
+    )
+    scores, start = [], 0
+    for block in keys[:blocks]:
+        width = block.shape[-1]
+        raw = jnp.einsum("nkqh,nkhs->nkqs", folded, block, preferred_element_type=jnp.float32)
+        slots = jnp.arange(start, start + width, dtype=jnp.int32)
+        seen = slots <= positions[..., None]
+        if window is not None:
+            seen = seen & (slots > positions[..., None] - window)
+        raw = capped(raw.reshape(n, k, g, c, width), softcap)
+        raw = jnp.where(seen[:, None, None], raw, MASKED)
+        scores.append(raw.reshape(n, k, g * c, width))
+        start += width
+    peaks = [jnp.max(block, axis=-1, keepdims=True) for block in scores]
+    peak = functools.reduce(jnp.maximum, peaks)
+    mixed = jnp.zeros((n, k, g * c, h), jnp.float32)
+    total = jnp.zeros((n, k, g * c, 1), jnp.float32)
+    for score, block in zip(scores, values):
+        weights = jnp.exp(score - peak)
+        total += jnp.sum(weights, axis=-1, keepdims=True)
+        mixed += jnp.einsum(
+            "nkqs,nkhs->nkqh",
+            weights.astype(query.dtype),
+            block,
+            preferred_element_type=jnp.float32,
+        )
+    mixed = mixed / total  # normalise H numbers instead of S
+    return mixed.astype(query.dtype).reshape(n, k, g, c, h).transpose(0, 3, 1, 2, 4)

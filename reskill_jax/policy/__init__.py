@@ -1,1 +1,0 @@
-"""The policy: decoder, ragged cache, masked sampling, tokenizers, weights."""
