@@ -24,8 +24,9 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from reskill_jax.machine import describe_machine
-from reskill_jax.training import checkpoint, loop
+from reskill_jax.devices.machine import describe_machine
+from reskill_jax.storage import checkpoint
+from reskill_jax.training import loop
 from reskill_jax.training.config import TrainConfig, household, smallest
 
 

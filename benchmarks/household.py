@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reskill_jax.machine import describe_machine
+from reskill_jax.devices.machine import describe_machine
 from reskill_jax.worlds import alfworld
 from reskill_jax.worlds.household import commands, engine, generator, pddl
 from reskill_jax.worlds.household import symbols as sy

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import reskill_jax as rs
-from reskill_jax.machine import describe_machine
+from reskill_jax.devices.machine import describe_machine
 
 NUM_GROUPS, GROUP_SIZE, NUM_ARMS, NUM_STEPS, GRID = 160, 8, 2, 5, 2000
 DRAWS = 20_000

@@ -26,14 +26,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from reskill_jax.core.trial import start_trial
-from reskill_jax.machine import describe_machine
+from reskill_jax.devices.machine import describe_machine
 from reskill_jax.models import decoder, weights
 from reskill_jax.models.config import household_small
+from reskill_jax.rollouts.compiled import rollout
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.training.config import TrainConfig, household, smallest
 from reskill_jax.training.lifecycle import make_bank
 from reskill_jax.training.loop import games_of_step
-from reskill_jax.training.rollout import rollout
 from reskill_jax.training.state import TrainState, init_state
 from reskill_jax.training.step import game_key, train_step
 from reskill_jax.worlds.household.world import HouseholdWorld

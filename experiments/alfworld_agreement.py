@@ -23,14 +23,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from reskill_jax.evaluation.act import PolicyPlayer
+from reskill_jax.evaluation.compiled_play import play_compiled
+from reskill_jax.evaluation.replay import REAL_CAPACITY, load_run
 from reskill_jax.models.decoder import DecoderConfig, Params
 from reskill_jax.skills.bank import Bank, build_bank
 from reskill_jax.skills.skill import Skill
-from reskill_jax.training.act import PolicyPlayer
-from reskill_jax.training.compiled_play import play_compiled
 from reskill_jax.training.evaluate import wilson_interval
 from reskill_jax.training.loop import load_policy
-from reskill_jax.training.replay import REAL_CAPACITY, load_run
 from reskill_jax.worlds import alfworld
 from reskill_jax.worlds.alfworld_games import GameRecord, game_record, read_games
 from reskill_jax.worlds.household import symbols

@@ -27,7 +27,7 @@ from bandit.sequences import measured_effects, sequences
 from bandit.simulation import DESIGNS, DIFFERENCES, cell, horizons_of
 from results_page import write_section
 
-from reskill_jax.machine import describe_machine
+from reskill_jax.devices.machine import describe_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ROOT / "experiments" / "results" / "household_study" / "versions"

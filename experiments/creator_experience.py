@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from reskill_jax.creator import experience
-from reskill_jax.creator.experience import TRAITS, Weights
+from reskill_jax.creators.rules import experience
+from reskill_jax.creators.rules.experience import TRAITS, Weights
 
 TARGET = Path(experience.__file__).with_name("experience.json")
 KEPT = Path(__file__).resolve().parent / "results" / "creator_trials.json"

@@ -29,7 +29,7 @@ from kill_and_resume import outcome
 from results_page import table, write_section
 from rich.console import Console
 
-from reskill_jax.machine import describe_machine
+from reskill_jax.devices.machine import describe_machine
 from reskill_jax.models import decoder, weights
 from reskill_jax.training import loop
 from reskill_jax.training.config import smallest

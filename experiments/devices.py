@@ -74,8 +74,9 @@ def child(told: dict[str, Any]) -> None:
         jax.distributed.initialize(told["address"], told["processes"], told["process"])
     from rich.console import Console
 
+    from reskill_jax.devices.shape import MeshShape
     from reskill_jax.training import loop
-    from reskill_jax.training.config import MeshShape, smallest
+    from reskill_jax.training.config import smallest
 
     config = dataclasses.replace(
         smallest(), name=told["name"], root=told["root"], steps=told["steps"], horizon=12,
@@ -191,7 +192,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     """What is compared."""
     import jax
 
-    from reskill_jax.training import replay
+    from reskill_jax.evaluation import replay
 
     def lines(name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
@@ -271,7 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", choices=WAYS, action="append", help="these ways; no files")
     parser.add_argument("--folder", type=Path, help="of the runs; those that are done there stay")
     options = parser.parse_args(arguments)
-    from reskill_jax.machine import describe_machine
+    from reskill_jax.devices.machine import describe_machine
 
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
     names = ["one", *(options.only or (QUICK if options.quick else WAYS))]

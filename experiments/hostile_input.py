@@ -22,7 +22,7 @@ from hostile.surfaces import Surface, attempt, surfaces
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from results_page import table
 
-from reskill_jax.machine import describe_machine
+from reskill_jax.devices.machine import describe_machine
 
 
 def real_game() -> dict[str, str]:

@@ -18,13 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reskill_jax.machine import describe_machine
+from reskill_jax.devices.machine import describe_machine
 from reskill_jax.models import weights
 from reskill_jax.models.decoder import DecoderConfig
+from reskill_jax.rollouts.compiled import Rollout, rollout
 from reskill_jax.skills.bank import Bank, build_bank
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.training.evaluate import wilson_interval
-from reskill_jax.training.rollout import Rollout, rollout
 from reskill_jax.worlds.household import symbols
 from reskill_jax.worlds.household.directives import HELD_OUT
 from reskill_jax.worlds.household.handwritten import BAD, GOOD

@@ -114,9 +114,10 @@ def compiled(layers: int, mesh: tuple[int, int, int], frozen: bool) -> dict[str,
     import jax
     import jax.numpy as jnp
 
+    from reskill_jax.devices.shape import MeshShape
     from reskill_jax.models import decoder
     from reskill_jax.training import loop
-    from reskill_jax.training.config import MeshShape, TrainConfig
+    from reskill_jax.training.config import TrainConfig
     from reskill_jax.training.state import init_state
     from reskill_jax.worlds.household import symbols
 

@@ -28,11 +28,11 @@ import optax
 from measure_household import measure
 from safetensors.numpy import load_file, save_file
 
-from reskill_jax.machine import describe_machine
+from reskill_jax.devices.machine import describe_machine
 from reskill_jax.models import decoder, weights
 from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.models.sampling import masked_log_probs
-from reskill_jax.models.transcript import Transcript
+from reskill_jax.rollouts.transcript import Transcript
 from reskill_jax.training.demonstrations import demonstrate
 from reskill_jax.worlds.household.expert import Habits
 from reskill_jax.worlds.household.generator import RoomSpec

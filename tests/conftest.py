@@ -18,12 +18,24 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
 import dataclasses  # noqa: E402
+import functools  # noqa: E402
+import types  # noqa: E402
 
 import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+from reskill_jax.models import decoder, weights  # noqa: E402
+from reskill_jax.models.decoder import DecoderConfig  # noqa: E402
+from reskill_jax.rollouts.compiled import rollout  # noqa: E402
+from reskill_jax.skills.skill import Skill, Trigger  # noqa: E402
 from reskill_jax.training import config as configs  # noqa: E402
+from reskill_jax.training import loop  # noqa: E402
+from reskill_jax.training.lifecycle import make_bank  # noqa: E402
+from reskill_jax.training.proposals import put_on_trial  # noqa: E402
+from reskill_jax.training.state import init_state  # noqa: E402
+from reskill_jax.training.step import train_step  # noqa: E402
 from reskill_jax.worlds.household import symbols  # noqa: E402
 from reskill_jax.worlds.household.world import HouseholdWorld  # noqa: E402
 
@@ -41,7 +53,14 @@ CHEAP_PROGRAMS = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expe
 if jax.__version_info__[:2] == (0, 10):
     CHEAP_PROGRAMS.append("--xla_cpu_use_fusion_emitters=false")
 
-SHARING = ("tests/training/", "tests/worlds/household/")  # folders whose files share programs
+# Folders whose files share programs: those of the training step, and those of the world's games.
+SHARING = {
+    **dict.fromkeys(
+        ("tests/training/", "tests/rollouts/", "tests/evaluation/", "tests/storage/"), "step"
+    ),
+    "tests/devices/": "step",
+    "tests/worlds/household/": "games",
+}
 
 ENOUGH = 1_000_000_000  # bytes in use, beyond which programs are dropped after a file
 
@@ -91,7 +110,7 @@ def pytest_xdist_make_scheduler(config, log):
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             file = nodeid.split("::")[0]
-            return next((folder for folder in SHARING if file.startswith(folder)), file)
+            return next((what for at, what in SHARING.items() if file.startswith(at)), file)
 
     return Scheduling(config, log)
 
@@ -159,3 +178,85 @@ def smallest():
 def looking_world():
     """The class of `LookingWorld`, to be put in place of `HouseholdWorld`."""
     return LookingWorld
+
+
+# --- a policy and a world in which something can be won, and the programs that tests share -------
+
+POLICY = DecoderConfig(
+    vocabulary=symbols.VOCABULARY_SIZE, width=32, layers=1, heads=2, kv_heads=1, mlp=64
+)
+
+
+def program(config, world, *, axis_name=None):
+    """The training step as a function of (state, games)."""
+    return functools.partial(
+        train_step, world=world, policy=POLICY, config=config, axis_name=axis_name
+    )
+
+
+@pytest.fixture(scope="session")
+def weights_file(tmp_path_factory):
+    """The tiny policy as a file."""
+    path = tmp_path_factory.mktemp("policy") / "tiny.safetensors"
+    weights.save(path, decoder.init(jax.random.key(3), POLICY), {"made by": "tests"}, POLICY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def lab(smallest, weights_file, looking_world):
+    """One configuration, and its compiled step and rollout (state arguments are donated)."""
+    config = dataclasses.replace(smallest, policy=str(weights_file))
+    world = looking_world(spec=config.rooms)
+    with pytest.MonkeyPatch.context() as patch:  # the loop's own program, compiled once for both
+        patch.setattr(loop, "HouseholdWorld", looking_world)
+        step = loop.make_parts(config, POLICY).step
+    saved = jax.tree.map(jnp.asarray, weights.load(weights_file)[0])
+
+    def params():
+        return jax.tree.map(jnp.copy, saved)
+
+    def state(arms=((),), config=config):
+        return init_state(config, params(), make_bank(config, [list(arm) for arm in arms]))
+
+    def on_trial(state, *parts, config=config, kind="bundle"):
+        """The state in which the trials of these parts begin."""
+        tested = types.SimpleNamespace(kind=kind)
+        for part in parts:
+            state = put_on_trial(state, part, tested, config)
+        return state
+
+    @jax.jit
+    def played(keys, params, games, bank, arms, temperature):
+        return rollout(
+            keys,
+            params,
+            games,
+            bank,
+            arms,
+            world=world,
+            config=POLICY,
+            horizon=config.horizon,
+            capacity=config.capacity,
+            temperature=temperature,
+        )
+
+    def play(keys, params, games, bank, arms, temperature=1.0):
+        return played(keys, params, games, bank, arms, jnp.float32(temperature))
+
+    def skill(name, action, kind="general", pattern=None):
+        return Skill(name, "For tests.", action, Trigger(kind, pattern))
+
+    return types.SimpleNamespace(
+        config=config,
+        policy=POLICY,
+        world=world,
+        world_type=looking_world,
+        params=params,
+        state=state,
+        on_trial=on_trial,
+        step=step,
+        program=program,
+        play=play,
+        make=jax.jit(jax.vmap(functools.partial(world.make, split="train"))),
+        skill=skill,
+    )

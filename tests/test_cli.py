@@ -15,16 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reskill_jax import cli, compilation_cache
-from reskill_jax.cli_arguments import one_line
-from reskill_jax.cli_train import GROUPS, NESTED, config_text, field_helps
+from reskill_jax import cli
+from reskill_jax.cli.arguments import one_line
+from reskill_jax.cli.train import GROUPS, NESTED, config_text, field_helps
+from reskill_jax.devices import compilation_cache
+from reskill_jax.devices.preemption import Interrupted, Preempted, StopSignal, ended_by
+from reskill_jax.evaluation import replay
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.skills.skillmd import export_skill, import_skills
-from reskill_jax.training import replay
+from reskill_jax.storage.run_folder import RunFolder, RunFolderError
 from reskill_jax.training.config import PRESETS, TrainConfig
 from reskill_jax.training.config_file import apply_config, read_config
-from reskill_jax.training.preemption import Interrupted, Preempted, StopSignal, ended_by
-from reskill_jax.training.run_folder import RunFolder, RunFolderError
 from reskill_jax.worlds.household.generator import RoomSpec
 
 OPEN = Skill("open-first", "When it is closed.", "open.", Trigger("action_pattern", "^go to"))
@@ -305,7 +306,7 @@ def evaluation(monkeypatch):
         line = {"step": 5, "split": "seen", "mode": "bank", "success": 0.25, "episodes": 8}
         return [line | {"interval": [0.0714, 0.5907]}]
 
-    monkeypatch.setattr("reskill_jax.training.replay.evaluate_run", evaluate_run)
+    monkeypatch.setattr("reskill_jax.evaluation.replay.evaluate_run", evaluate_run)
     return calls
 
 

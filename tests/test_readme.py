@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import reskill_jax
-from reskill_jax.cli import COMMANDS
+from reskill_jax.cli.command import COMMANDS
 from reskill_jax.training.config import PRESETS
 
 ROOT = Path(__file__).parent.parent

@@ -52,8 +52,8 @@ def test_every_room_is_in_the_quick_selection(room):
 
 
 def test_the_rooms_are_all_there():
-    folders = {"core", "skills", "creator", "models", "worlds", "training", "report"}
-    folders |= {"experiments", "docs", "notebooks"}
+    folders = {"core", "skills", "creators", "models", "worlds", "rollouts", "training", "report"}
+    folders |= {"devices", "storage", "evaluation", "experiments", "docs", "notebooks"}
     assert folders | {"test_cli", "test_readme"} <= set(rooms())
 
 

@@ -15,23 +15,23 @@ import jax
 import numpy as np
 from hypothesis import strategies as st
 
-from reskill_jax.creator.episode import Episode
-from reskill_jax.creator.household import household_vocabulary
-from reskill_jax.creator.propose import Proposal, propose
-from reskill_jax.creator.recommend import CreatorSettings
-from reskill_jax.creator.state import init_state, observe
+from reskill_jax.creators.episode import Episode
+from reskill_jax.creators.rules.propose import Proposal, propose
+from reskill_jax.creators.rules.recommend import CreatorSettings
+from reskill_jax.creators.rules.state import init_state, observe
+from reskill_jax.evaluation.act import text_symbols
 from reskill_jax.models import weights
 from reskill_jax.models.weights import WeightsError
 from reskill_jax.skills.dfa import compile_dfa
 from reskill_jax.skills.patterns import TriggerError, search
 from reskill_jax.skills.skill import Trigger
 from reskill_jax.skills.skillmd import MAX_FILE_BYTES, SkillFileError, export_skills, read_skills
-from reskill_jax.training.act import text_symbols
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.config_file import ConfigError, apply_config, read_config
 from reskill_jax.worlds.alfworld_games import GamesError, read_games
 from reskill_jax.worlds.household import pddl, symbols
 from reskill_jax.worlds.household.pddl_syntax import PddlError
+from reskill_jax.worlds.household.vocabulary import household_vocabulary
 
 from . import inputs
 

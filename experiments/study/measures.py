@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from reskill_jax.creator.state import Record
+from reskill_jax.creators.rules.state import Record
 from reskill_jax.models import weights
 from reskill_jax.skills.skill import Skill
 from reskill_jax.skills.skillmd import export_skill

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reskill_jax.machine import describe_machine
+from reskill_jax.devices.machine import describe_machine
+from reskill_jax.evaluation.compiled_play import play_compiled
+from reskill_jax.evaluation.replay import REAL_CAPACITY, REAL_TURNS
 from reskill_jax.models import weights
 from reskill_jax.models.weights import WeightsError
 from reskill_jax.skills.skill import Skill
 from reskill_jax.skills.skillmd import import_skills
-from reskill_jax.training.compiled_play import play_compiled
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.lifecycle import make_bank
-from reskill_jax.training.replay import REAL_CAPACITY, REAL_TURNS
 from reskill_jax.worlds.alfworld_games import GameRecord, read_games
 
 from .jobs import FRESH_CONDITIONS, StudyError

@@ -11,9 +11,9 @@ from typing import Any
 
 from rich.console import Console
 
-from reskill_jax.machine import describe_machine
+from reskill_jax.devices.machine import describe_machine
+from reskill_jax.storage.checkpoint import steps as checkpoint_steps
 from reskill_jax.training import loop
-from reskill_jax.training.checkpoint import steps as checkpoint_steps
 from reskill_jax.training.config import TrainConfig
 
 from . import measures

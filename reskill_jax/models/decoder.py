@@ -18,11 +18,12 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from reskill_jax.devices.placement import keep_rows
+
 from .attention import attend_causal, capped
 from .cache import Cache, LayerCache, attend, block_sizes, write, write_at, write_slots
 from .config import DecoderConfig, LayerKind
 from .params import STACK, Params, init, logical_axes
-from .placement import keep_rows
 from .rope import rotate, rotation
 
 __all__ = [

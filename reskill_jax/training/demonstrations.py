@@ -12,8 +12,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from reskill_jax.models import transcript as transcripts
-from reskill_jax.models.transcript import Transcript
+from reskill_jax.rollouts import transcript as transcripts
+from reskill_jax.rollouts.transcript import Transcript
 from reskill_jax.worlds.household import commands, engine
 from reskill_jax.worlds.household.directives import directive_symbols, draw_directive, obey
 from reskill_jax.worlds.household.expert import Habits, expert, habitual

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from reskill_jax.devices.mesh import fetch, on_mesh, place
 from reskill_jax.models.decoder import DecoderConfig
+from reskill_jax.rollouts.compiled import Rollout, rollout
 from reskill_jax.skills.bank import Bank
-from reskill_jax.training.rollout import Rollout, rollout
-from reskill_jax.training.sharding import fetch, on_mesh, place
 
 Mode = Literal["bank", "none", "candidate"]
 MODES = ("none", "bank", "candidate")

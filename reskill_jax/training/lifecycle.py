@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from reskill_jax.creator.episode import Episode
-from reskill_jax.creator.household import household_vocabulary
-from reskill_jax.creator.propose import Proposal, Refusal, propose, propose_retirement
-from reskill_jax.creator.recommend import CreatorSettings
-from reskill_jax.creator.state import CreatorState, conclude, init_state, observe
+from reskill_jax.creators.episode import Episode
+from reskill_jax.creators.rules.propose import Proposal, Refusal, propose, propose_retirement
+from reskill_jax.creators.rules.recommend import CreatorSettings
+from reskill_jax.creators.rules.state import CreatorState, conclude, init_state, observe
 from reskill_jax.skills.bank import Bank, build_bank
 from reskill_jax.skills.dfa import compile_dfa
 from reskill_jax.skills.skill import Bundle, Skill
@@ -24,6 +23,7 @@ from reskill_jax.training.validate import MAX_SKILLS, RESERVOIR_CAPACITY
 from reskill_jax.worlds.household import symbols
 from reskill_jax.worlds.household.handwritten import GOOD
 from reskill_jax.worlds.household.tables import TASK_TYPES
+from reskill_jax.worlds.household.vocabulary import household_vocabulary
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,10 +13,16 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
+from reskill_jax.devices.mesh import make_mesh, on_mesh, place, row_sharding
+from reskill_jax.devices.preemption import StopSignal, ended_by
+from reskill_jax.devices.processes import greatest, is_first
+from reskill_jax.devices.shape import MeshShape
 from reskill_jax.models import decoder
 from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill
-from reskill_jax.training.config import MeshShape, TrainConfig, program_of
+from reskill_jax.storage.provenance import provenance
+from reskill_jax.storage.run_folder import RunFolder
+from reskill_jax.training.config import TrainConfig, program_of
 from reskill_jax.training.evaluate import Evaluation, evaluate
 from reskill_jax.training.lifecycle import (
     Life,
@@ -26,20 +32,10 @@ from reskill_jax.training.lifecycle import (
     make_bank,
     versions,
 )
-from reskill_jax.training.preemption import StopSignal, ended_by
-from reskill_jax.training.processes import greatest, is_first
+from reskill_jax.training.placing import state_shardings
 from reskill_jax.training.progress import TrainingProgress
 from reskill_jax.training.proposals import after_step
-from reskill_jax.training.provenance import provenance
-from reskill_jax.training.run_folder import RunFolder
 from reskill_jax.training.settings import TrainingError, check_fit, load_policy
-from reskill_jax.training.sharding import (
-    make_mesh,
-    on_mesh,
-    place,
-    row_sharding,
-    state_shardings,
-)
 from reskill_jax.training.state import TrainState, init_state
 from reskill_jax.training.step import StepMetrics, train_step
 from reskill_jax.training.step_log import (

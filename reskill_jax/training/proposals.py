@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from reskill_jax.core.trial import start_trial
-from reskill_jax.creator.propose import Proposal
+from reskill_jax.creators.rules.propose import Proposal
+from reskill_jax.storage.run_folder import RunFolder
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.lifecycle import Life, make_bank, settle, suggest, versions
 from reskill_jax.training.progress import TrainingProgress, event_text
-from reskill_jax.training.run_folder import RunFolder
 from reskill_jax.training.state import TrainState
 from reskill_jax.training.step import StepMetrics
 from reskill_jax.training.step_log import effect_words, evidence_of, margin_of, reason_of

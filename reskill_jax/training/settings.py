@@ -3,15 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+from reskill_jax.devices.mesh import make_mesh
+from reskill_jax.devices.shape import MeshShape
 from reskill_jax.models import weights
 from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.skills.patterns import TriggerError
 from reskill_jax.skills.skill import SkillError
 from reskill_jax.skills.skillmd import SkillFileError
-from reskill_jax.training.config import MeshShape, TrainConfig
+from reskill_jax.storage.mirror import Mirror
+from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.lifecycle import make_bank, starting_skills
-from reskill_jax.training.mirror import Mirror
-from reskill_jax.training.sharding import make_mesh
 from reskill_jax.worlds.household.world import HouseholdWorld
 
 

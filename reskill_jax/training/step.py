@@ -26,9 +26,9 @@ from reskill_jax.core.trial import (
     observe_trial,
 )
 from reskill_jax.models.decoder import DecoderConfig
+from reskill_jax.rollouts.compiled import Rollout, rollout
 from reskill_jax.skills.bank import differs
 from reskill_jax.training.config import TrainConfig
-from reskill_jax.training.rollout import Rollout, rollout
 from reskill_jax.training.state import TrainState, games_key
 from reskill_jax.training.update import Batch, internalized, maybe_update_policy
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from reskill_jax.core.trial import sequential_log_odds
-from reskill_jax.creator.propose import Proposal
+from reskill_jax.creators.rules.propose import Proposal
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.lifecycle import Life
 from reskill_jax.training.step import StepMetrics

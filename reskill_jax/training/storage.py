@@ -3,17 +3,17 @@
 import dataclasses
 from collections.abc import Callable
 
-from reskill_jax.training import checkpoint
-from reskill_jax.training.config import TrainConfig
-from reskill_jax.training.lifecycle import Life
-from reskill_jax.training.mirror import Mirror, MirrorError, bring_back, texts_of
-from reskill_jax.training.processes import from_first, is_first
-from reskill_jax.training.run_folder import (
+from reskill_jax.devices.processes import from_first, is_first
+from reskill_jax.storage import checkpoint
+from reskill_jax.storage.mirror import Mirror, MirrorError, bring_back, texts_of
+from reskill_jax.storage.run_folder import (
     FollowedRunFolder,
     RunFolder,
     RunFolderError,
     run_path,
 )
+from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.lifecycle import Life
 from reskill_jax.training.state import TrainState
 
 # What a continued run may change: where it lies, on which devices, how often it looks, and how long

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import optax
 
 from reskill_jax.core.losses import grpo_loss
+from reskill_jax.devices.placement import keep_rows
 from reskill_jax.models import decoder
-from reskill_jax.models import transcript as transcripts
 from reskill_jax.models.decoder import DecoderConfig
-from reskill_jax.models.placement import keep_rows
 from reskill_jax.models.sampling import masked_log_probs
-from reskill_jax.models.transcript import Transcript
+from reskill_jax.rollouts import transcript as transcripts
+from reskill_jax.rollouts.transcript import Transcript
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.state import TrainState, make_optimizer
 

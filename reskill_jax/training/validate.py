@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from reskill_jax.skills.skill import MAX_OPERATIONS
+from reskill_jax.storage.run_folder import check_run_name
 
 if TYPE_CHECKING:
     from reskill_jax.training.config import TrainConfig
@@ -19,7 +20,6 @@ MAX_SIZE = 2**24  # of what is played, kept or drawn from at once
 MAX_SKILLS = 256
 MAX_TRIALS = 5  # at once: a version of the bank for every choice of them
 MAX_THINGS = 256  # of a kind in a room: far more than ALFRED's largest rooms have
-_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 _AT_LEAST_ONE = (
@@ -39,20 +39,6 @@ _SIZES = (
 )
 _TEXTS = ("name", "root", "policy", "bank", "mirror")
 _BELOW_HALF = ("trial_gain", "trial_false_accept", "trial_false_reject")
-
-
-def check_run_name(name: str) -> str:
-    """The name, if it can be that of a run's folder.
-
-    Raises:
-      ValueError: it cannot.
-    """
-    if not _RUN_NAME.fullmatch(name):
-        raise ValueError(
-            f"{name[:60]!r} is no name for a run: use letters, digits, '.', '_' and '-', starting "
-            "with a letter or digit, at most 128 of them"
-        )
-    return name
 
 
 def validate(config: "TrainConfig") -> None:

@@ -12,14 +12,14 @@ import pytest
 from study import jobs, measures, results, runs
 from study.report_versions import proposals
 
-from reskill_jax.creator.propose import Proposal
-from reskill_jax.creator.state import Record
+from reskill_jax.creators.rules.propose import Proposal
+from reskill_jax.creators.rules.state import Record
 from reskill_jax.models import decoder, weights
 from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.skills.skill import Bundle, Operation, Skill, Trigger
+from reskill_jax.storage.run_folder import RunFolder
 from reskill_jax.training import loop
 from reskill_jax.training.config import TrainConfig
-from reskill_jax.training.run_folder import RunFolder
 from reskill_jax.worlds.household import symbols
 
 POLICY = DecoderConfig(

@@ -6,10 +6,12 @@ import jax
 import memory
 import pytest
 
+from reskill_jax.devices.mesh import make_mesh
+from reskill_jax.devices.shape import MeshShape
 from reskill_jax.models import decoder
 from reskill_jax.training import loop
-from reskill_jax.training.config import MeshShape, TrainConfig
-from reskill_jax.training.sharding import make_mesh, state_shardings
+from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.placing import state_shardings
 from reskill_jax.training.state import init_state
 
 

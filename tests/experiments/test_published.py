@@ -9,12 +9,12 @@ from study import published
 from study.jobs import StudyError
 from study.report_published import success, write_published
 
+from reskill_jax.evaluation.replay import own_games
 from reskill_jax.models import decoder, weights
 from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.skills.skillmd import export_skill
 from reskill_jax.training.config import TrainConfig
-from reskill_jax.training.replay import own_games
 from reskill_jax.worlds.alfworld_games import write_games_file
 
 POLICY = DecoderConfig(vocabulary=259, width=8, layers=1, heads=2, kv_heads=1, mlp=8)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reskill_jax.training.config import PRESETS, MeshShape, TrainConfig, program_of
+from reskill_jax.devices.shape import MeshShape
+from reskill_jax.training.config import PRESETS, TrainConfig, program_of
 from reskill_jax.training.config_file import ConfigError, apply_config
 from reskill_jax.training.state import games_key, make_optimizer
 from reskill_jax.worlds.household.generator import RoomSpec

@@ -8,9 +8,9 @@ import types
 import numpy as np
 import pytest
 
-from reskill_jax.creator.episode import Episode
-from reskill_jax.creator.propose import Proposal, Refusal
-from reskill_jax.creator.state import Record, observe, remember
+from reskill_jax.creators.episode import Episode
+from reskill_jax.creators.rules.propose import Proposal, Refusal
+from reskill_jax.creators.rules.state import Record, observe, remember
 from reskill_jax.skills.skill import Bundle, Operation, Skill, SkillError, Trigger
 from reskill_jax.skills.skillmd import SkillFileError, SkillFileWarning, export_skills
 from reskill_jax.training import lifecycle

@@ -23,16 +23,17 @@ from rich.console import Console
 from reskill_jax import cli
 from reskill_jax.core.contrast import Contrast
 from reskill_jax.core.posterior import BetaPosterior
-from reskill_jax.creator.propose import Proposal
+from reskill_jax.creators.rules.propose import Proposal
 from reskill_jax.models import decoder, weights
 from reskill_jax.skills.skill import Bundle, Operation
 from reskill_jax.skills.skillmd import SkillFileError, export_skill
-from reskill_jax.training import checkpoint, loop, step_log
+from reskill_jax.storage import checkpoint
+from reskill_jax.storage.run_folder import RunFolder
+from reskill_jax.training import loop, step_log
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.config_file import apply_config, read_config
 from reskill_jax.training.lifecycle import Life, begin_life, make_bank
 from reskill_jax.training.proposals import put_on_trial, with_versions
-from reskill_jax.training.run_folder import RunFolder
 from reskill_jax.training.state import init_state
 from reskill_jax.training.storage import MAY_DIFFER
 from reskill_jax.worlds.household.handwritten import GOOD
@@ -406,7 +407,7 @@ def test_every_arm_holds_its_choice_of_the_proposals(lab):
 
 
 def command(*words):
-    return [sys.executable, "-m", "reskill_jax.cli", *map(str, words)]
+    return [sys.executable, "-m", "reskill_jax", *map(str, words)]
 
 
 def reskill(folder, *words):

@@ -13,7 +13,7 @@ import pytest
 
 from reskill_jax.core.arms import arm_outcomes
 from reskill_jax.core.contrast import within_group_contrast
-from reskill_jax.creator.propose import Proposal
+from reskill_jax.creators.rules.propose import Proposal
 from reskill_jax.models.sampling import masked_log_probs
 from reskill_jax.skills.skill import Bundle, Operation
 from reskill_jax.training import loop

@@ -11,7 +11,7 @@ import pytest
 
 from reskill_jax.models import decoder
 from reskill_jax.models.decoder import DecoderConfig
-from reskill_jax.models.transcript import Transcript
+from reskill_jax.rollouts.transcript import Transcript
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.state import init_state, make_optimizer
 from reskill_jax.training.update import (

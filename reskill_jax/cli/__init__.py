@@ -1,0 +1,5 @@
+"""The command `reskill`: `main` runs it."""
+
+from .command import main
+
+__all__ = ["main"]

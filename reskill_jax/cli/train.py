@@ -1,0 +1,259 @@
+"""The options of `reskill train`: from a preset, files and single options to a configuration."""
+
+import ast
+import dataclasses
+import inspect
+import json
+import re
+import textwrap
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import tyro
+
+from reskill_jax.cli.arguments import parse, peek
+from reskill_jax.cli.errors import CommandLineError, mistakes_of_the_command_line
+from reskill_jax.devices.shape import MeshShape
+from reskill_jax.training.config import PRESETS, TrainConfig
+from reskill_jax.training.config_file import apply_config, convert, nearest, read_config
+from reskill_jax.worlds.household.generator import RoomSpec
+
+# How --help arranges the settings; those with settings of their own come last.
+GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "run": (
+        "What it is called, what it starts from, how long it goes on.",
+        ("name", "root", "seed", "steps", "policy"),
+    ),
+    "task": (
+        "What is played in a step.",
+        ("groups", "group_size", "train_games", "horizon", "capacity", "temperature"),
+    ),
+    "grpo": (
+        "How the policy is trained.",
+        (
+            *("learning_rate", "final_learning_rate", "minibatches", "clip_low", "clip_high"),
+            *("kl_weight", "scale_by_std", "whiten", "max_grad_norm"),
+            *("policy_from", "policy_until", "internalize"),
+        ),
+    ),
+    "skills": (
+        "The bank of skills, and when it may change.",
+        (
+            *("skills", "bank", "slots", "skills_from", "skills_until", "auto_accept"),
+            *("retire_after", "retire_margin"),
+        ),
+    ),
+    "trial": (
+        "How a new version of the bank is compared with the one in use.",
+        (
+            *("concurrent_trials", "scheme", "assignment", "floor", "discount", "trial_rule"),
+            *("trial_gain", "trial_false_accept", "trial_false_reject", "min_trial_steps"),
+            *("min_trial_episodes", "max_trial_steps"),
+        ),
+    ),
+    "creator": (
+        "When new versions are proposed, and from what.",
+        (
+            *("reservoir", "cooldown", "assertions", "max_operations"),
+            *("experience", "least_chance", "contradictions"),
+        ),
+    ),
+    "evaluation": ("How progress is measured.", ("eval_every", "eval_tasks")),
+    "checkpoint": (
+        "What is kept to go on from.",
+        ("checkpoint_every", "keep", "keep_best", "mirror"),
+    ),
+}
+NESTED = {"rooms": RoomSpec, "mesh": MeshShape}
+
+
+class TrainChoice(NamedTuple):
+    """What the arguments of `reskill train` ask for."""
+
+    config: TrainConfig
+    resume: bool
+    print_config: bool
+
+
+def parse_train(arguments: Sequence[str]) -> TrainChoice:
+    """The configuration that the arguments ask for, and what to do with it.
+
+    Later ones win: preset, stored configuration of the run to resume, --config, single options.
+
+    Raises:
+      CommandLineError: in one line. ConfigError: the stored configuration cannot be read.
+    """
+    preset = peek(arguments, "--preset") or next(iter(PRESETS))
+    if preset not in PRESETS:
+        near = nearest(preset, PRESETS)
+        hint = f"did you mean {near}?" if near else f"there are: {', '.join(PRESETS)}"
+        raise CommandLineError(f"there is no preset {preset[:60]!r}; {hint}")
+    config = PRESETS[preset]()
+    file = peek(arguments, "--config")
+    values: Mapping[str, Any] = {}
+    if file is not None:
+        with mistakes_of_the_command_line():
+            values = read_config(file)
+    if "--resume" in arguments:
+        config = _stored(arguments, values, config)
+    with mistakes_of_the_command_line():
+        draft = _merged(dataclasses.asdict(config), convert(config, values, where=str(file)))
+    parsed = _parse_options(arguments, preset, draft)
+    final = {
+        name: getattr(getattr(parsed, group), name)
+        for group, (_, names) in GROUPS.items()
+        for name in names
+    }
+    final |= {group: dataclasses.asdict(getattr(parsed, group)) for group in NESTED}
+    try:
+        config = _config(final)
+    except ValueError as error:
+        told, where = _one_line(error), _blamed(error, draft)
+        raise CommandLineError(
+            f"{file}: {told}" if where else f"{told} (see reskill train --help)"
+        ) from error
+    return TrainChoice(config, parsed.resume, parsed.print_config)
+
+
+def _config(values: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of these values; only what is put together in the end has to be valid."""
+    nested = {name: type_(**values[name]) for name, type_ in NESTED.items()}
+    return TrainConfig(**{**values, **nested})
+
+
+def _blamed(error: ValueError, draft: Mapping[str, Any]) -> bool:
+    """Whether the same is wrong before single options are applied: the file is to blame."""
+    try:
+        _config(draft)
+    except ValueError as first:
+        return str(first) == str(error)
+    return False
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries, those of `changes` over those of `values`."""
+    merged = dict(values)
+    for name, value in changes.items():
+        merged[name] = _merged(values[name], value) if isinstance(value, dict) else value
+    return merged
+
+
+def _stored(
+    arguments: Sequence[str], values: Mapping[str, Any], config: TrainConfig
+) -> TrainConfig:
+    """The configuration of the run to resume, brought back from its mirror if it is not here."""
+    root = peek(arguments, "--root") or values.get("root", config.root)
+    name = peek(arguments, "--name") or values.get("name", config.name)
+    mirror = peek(arguments, "--mirror") or values.get("mirror")
+    with mistakes_of_the_command_line():
+        apply_config(config, {"root": root, "name": name, "mirror": mirror}, where="--resume")
+    if mirror:
+        from reskill_jax.storage.mirror import Mirror, bring_back
+
+        with mistakes_of_the_command_line():
+            Mirror(mirror, name)
+        bring_back(mirror, root, name)
+    stored = Path(root) / name / "config.json"
+    if not stored.is_file():
+        raise CommandLineError(f"nothing to resume: there is no run in {stored.parent}")
+    config = apply_config(config, read_config(stored), where=str(stored))
+    return dataclasses.replace(config, root=root, name=name)
+
+
+def _parse_options(arguments: Sequence[str], preset: str, draft: Mapping[str, Any]) -> Any:
+    """Single options on top of a draft, in the groups of the help."""
+    description = (
+        "Train a policy and its skills. Writes ROOT/NAME/: configuration, metrics, the life of "
+        "every skill, checkpoints, SKILL.md files and report.html."
+    )
+    type_, default = _options(preset, draft)
+    return parse(type_, arguments, prog="reskill train", description=description, default=default)
+
+
+def _options(preset: str, draft: Mapping[str, Any]) -> tuple[type, Any]:
+    """The type that tyro fills, a nested dataclass for each group of the help, and its defaults."""
+    flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+    of_the_command = [
+        ("preset", Literal[tuple(PRESETS)], "Settings to start from."),
+        ("config", Path | None, "JSON or YAML file with options; single options win."),
+        (
+            "resume",
+            flag,
+            "Continue the run ROOT/NAME from its last checkpoint, with its configuration.",
+        ),
+        (
+            "print_config",
+            flag,
+            "Print the configuration that results, as YAML for --config, and train nothing.",
+        ),
+    ]
+    fields: list[Any] = [(n, Annotated[t, tyro.conf.arg(help=h)]) for n, t, h in of_the_command]
+    defaults: dict[str, Any] = dict(preset=preset, config=None, resume=False, print_config=False)
+    hints, helps = typing.get_type_hints(TrainConfig), field_helps(TrainConfig)
+    for group, (description, names) in GROUPS.items():
+        type_ = _plain(description, {name: (hints[name], helps[name]) for name in names})
+        fields.append((group, Annotated[type_, tyro.conf.OmitArgPrefixes]))
+        defaults[group] = type_(**{name: draft[name] for name in names})
+    for name, nested in NESTED.items():
+        inner, told = typing.get_type_hints(nested), field_helps(nested)
+        type_ = _plain(helps[name], {field: (inner[field], told[field]) for field in told})
+        fields.append((name, type_))
+        defaults[name] = type_(**draft[name])
+    arguments_type = dataclasses.make_dataclass("TrainArguments", fields, frozen=True)
+    return arguments_type, arguments_type(**defaults)
+
+
+def _plain(description: str, fields: Mapping[str, tuple[Any, str]]) -> type:
+    """A dataclass that checks nothing; of each field the type and the help."""
+    members: list[Any] = [
+        (name, Annotated[hint, tyro.conf.arg(help=told)]) for name, (hint, told) in fields.items()
+    ]
+    type_ = dataclasses.make_dataclass("Options", members, frozen=True)
+    type_.__doc__ = description
+    return type_
+
+
+def field_helps(type_: type) -> dict[str, str]:
+    """Field -> the text below it in the source of a dataclass, on one line; "" without one."""
+    helps = {field.name: "" for field in dataclasses.fields(type_)}
+    try:
+        source = inspect.getsource(type_)
+    except OSError:  # installed without its source
+        return helps
+    (definition,) = ast.parse(textwrap.dedent(source)).body
+    assert isinstance(definition, ast.ClassDef)
+    last = ""
+    for statement in definition.body:
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            last = statement.target.id
+        elif last and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+            helps[last] = " ".join(str(statement.value.value).split())
+            last = ""
+    return helps
+
+
+def config_text(config: TrainConfig) -> str:
+    """A configuration as YAML, which `read_config` reads back."""
+    return "".join(f"{line}\n" for line in _lines(dataclasses.asdict(config)))
+
+
+def _lines(values: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{name}:"
+            yield from _lines(value, indent + "  ")
+        else:
+            yield f"{indent}{name}: {_scalar(value)}"
+
+
+def _scalar(value: Any) -> str:
+    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_./-]*", value)
+    if plain and value.lower() not in ("null", "true", "false", "yes", "no", "on", "off", "y", "n"):
+        return value
+    return json.dumps(value, ensure_ascii=False)

@@ -1,1 +1,0 @@
-"""From evidence to a proposed bundle: reservoir, contrast, diagnosis, authoring, verification."""

@@ -1,0 +1,1 @@
+"""Where new skills come from: episodes, the reservoir, and creators."""

@@ -1,0 +1,1 @@
+"""The offline creator: contrast, diagnosis, experience, authoring, verification."""

@@ -1,0 +1,201 @@
+"""Cues: the moments a skill could be tied to, mined from what agents did and saw.
+
+Candidates are triggers: always, at the beginning, after a class of actions, or when a phrase that
+is frequent in the observations occurs. Two cues that occur at the same moments are one.
+"""
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from reskill_jax.creators.episode import Episode
+from reskill_jax.skills.patterns import MAX_PATTERN_LENGTH, search
+from reskill_jax.skills.skill import Trigger
+from reskill_jax.worlds.vocabulary import ActionVocabulary
+
+_SEGMENT = re.compile(r"[.,:;!?()\n]+")
+_PUNCTUATION = re.compile(r"[!-/:-@\[-^`{-~]")  # of ASCII: other characters mean themselves
+_LONGEST_PHRASE = 4
+_ONE_LETTER_SHORT = 5  # a phrase of a single word must be at least this long
+
+
+class Decisions(NamedTuple):
+    """Every decision of some episodes, episode after episode, perhaps only the early ones."""
+
+    episode: np.ndarray  # [D] int32 index of the episode
+    first: np.ndarray  # [E] int32 index of each episode's first decision
+    turn: np.ndarray  # [D] int32
+    last_action: list[str | None]  # [D]
+    observation: list[str]  # [D] what was seen
+    action: list[str]  # [D] what was done
+    possible: list[frozenset[str] | None]  # [D] verbs that could be done; None = not known
+
+
+class Cues(NamedTuple):
+    """Candidate triggers and where they occur."""
+
+    triggers: list[Trigger]  # C
+    occurs: np.ndarray  # [C, D] bool
+
+
+def decisions_of(groups: Sequence[Sequence[Episode]]) -> tuple[list[Episode], Decisions]:
+    """Lays out the decisions of groups of the same task; episodes without any drop out.
+
+    Of a group with successes, only the turns that its longest success took: what a failure does
+    afterwards, time running out, would otherwise count against whatever one does when lost.
+    """
+    kept, counts = [], []
+    for group in groups:
+        longest = max((len(e.actions) for e in group if e.success), default=None)
+        for episode in group:
+            if episode.actions:
+                kept.append(episode)
+                counts.append(len(episode.actions[:longest]))
+    return kept, Decisions(
+        episode=np.repeat(np.arange(len(kept), dtype=np.int32), counts),
+        first=(np.cumsum(counts) - np.asarray(counts)).astype(np.int32),
+        turn=np.asarray([t for n in counts for t in range(n)], np.int32),
+        last_action=[
+            e.actions[t - 1] if t else None
+            for e, n in zip(kept, counts, strict=True)
+            for t in range(n)
+        ],
+        observation=[
+            e.observations[t] for e, n in zip(kept, counts, strict=True) for t in range(n)
+        ],
+        action=[e.actions[t] for e, n in zip(kept, counts, strict=True) for t in range(n)],
+        possible=[
+            frozenset(e.possible[t]) if e.possible else None
+            for e, n in zip(kept, counts, strict=True)
+            for t in range(n)
+        ],
+    )
+
+
+def _phrases(text: str) -> set[str]:
+    """Runs of one to four words within a clause, numbers left out, as patterns."""
+    found = set()
+    for segment in _SEGMENT.split(text.lower()):
+        words = ["#" if word.isdigit() else word for word in segment.split()]
+        for size in range(1, _LONGEST_PHRASE + 1):
+            for start in range(len(words) - size + 1):
+                run = words[start : start + size]
+                if run[0] == "#" or run[-1] == "#":
+                    continue
+                if size == 1 and len(run[0]) < _ONE_LETTER_SHORT:
+                    continue
+                found.add(" ".join(run))
+    return found
+
+
+def literal(text: str) -> str:
+    """A text as a regular expression that matches it."""
+    return _PUNCTUATION.sub(r"\\\g<0>", text)
+
+
+def _pattern(phrase: str) -> str:
+    return " ".join(r"\d+" if word == "#" else literal(word) for word in phrase.split())
+
+
+def _mine_phrases(decisions: Decisions, *, share: float, most: int) -> list[str]:
+    """Patterns of phrases that occur in at least a share of the episodes, best known first."""
+    texts: dict[str, int] = {}  # numbers made alike -> how it is numbered here
+    said: list[set[str]] = []
+    where: dict[str, set[int]] = {}  # phrase -> episodes
+    often: Counter[str] = Counter()
+    for episode, turn, text in zip(
+        decisions.episode, decisions.turn, decisions.observation, strict=True
+    ):
+        if turn == 0:
+            continue  # the introduction: the beginning is a cue of its own
+        plain = re.sub(r"\d+", "1", text)
+        if plain not in texts:
+            texts[plain] = len(texts)
+            said.append(_phrases(plain))
+        for phrase in said[texts[plain]]:
+            where.setdefault(phrase, set()).add(int(episode))
+            often[phrase] += 1
+    total = int(np.sum(decisions.turn > 0))
+    frequent = [
+        phrase
+        for phrase, seen in where.items()
+        if len(seen) >= share * len(decisions.first) and often[phrase] <= 0.9 * total
+    ]
+    # Of phrases found in the same texts, two or three words say it best.
+    frequent.sort(key=lambda p: (-len(where[p]), -often[p], abs(len(p.split()) - 2.4), p))
+    inside: dict[str, list[int]] = {phrase: [] for phrase in frequent}
+    for i, phrases in enumerate(said):
+        for phrase in phrases:
+            if phrase in inside:
+                inside[phrase].append(i)
+    kept: dict[tuple[int, ...], str] = {}
+    for phrase in frequent:
+        kept.setdefault(tuple(inside[phrase]), phrase)
+    patterns = (_pattern(phrase) for phrase in kept.values())
+    short = (pattern for pattern in patterns if len(pattern) <= MAX_PATTERN_LENGTH)
+    return list(itertools.islice(short, most))
+
+
+def mine_cues(
+    decisions: Decisions,
+    vocabulary: ActionVocabulary,
+    *,
+    share: float = 0.15,
+    most_phrases: int = 48,
+    most_actions: int = 24,
+) -> Cues:
+    """Finds candidate triggers.
+
+    Args:
+      decisions: D decisions.
+      vocabulary: abstracts the actions.
+      share: a cue must occur in this share of the episodes.
+      most_phrases: observation patterns kept, the most frequent.
+      most_actions: action patterns kept, the most frequent.
+    """
+    count = len(decisions.turn)
+    occurs: list[np.ndarray] = []
+    triggers: list[Trigger] = []
+    known: set[bytes] = set()
+
+    def consider(trigger: Trigger, where: np.ndarray) -> None:
+        if not where.any():
+            return
+        mark = np.packbits(where).tobytes()
+        if mark not in known:
+            known.add(mark)
+            triggers.append(trigger)
+            occurs.append(where)
+
+    consider(Trigger("general"), np.ones(count, bool))
+    consider(Trigger("beginning"), decisions.turn == 0)
+
+    deeds = [None if a is None else vocabulary.abstract(a) for a in decisions.last_action]
+    classes: dict[str, set[int]] = {}
+    for i, deed in enumerate(deeds):
+        if deed is not None and deed.verb is not None:
+            classes.setdefault(f"^{literal(deed.verb)}\\b", set()).add(i)
+            if deed.nouns:
+                pattern = f"^{literal(deed.verb)} {deed.nouns[0]}\\b"
+                classes.setdefault(pattern, set()).add(i)
+    episodes = len(decisions.first)
+    reach = {p: len({int(decisions.episode[i]) for i in at}) for p, at in classes.items()}
+    common = sorted(
+        (p for p in classes if reach[p] >= share * episodes), key=lambda p: (-reach[p], p)
+    )
+    for pattern in common[:most_actions]:
+        where = np.zeros(count, bool)
+        where[list(classes[pattern])] = True
+        consider(Trigger("action_pattern", pattern), where)
+
+    texts = list(dict.fromkeys(decisions.observation))
+    index = {text: i for i, text in enumerate(texts)}
+    of = np.asarray([index[text] for text in decisions.observation], np.int32)
+    for pattern in _mine_phrases(decisions, share=share, most=most_phrases):
+        hit = np.asarray([search(pattern, text) for text in texts], bool)
+        consider(Trigger("observation_pattern", pattern), hit[of])
+    return Cues(triggers, np.asarray(occurs, bool).reshape(len(triggers), count))

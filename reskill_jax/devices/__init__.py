@@ -1,0 +1,1 @@
+"""Processors and processes: meshes, where rows lie, graceful ends, what this machine is."""

@@ -1,0 +1,295 @@
+"""Playing what a run has learned: in the compiled world, and in the real ALFWorld engine.
+
+`evaluate_run` is behind `reskill eval`.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from reskill_jax.evaluation.act import PolicyPlayer
+from reskill_jax.evaluation.compiled_play import ReplayError
+from reskill_jax.models.decoder import DecoderConfig, Params
+from reskill_jax.skills.bank import Bank
+from reskill_jax.skills.skill import Skill
+from reskill_jax.storage import checkpoint
+from reskill_jax.training import evaluate
+from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.config_file import apply_config, read_config
+from reskill_jax.training.lifecycle import Life, make_bank, versions
+from reskill_jax.training.settings import load_policy
+from reskill_jax.training.state import init_state
+from reskill_jax.training.storage import MAY_DIFFER
+from reskill_jax.worlds.alfworld_games import GameRecord, game_record, read_games
+from reskill_jax.worlds.household.generator import generate
+from reskill_jax.worlds.household.tables import TASK_TYPES
+from reskill_jax.worlds.household.world import HouseholdWorld
+from reskill_jax.worlds.playing import Episode, open_alfworld, play
+
+REAL_TURNS = 50  # what ALFWorld's own evaluation allows
+REAL_CAPACITY = 1536  # symbols: most of the published rooms, for 30 to 50 turns
+# A split of ours is played on the published games that serve the same purpose.
+_PUBLISHED = {"seen": "valid_seen", "unseen": "valid_unseen"}
+
+
+class ChoiceError(ReplayError):
+    """A checkpoint or a mode was asked for that the run does not have."""
+
+
+class LoadedRun(NamedTuple):
+    """A run at one of its checkpoints."""
+
+    config: TrainConfig
+    step: int
+    params: Params
+    policy: DecoderConfig
+    bank: Bank  # every arm
+    skills: tuple[Skill, ...]  # in use
+    candidate: tuple[Skill, ...] | None  # the version under test, if there is one
+
+    def skills_of(self, mode: str) -> tuple[Skill, ...]:
+        """The skills of a mode of evaluation.
+
+        Raises:
+          ChoiceError: there is no candidate, or no such mode.
+        """
+        if mode not in evaluate.MODES:
+            raise ChoiceError(f"mode must be one of {', '.join(evaluate.MODES)}, got {mode!r}")
+        if mode == "candidate":
+            if self.candidate is None:
+                raise ChoiceError(f"no candidate is under test at step {self.step}")
+            return self.candidate
+        return self.skills if mode == "bank" else ()
+
+
+Step = int | Literal["best"] | None
+
+
+def load_run(
+    folder: str | Path, *, step: Step = None, notify: Callable[[str], None] = print
+) -> LoadedRun:
+    """Reads a run from its folder.
+
+    Args:
+      folder: <root>/<name>.
+      step: a certain checkpoint; None = the newest good one; "best" = of those that were evaluated
+        the one with the highest success on unseen tasks.
+      notify: called with one line per damaged checkpoint that was passed over.
+
+    Raises:
+      ChoiceError: no checkpoint is the best, or there is none of this step.
+      ConfigError, CheckpointError, WeightsError: with one clear line.
+    """
+    folder = Path(folder)
+    stored = folder / "config.json"
+    config = apply_config(TrainConfig(), read_config(stored), where=str(stored))
+    start, policy = load_policy(config.policy)
+    checkpoints = folder / "checkpoints"
+    if step == "best":
+        step = checkpoint.best_step(checkpoints, "unseen")
+        if step is None:
+            raise ChoiceError(f"no checkpoint in {checkpoints} was evaluated")
+    elif step is not None and step not in (kept := checkpoint.steps(checkpoints)):
+        known = ", ".join(map(str, kept)) or "none"
+        raise ChoiceError(f"there is no checkpoint of step {step}; there are: {known}")
+    restored = checkpoint.restore(
+        checkpoints,
+        init_state(config, start, make_bank(config, [()])),
+        config,
+        step,
+        may_differ=MAY_DIFFER,
+        notify=notify,
+    )
+    life = Life.from_dict(restored.host["life"])
+    return LoadedRun(
+        config=config,
+        step=restored.step,
+        params=restored.arrays.params,
+        policy=policy,
+        bank=restored.arrays.bank,
+        skills=life.skills,
+        candidate=_candidate(life, config),
+    )
+
+
+def _candidate(life: Life, config: TrainConfig) -> tuple[Skill, ...] | None:
+    """The bank with all that is under test; None if nothing is."""
+    return versions(life, config)[-1] if any(life.proposals) else None
+
+
+def evaluate_run(
+    folder: str | Path,
+    *,
+    step: Step = None,
+    world: str = "household",
+    splits: Sequence[str] = ("seen", "unseen"),
+    modes: Sequence[str] = ("bank", "none"),
+    games: Path | None = None,
+    tasks: int | None = None,
+    console: Console | None = None,
+) -> list[dict[str, Any]]:
+    """Plays the policy of a run.
+
+    Args:
+      folder: of the run.
+      step: of the checkpoint; None = the newest good one.
+      world: "household" (compiled, sampled at the run's temperature, as in training) or "alfworld"
+        (the real engine, greedily; invalid episodes are left out and counted).
+      splits: "seen", "unseen".
+      modes: "bank", "none", "candidate".
+      games: alfworld: where to read games; "seen" then means the split valid_seen and "unseen"
+        valid_unseen, and all splits are played where it has neither. None = games of our generator.
+      tasks: games per split; None = as many as the run evaluates on.
+      console: where to report.
+
+    Returns:
+      One line per split and mode, as in eval.jsonl; in alfworld with the number of invalid games.
+
+    Raises:
+      ReplayError, and the errors of `load_run`, `read_games` and the real engine.
+    """
+    console = console or Console()
+    run = load_run(
+        folder, step=step, notify=lambda line: console.print(line, highlight=False, markup=False)
+    )
+    config = run.config
+    tasks = config.eval_tasks if tasks is None else tasks
+    versions = {mode: run.skills_of(mode) for mode in modes}
+    if world == "household":
+        lines = []
+        for mode in modes:
+            for split in splits:
+                found = evaluate.evaluate(
+                    run.params,
+                    run.bank,
+                    world=HouseholdWorld(spec=config.rooms),
+                    policy=run.policy,
+                    split=split,
+                    mode=mode,  # type: ignore[arg-type]
+                    horizon=config.horizon,
+                    capacity=config.capacity,
+                    games=tasks,
+                    temperature=config.temperature,
+                    task_types=TASK_TYPES,
+                )
+                lines.append({"step": run.step} | found.to_json())
+        return lines
+    if world != "alfworld":
+        raise ReplayError(f"world must be household or alfworld, got {world!r}")
+    if games is None:
+        of_split = {split: own_games(config, split, tasks) for split in splits}
+        horizon, capacity = config.horizon, config.capacity
+    else:
+        of_split = _published(games, splits, tasks)
+        horizon, capacity = REAL_TURNS, REAL_CAPACITY
+    return [
+        {"step": run.step, "mode": mode}
+        | play_alfworld(
+            run,
+            records,
+            skills=skills,
+            horizon=horizon,
+            capacity=capacity,
+            console=console,
+            label=f"{split}, {mode}",
+        )
+        | {"split": split}
+        for mode, skills in versions.items()
+        for split, records in of_split.items()
+    ]
+
+
+def own_games(config: TrainConfig, split: str, count: int, *, seed: int = 0) -> list[GameRecord]:
+    """The games that the evaluation of a split plays in the compiled world, as text."""
+    make = jax.jit(functools.partial(generate, spec=config.rooms, split=split))
+    return [
+        game_record(
+            jax.tree.map(np.asarray, make(jax.random.fold_in(jax.random.key(seed), i))),
+            name=f"{split}-{i}",
+            split=split,
+        )
+        for i in range(count)
+    ]
+
+
+def _published(path: Path, splits: Sequence[str], tasks: int) -> dict[str, list[GameRecord]]:
+    """At most `tasks` games of each split, evenly spaced."""
+    by_split: dict[str, list[GameRecord]] = {}
+    for record in read_games(path):
+        by_split.setdefault(record.split, []).append(record)
+    wanted = {name for split in splits for name in (split, _PUBLISHED.get(split, split))}
+    kept = {name: found for name, found in by_split.items() if name in wanted} or by_split
+    return {
+        name: [found[i * len(found) // n] for n in [min(tasks, len(found))] for i in range(n)]
+        for name, found in kept.items()
+    }
+
+
+def play_alfworld(
+    run: LoadedRun,
+    records: Sequence[GameRecord],
+    *,
+    skills: Sequence[Skill],
+    horizon: int,
+    capacity: int,
+    console: Console,
+    label: str,
+) -> dict[str, Any]:
+    """Plays games greedily in the real engine.
+
+    Returns:
+      success, episodes (the valid ones), interval, turns, by_task_type, invalid.
+
+    Raises:
+      ReplayError: not one episode was valid.
+      AlfworldMissing: the real engine is not installed.
+    """
+    episodes = []
+    shown = track(
+        records,
+        description=label,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    for record in shown:
+        player = PolicyPlayer(run.params, run.policy, skills, capacity=capacity)
+        episodes.append(play(record, open_alfworld, player, max_turns=horizon))
+    figures = summarise(records, episodes)
+    if figures["invalid"]:
+        reason = next(e.error for e in episodes if not e.valid)
+        console.print(
+            f"{label}: {figures['invalid']} of {len(episodes)} episodes are invalid and left out; "
+            f"the first: {reason}",
+            highlight=False,
+            markup=False,
+        )
+    return figures
+
+
+def summarise(records: Sequence[GameRecord], episodes: Sequence[Episode]) -> dict[str, Any]:
+    """Figures of some episodes; invalid ones are left out of all but their own count.
+
+    Raises:
+      ReplayError: not one episode was valid.
+    """
+    played = [(r, e) for r, e in zip(records, episodes, strict=True) if e.valid]
+    if not played:
+        reason = episodes[0].error if episodes else "there were no games"
+        raise ReplayError(f"no episode is valid: {reason}")
+    wins = sum(e.won for _, e in played)
+    by_type = {name: [e.won for r, e in played if r.task_type == name] for name in TASK_TYPES}
+    return {
+        "success": wins / len(played),
+        "episodes": len(played),
+        "interval": list(evaluate.wilson_interval(wins, len(played))),
+        "turns": sum(len(e.commands) for _, e in played) / len(played),
+        "by_task_type": {name: [sum(won), len(won)] for name, won in by_type.items()},
+        "invalid": len(episodes) - len(played),
+    }

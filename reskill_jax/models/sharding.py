@@ -1,0 +1,64 @@
+"""Parameters of a decoder on a mesh: by the names of their axes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
+
+from reskill_jax.devices.mesh import AXES, RULES
+
+from .config import DecoderConfig
+from .params import logical_axes
+
+
+def param_specs(
+    policy: DecoderConfig,
+    shapes: Any,
+    mesh: Mesh | AbstractMesh,
+    *,
+    rules: Mapping[str, str] = RULES,
+) -> Any:
+    """A pytree like the parameters, of partition specs.
+
+    An axis that its mesh axis does not divide stays whole (two key/value heads on four devices).
+
+    Args:
+      policy: the decoder's shape. shapes: the parameters, or their shape structs.
+      mesh: of devices.
+      rules: logical axis -> mesh axis.
+    """
+
+    def spec(names: tuple[str, ...], array: Any) -> PartitionSpec:
+        placed = []
+        for name, size in zip(names, array.shape, strict=True):
+            axis = rules.get(name)
+            whole = axis is None or axis in placed or size % mesh.shape[axis]
+            placed.append(None if whole else axis)
+        return PartitionSpec(*placed)
+
+    axes = logical_axes(policy)
+    return jax.tree.map(spec, axes, shapes, is_leaf=lambda x: isinstance(x, tuple))
+
+
+def gather_for_rollout(params: Any, policy: DecoderConfig) -> Any:
+    """Parameters as a rollout reads them, once for every token: in `policy.dtype`, and on a mesh
+    not split over `fsdp`, so that nothing has to be fetched from other devices in its loops.
+
+    Norms stay float32, as the decoder uses them; what it computes is the same bit for bit.
+
+    Args:
+      params: float32. policy: the decoder's shape.
+    """
+
+    def cast(names: tuple[str, ...], x: jax.Array) -> jax.Array:
+        return x.astype(policy.dtype) if len(set(names) - {"layers"}) > 1 else x
+
+    axes = logical_axes(policy)
+    params = jax.tree.map(cast, axes, params, is_leaf=lambda x: isinstance(x, tuple))
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.axis_names != AXES:  # one device, or the axis of a pmap
+        return params
+    rules = {name: axis for name, axis in RULES.items() if axis != "fsdp"}
+    specs = param_specs(policy, params, mesh, rules=rules)
+    return jax.lax.with_sharding_constraint(params, specs)

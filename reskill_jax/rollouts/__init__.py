@@ -1,0 +1,1 @@
+"""Episodes: what was read and written, and how it is played in compiled worlds."""

@@ -1,0 +1,39 @@
+"""Where the state of a run lies on a mesh."""
+
+import jax
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from reskill_jax.models.config import DecoderConfig
+from reskill_jax.models.sharding import param_specs
+from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.state import TrainState, make_optimizer
+
+
+def state_shardings(state: TrainState, mesh: Mesh, policy: DecoderConfig, config: TrainConfig):
+    """A pytree like `state`, of shardings: parameters and what goes with them by the rules.
+
+    Args:
+      state: a state, or its shape structs. mesh: of devices.
+      policy: the decoder's shape. config: of the run.
+    """
+
+    def placed(specs):
+        return jax.tree.map(
+            lambda s: NamedSharding(mesh, s), specs, is_leaf=lambda x: isinstance(x, PartitionSpec)
+        )
+
+    whole = NamedSharding(mesh, PartitionSpec())
+    params = placed(param_specs(policy, state.params, mesh))
+    everything = jax.tree.map(lambda _: whole, state)
+    return everything._replace(
+        params=params,
+        reference=params if jax.tree.leaves(state.reference) else state.reference,
+        opt_state=optax.tree_map_params(
+            make_optimizer(config),
+            lambda _, sharding: sharding,
+            state.opt_state,
+            params,
+            transform_non_params=lambda _: whole,
+        ),
+    )
