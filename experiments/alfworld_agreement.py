@@ -29,7 +29,7 @@ from reskill_jax.evaluation.replay import REAL_CAPACITY, load_run
 from reskill_jax.models.decoder import DecoderConfig, Params
 from reskill_jax.skills.bank import Bank, build_bank
 from reskill_jax.skills.skill import Skill
-from reskill_jax.training.evaluate import wilson_interval
+from reskill_jax.storage.intervals import wilson_interval
 from reskill_jax.training.loop import load_policy
 from reskill_jax.worlds import alfworld
 from reskill_jax.worlds.alfworld_games import GameRecord, game_record, read_games

@@ -24,7 +24,7 @@ from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.rollouts.compiled import Rollout, rollout
 from reskill_jax.skills.bank import Bank, build_bank
 from reskill_jax.skills.skill import Skill, Trigger
-from reskill_jax.training.evaluate import wilson_interval
+from reskill_jax.storage.intervals import wilson_interval
 from reskill_jax.worlds.household import symbols
 from reskill_jax.worlds.household.directives import HELD_OUT
 from reskill_jax.worlds.household.handwritten import BAD, GOOD

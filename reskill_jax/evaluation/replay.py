@@ -19,6 +19,7 @@ from reskill_jax.models.decoder import DecoderConfig, Params
 from reskill_jax.skills.bank import Bank
 from reskill_jax.skills.skill import Skill
 from reskill_jax.storage import checkpoint
+from reskill_jax.storage.intervals import wilson_interval
 from reskill_jax.training import evaluate
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.config_file import apply_config, read_config
@@ -288,7 +289,7 @@ def summarise(records: Sequence[GameRecord], episodes: Sequence[Episode]) -> dic
     return {
         "success": wins / len(played),
         "episodes": len(played),
-        "interval": list(evaluate.wilson_interval(wins, len(played))),
+        "interval": list(wilson_interval(wins, len(played))),
         "turns": sum(len(e.commands) for _, e in played) / len(played),
         "by_task_type": {name: [sum(won), len(won)] for name, won in by_type.items()},
         "invalid": len(episodes) - len(played),

@@ -7,7 +7,8 @@ from reskill_jax.report.charts import SPLITS, legend
 from reskill_jax.report.document import section, titled
 from reskill_jax.report.markup import Markup, tag
 from reskill_jax.report.plot import percent
-from reskill_jax.report.reading import Run, wilson
+from reskill_jax.report.reading import Run
+from reskill_jax.storage.intervals import wilson_interval
 
 Counts = Mapping[str, Sequence[int]]  # kind of task -> [successes, episodes]
 
@@ -51,7 +52,7 @@ def _row(
     kind: str, first: Sequence[int] | None, last: Sequence[int], without: Sequence[int] | None
 ) -> Markup:
     rate = last[0] / last[1]
-    low, high = wilson(rate, last[1])
+    low, high = wilson_interval(*last)
     marks = [
         tag(
             "span",

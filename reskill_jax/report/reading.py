@@ -24,6 +24,7 @@ from reskill_jax.report.schema import (
     check_trials,
 )
 from reskill_jax.report.skills import Entry, Life, Trial, find_lives, find_trials, read_bank
+from reskill_jax.storage.intervals import wilson_interval
 
 LOGS = {
     "metrics.jsonl": check_metrics,
@@ -152,16 +153,9 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     )
 
 
-def wilson(success: float, episodes: float, z: float = 1.96) -> tuple[float, float]:
-    """The Wilson interval of a success rate; (0, 1) without episodes.
-
-    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
-    """
-    if episodes <= 0:
-        return 0.0, 1.0
-    spread = z * math.sqrt(success * (1 - success) / episodes + (z / (2 * episodes)) ** 2)
-    middle, scale = success + z * z / (2 * episodes), 1 + z * z / episodes
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+def _interval(success: float, episodes: float) -> tuple[float, float]:
+    """The Wilson interval of a success rate."""
+    return wilson_interval(success * episodes, episodes)
 
 
 def _settings(config: dict[str, Any], problems: list[str]) -> dict[str, Any]:
@@ -180,7 +174,7 @@ def _complete(evals: Sequence[dict[str, Any]], lifecycle: Sequence[dict[str, Any
     """Gives every line the fields that may be missing."""
     for line in evals:
         if line.get("interval") is None:
-            line["interval"] = list(wilson(line["success"], line["episodes"]))
+            line["interval"] = list(_interval(line["success"], line["episodes"]))
     for line in lifecycle:
         for name in ("operations", "successes", "trials"):
             line[name] = line.get(name) or []

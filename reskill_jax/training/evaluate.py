@@ -5,7 +5,6 @@ evaluations differ by the policy and the skills alone.
 """
 
 import functools
-import math
 from typing import Literal, NamedTuple
 
 import jax
@@ -16,6 +15,7 @@ from reskill_jax.devices.mesh import fetch, on_mesh, place
 from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.rollouts.compiled import Rollout, rollout
 from reskill_jax.skills.bank import Bank
+from reskill_jax.storage.intervals import wilson_interval
 
 Mode = Literal["bank", "none", "candidate"]
 MODES = ("none", "bank", "candidate")
@@ -52,21 +52,6 @@ class Evaluation(NamedTuple):
             "turns": self.turns,
             "by_task_type": {k: list(v) for k, v in self.by_task_type.items()},
         }
-
-
-def wilson_interval(successes: int, episodes: int, *, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval of a binomial proportion.
-
-    Raises:
-      ValueError: no episodes, or more successes than episodes.
-    """
-    if not 0 <= successes <= episodes or episodes < 1:
-        raise ValueError(f"no proportion: {successes} of {episodes}")
-    share, z2 = successes / episodes, z * z
-    middle = (share + z2 / (2 * episodes)) / (1 + z2 / episodes)
-    half = z / (1 + z2 / episodes)
-    half *= math.sqrt(share * (1 - share) / episodes + z2 / (4 * episodes**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 @functools.partial(jax.jit, static_argnames=("world", "games"))

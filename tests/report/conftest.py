@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reskill_jax.report.reading import wilson
+from reskill_jax.storage.intervals import wilson_interval
 
 
 def _skill(name, action, kind="general", pattern=None, examples=()):
@@ -77,7 +77,8 @@ def write_fake_run(folder, *, steps=60, seed=0, gain=0.0, full=False, **settings
                 evals.append(
                     {
                         "step": step, "split": split, "mode": mode, "success": rate,
-                        "episodes": episodes, "interval": list(wilson(rate, episodes)),
+                        "episodes": episodes,
+                        "interval": list(wilson_interval(rate * episodes, episodes)),
                     }
                 )  # fmt: skip
     posterior, totals = None, None
