@@ -32,6 +32,7 @@ from reskill_jax.devices.machine import describe_machine
 from reskill_jax.models import decoder, weights
 from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.models.sampling import masked_log_probs
+from reskill_jax.rollouts import transcript as transcripts
 from reskill_jax.rollouts.transcript import Transcript
 from reskill_jax.training.demonstrations import demonstrate
 from reskill_jax.worlds.household.expert import Habits
@@ -88,19 +89,21 @@ def loss_fn(params, rows: Transcript, *, config: DecoderConfig, unmasked_share: 
     hidden = decoder.forward(params, rows.tokens, config=config)
     at = jnp.take_along_axis(hidden, rows.position[:, :, None], axis=1)
     logits = decoder.logits(params, at, config=config)
+    choice = jax.vmap(transcripts.choices)(rows)
     used = jnp.arange(rows.position.shape[1]) < rows.count[:, None]
     weight = rows.weight * used
     total = jnp.maximum(weight.sum(), 1.0)
-    allowed = rows.allowed | ~used[:, :, None]
+    listed = jax.nn.one_hot(rows.support, config.vocabulary, dtype=bool).any(axis=2)
+    allowed = listed | ~used[:, :, None]
 
     def mean_nll(log_probs):
-        chosen = jnp.take_along_axis(log_probs, rows.choice[:, :, None], axis=-1)[..., 0]
+        chosen = jnp.take_along_axis(log_probs, choice[:, :, None], axis=-1)[..., 0]
         return -jnp.sum(jnp.where(weight > 0, chosen, 0.0) * weight) / total
 
     masked_log_prob = masked_log_probs(logits, allowed)
     masked = mean_nll(masked_log_prob)
     unmasked = mean_nll(jax.nn.log_softmax(logits))
-    best = jnp.argmax(masked_log_prob, axis=-1) == rows.choice
+    best = jnp.argmax(masked_log_prob, axis=-1) == choice
     agreement = jnp.sum(best * weight) / total
     return masked + unmasked_share * unmasked, (masked, unmasked, agreement)
 
@@ -209,8 +212,8 @@ def pretrain(config: Pretraining, folder: Path, start: str | None) -> Learner:
             part = part._replace(
                 tokens=part.tokens[:, :width],
                 position=np.minimum(part.position[:, :decisions], width - 1),
-                choice=part.choice[:, :decisions],
-                allowed=part.allowed[:, :decisions],
+                support=part.support[:, :decisions],
+                turn=part.turn[:, :decisions],
                 log_prob=part.log_prob[:, :decisions],
                 weight=part.weight[:, :decisions],
             )

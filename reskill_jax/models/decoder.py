@@ -38,6 +38,9 @@ __all__ = [
 ]
 
 
+_FEW = 16  # times the candidates: in a smaller vocabulary all tokens are scored, and some picked
+
+
 def forward(params: Params, tokens: chex.Array, *, config: DecoderConfig) -> chex.Array:
     """Causal pass over whole sequences.
 
@@ -97,11 +100,12 @@ def logits(
     """
     chex.assert_axis_dimension(hidden, -1, config.width)
     tied = config.tie_embeddings
-    if ids is None:
+    ids = None if ids is None else jnp.clip(ids, 0, config.vocabulary - 1)
+    if ids is None or config.vocabulary <= _FEW * ids.shape[-1]:
         matrix = params["embedding"].T if tied else params["unembedding"]
         found = _matmul(hidden, matrix.astype(hidden.dtype), jnp.float32)
+        found = found if ids is None else jnp.take_along_axis(found, ids, axis=-1)
     else:
-        ids = jnp.clip(ids, 0, config.vocabulary - 1)
         rows = (
             params["embedding"][ids] if tied else jnp.moveaxis(params["unembedding"][:, ids], 0, -1)
         )

@@ -1,10 +1,12 @@
-"""Sampling under a mask of allowed tokens."""
+"""Sampling among the tokens that are allowed, given as a mask or as a list of candidates."""
 
 import chex
 import jax
 import jax.numpy as jnp
 
+NO_TOKEN = -1  # behind the candidates in a list of them
 _MASKED = -1e30
+_FEW = 1024  # tokens of a vocabulary whose noise is drawn for all of them
 
 
 def masked_log_probs(
@@ -60,7 +62,49 @@ def sample(
     temperature = jnp.asarray(temperature, jnp.float32)[..., None]
     greedy = temperature <= 0
     log_probs = masked_log_probs(logits, allowed, temperature=jnp.where(greedy, 1.0, temperature))
-    noise = jax.random.gumbel(key, log_probs.shape, jnp.float32)
+    return _draw(jax.random.gumbel(key, log_probs.shape, jnp.float32), log_probs, allowed, greedy)
+
+
+def sample_candidates(
+    key: chex.PRNGKey,
+    logits: chex.Array,
+    support: chex.Array,
+    *,
+    vocab_size: int,
+    temperature: float | chex.Array = 1.0,
+) -> tuple[chex.Array, chex.Array]:
+    """Draws one of the candidates of a row, as `sample` does.
+
+    In a small vocabulary the noise belongs to the tokens, so that neither their order nor the room
+    for candidates matters; in a large one it belongs to the places.
+
+    Args:
+      key: random key.
+      logits: [K] of the candidates.
+      support: [K] int32 candidates in ascending order, NO_TOKEN behind.
+      vocab_size: V.
+      temperature: static or traced scalar; 0 is greedy, ties to the lowest id.
+
+    Returns:
+      (token [] int32, log-probability [] float32); token 0 where there is no candidate.
+    """
+    chex.assert_rank([logits, support], 1)
+    allowed = support != NO_TOKEN
+    temperature = jnp.asarray(temperature, jnp.float32)[..., None]
+    greedy = temperature <= 0
+    log_probs = masked_log_probs(logits, allowed, temperature=jnp.where(greedy, 1.0, temperature))
+    if vocab_size <= _FEW:
+        noise = jax.random.gumbel(key, (vocab_size,), jnp.float32)[jnp.maximum(support, 0)]
+    else:
+        noise = jax.random.gumbel(key, support.shape, jnp.float32)
+    place, chosen = _draw(noise, log_probs, allowed, greedy)
+    return jnp.maximum(support[place], 0), chosen
+
+
+def _draw(
+    noise: chex.Array, log_probs: chex.Array, allowed: chex.Array, greedy: chex.Array
+) -> tuple[chex.Array, chex.Array]:
+    """The place of the largest sum of log-probability and noise, and its log-probability."""
     scores = jnp.where(jnp.isnan(log_probs), 0.0, log_probs + jnp.where(greedy, 0.0, noise))
     # Noise must never lift a forbidden token, not even beside a very low temperature.
     token = _first_of_largest(jnp.where(allowed, scores, -jnp.inf))

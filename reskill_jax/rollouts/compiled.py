@@ -14,7 +14,7 @@ from reskill_jax.devices.placement import keep_rows
 from reskill_jax.models import decoder
 from reskill_jax.models.cache import Cache
 from reskill_jax.models.decoder import DecoderConfig
-from reskill_jax.models.sampling import sample
+from reskill_jax.models.sampling import sample_candidates
 from reskill_jax.models.sharding import gather_for_rollout
 from reskill_jax.rollouts import transcript as transcripts
 from reskill_jax.rollouts.transcript import Transcript
@@ -22,6 +22,7 @@ from reskill_jax.skills.bank import Bank, concerns, fires, skill_symbols
 
 CHUNK = 16  # tokens encoded at a time: long enough to fill the cores, short enough to waste little
 SKILL_SYMBOLS = 32  # room for skill lines in one turn
+CANDIDATES = 32  # K, of a decision; rooms of 54 receptacles have 23
 
 
 class Rollout(NamedTuple):
@@ -37,6 +38,7 @@ class Rollout(NamedTuple):
     fired: chex.Array  # [N, T, S] bool: skills in the prompt of each turn
     of_skills: chex.Array  # [N, L] bool: tokens that are skill lines
     truncated: chex.Array  # [N] bool: ended because the context was full
+    crowded: chex.Array  # [N] bool: a decision had more than K candidates, some were left out
 
 
 class _Carry(NamedTuple):
@@ -122,6 +124,7 @@ def rollout(
         return fired, symbols, lengths
 
     append = jax.vmap(transcripts.append)
+    listed = jax.vmap(lambda mask: transcripts.candidates(mask, most=CANDIDATES))
     index = jnp.arange(capacity, dtype=jnp.int32)
 
     def behind(transcript, lengths):
@@ -135,7 +138,7 @@ def rollout(
     empty = transcripts.empty(
         capacity=capacity,
         decisions=horizon * world.decisions_per_turn,
-        vocabulary=world.vocabulary,
+        candidates=CANDIDATES,
     )
     transcript = jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape)), empty)
     transcript = append(transcript, intros, lengths)
@@ -156,6 +159,7 @@ def rollout(
         fired=jnp.zeros((rows, horizon, slots), bool).at[:, 0].set(fired),
         of_skills=of_skills,
         truncated=jnp.zeros(rows, bool),
+        crowded=jnp.zeros(rows, bool),
     )
 
     def turn_body(carry: _Carry) -> _Carry:
@@ -169,20 +173,25 @@ def rollout(
         )
 
         def spell(loop):
-            i, cursor, transcript, cache, hidden = loop
+            i, cursor, transcript, cache, hidden, crowded = loop
             choosing = active & ~cursor.done
-            allowed = jax.vmap(world.allowed)(games, cursor)
-            logits = decoder.logits(params, hidden, config=config)
+            support, many = listed(jax.vmap(world.allowed)(games, cursor))
+            logits = decoder.logits(params, hidden, support, config=config)
             symbol, log_prob = jax.vmap(
-                lambda k, row, mask: sample(
-                    jax.random.fold_in(k, i), row, mask, temperature=temperature
+                lambda k, row, ids: sample_candidates(
+                    jax.random.fold_in(k, i),
+                    row,
+                    ids,
+                    vocab_size=config.vocabulary,
+                    temperature=temperature,
                 )
-            )(turn_keys, logits, allowed)
+            )(turn_keys, logits, support)
             transcript = jax.vmap(transcripts.decide)(
                 transcript,
                 symbol,
-                allowed,
+                support,
                 log_prob,
+                turn=jnp.full(rows, carry.turn),
                 weight=jnp.ones(rows, jnp.float32),
                 active=choosing,
             )
@@ -191,9 +200,9 @@ def rollout(
             cache, hidden = encode(
                 params, cache, hidden, transcript, active & ~cursor.done, config=config, chunk=1
             )
-            return i + 1, cursor, transcript, cache, hidden
+            return i + 1, cursor, transcript, cache, hidden, crowded | (choosing & many)
 
-        _, cursor, transcript, cache, hidden = jax.lax.while_loop(
+        _, cursor, transcript, cache, hidden, crowded = jax.lax.while_loop(
             lambda loop: jnp.any(active & ~loop[1].done) & (loop[0] < world.command_length),
             spell,
             (
@@ -202,6 +211,7 @@ def rollout(
                 transcript,
                 cache,
                 hidden,
+                carry.record.crowded,
             ),
         )
 
@@ -235,6 +245,7 @@ def rollout(
             fired=old.fired.at[:, carry.turn + 1].set(fired, mode="drop"),
             of_skills=old.of_skills | of_skills,
             truncated=truncated,
+            crowded=crowded,
         )
         return _Carry(carry.turn + 1, state, cache, hidden, still, record)
 

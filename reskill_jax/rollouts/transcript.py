@@ -9,29 +9,31 @@ from typing import NamedTuple
 import chex
 import jax.numpy as jnp
 
+from reskill_jax.models.sampling import NO_TOKEN
+
 
 class Transcript(NamedTuple):
-    """One row. L tokens, D decisions, V vocabulary."""
+    """One row. L tokens, D decisions, K candidates of a decision."""
 
     tokens: chex.Array  # [L] int32, PAD behind
     length: chex.Array  # [] int32, of all that was added; more than L once tokens were dropped
     position: chex.Array  # [D] int32: index of the token after which a decision was taken
-    choice: chex.Array  # [D] int32: the token chosen
-    allowed: chex.Array  # [D, V] bool: what could be chosen
-    log_prob: chex.Array  # [D] float32: of the choice, when sampled
+    support: chex.Array  # [D, K] int32: the tokens that could be chosen, NO_TOKEN behind
+    log_prob: chex.Array  # [D] float32: of the token chosen, when sampled
+    turn: chex.Array  # [D] int32: in which it was taken
     weight: chex.Array  # [D] float32: 0 where the decision is not to be learned from
     count: chex.Array  # [] int32: decisions recorded
 
 
-def empty(*, capacity: int, decisions: int, vocabulary: int) -> Transcript:
+def empty(*, capacity: int, decisions: int, candidates: int) -> Transcript:
     """A row with nothing in it."""
     return Transcript(
         tokens=jnp.zeros(capacity, jnp.int32),
         length=jnp.int32(0),
         position=jnp.zeros(decisions, jnp.int32),
-        choice=jnp.zeros(decisions, jnp.int32),
-        allowed=jnp.zeros((decisions, vocabulary), bool),
+        support=jnp.full((decisions, candidates), NO_TOKEN, jnp.int32),
         log_prob=jnp.zeros(decisions, jnp.float32),
+        turn=jnp.zeros(decisions, jnp.int32),
         weight=jnp.zeros(decisions, jnp.float32),
         count=jnp.int32(0),
     )
@@ -48,31 +50,55 @@ def append(transcript: Transcript, symbols: chex.Array, length: chex.Array) -> T
     )
 
 
+def candidates(allowed: chex.Array, *, most: int) -> tuple[chex.Array, chex.Array]:
+    """The tokens of a mask, as a support.
+
+    Args:
+      allowed: [V] bool.
+      most: K.
+
+    Returns:
+      [K] int32 in ascending order, NO_TOKEN behind; [] bool: there are more than that.
+    """
+    rank = jnp.cumsum(allowed, dtype=jnp.int32) - 1
+    # Compared with every rank: a scatter takes longer on a CPU, and there are few symbols.
+    here = allowed & (rank == jnp.arange(most, dtype=jnp.int32)[:, None])  # [K, V]
+    ids = jnp.max(jnp.where(here, jnp.arange(allowed.shape[0], dtype=jnp.int32), NO_TOKEN), axis=1)
+    return ids, jnp.sum(allowed, dtype=jnp.int32) > most
+
+
+def choices(transcript: Transcript) -> chex.Array:
+    """[D] int32: the token chosen at each decision, which stands behind its position."""
+    last = transcript.tokens.shape[0] - 1
+    return transcript.tokens[jnp.minimum(transcript.position + 1, last)]
+
+
 def decide(
     transcript: Transcript,
     choice: chex.Array,
-    allowed: chex.Array,
+    support: chex.Array,
     log_prob: chex.Array,
     *,
+    turn: chex.Array,
     weight: chex.Array,
     active: chex.Array,
 ) -> Transcript:
     """Adds one chosen token, and records the decision if there was more than one choice.
 
-    A decision whose context is not whole, because the row is full, is not recorded.
+    One whose context or choice has no room in the row is not recorded.
 
     Args:
-      choice: [] int32; allowed: [V] bool; log_prob: [] float; weight: [] float.
+      choice: [] int32; support: [K] int32; log_prob: [] float; turn: [] int32; weight: [] float.
       active: [] bool; False leaves the row as it is.
     """
-    whole = transcript.length <= transcript.tokens.shape[0]
-    recorded = active & whole & (jnp.sum(allowed) > 1)
-    slot = jnp.where(recorded, transcript.count, transcript.choice.shape[0])
+    whole = transcript.length < transcript.tokens.shape[0]
+    recorded = active & whole & (jnp.sum(support != NO_TOKEN) > 1)
+    slot = jnp.where(recorded, transcript.count, transcript.position.shape[0])
     written = transcript._replace(
         position=transcript.position.at[slot].set(transcript.length - 1, mode="drop"),
-        choice=transcript.choice.at[slot].set(choice, mode="drop"),
-        allowed=transcript.allowed.at[slot].set(allowed, mode="drop"),
+        support=transcript.support.at[slot].set(support, mode="drop"),
         log_prob=transcript.log_prob.at[slot].set(log_prob, mode="drop"),
+        turn=transcript.turn.at[slot].set(turn, mode="drop"),
         weight=transcript.weight.at[slot].set(weight, mode="drop"),
         count=transcript.count + recorded.astype(jnp.int32),
     )

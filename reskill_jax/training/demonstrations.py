@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from reskill_jax.rollouts import transcript as transcripts
+from reskill_jax.rollouts.compiled import CANDIDATES
 from reskill_jax.rollouts.transcript import Transcript
 from reskill_jax.worlds.household import commands, engine
 from reskill_jax.worlds.household.directives import directive_symbols, draw_directive, obey
 from reskill_jax.worlds.household.expert import Habits, expert, habitual
 from reskill_jax.worlds.household.generator import RoomSpec
-from reskill_jax.worlds.household.symbols import HELP, PROMPT, VOCABULARY_SIZE
+from reskill_jax.worlds.household.symbols import HELP, PROMPT
 from reskill_jax.worlds.household.types import Command, Game, State
 from reskill_jax.worlds.household.world import HouseholdWorld
 
@@ -49,7 +50,7 @@ def random_command(key: chex.PRNGKey, game: Game, state: State) -> Command:
 
 
 def write_command(
-    game: Game, state: State, transcript: Transcript, command: Command, *, weight, active
+    game: Game, state: State, transcript: Transcript, command: Command, *, turn, weight, active
 ) -> Transcript:
     """Writes a command as the constrained policy would: decisions first, then the forced rest."""
     symbols, length = commands.command_symbols(game, command)
@@ -57,9 +58,15 @@ def write_command(
     emitted = jnp.int32(0)
     for i in range(commands.COMMAND_LENGTH):
         choosing = active & ~cursor.done
-        allowed = commands.allowed(game, cursor)
+        support, _ = transcripts.candidates(commands.allowed(game, cursor), most=CANDIDATES)
         transcript = transcripts.decide(
-            transcript, symbols[i], allowed, jnp.float32(0), weight=weight, active=choosing
+            transcript,
+            symbols[i],
+            support,
+            jnp.float32(0),
+            turn=turn,
+            weight=weight,
+            active=choosing,
         )
         emitted = emitted + choosing
         moved = commands.advance(game, state, cursor, symbols[i])
@@ -95,7 +102,7 @@ def demonstrate(
     # How often this player is spoken to: never, sometimes, at every turn.
     rate = jnp.asarray([0.0, 0.3, 0.7, 1.0])[jax.random.choice(keys[1], 4)]
     row = transcripts.empty(
-        capacity=capacity, decisions=horizon * world.decisions_per_turn, vocabulary=VOCABULARY_SIZE
+        capacity=capacity, decisions=horizon * world.decisions_per_turn, candidates=CANDIDATES
     )
     state, opening, length = world.reset(game)
     row = transcripts.append(row, opening, length)
@@ -124,7 +131,7 @@ def demonstrate(
         admissible &= ~active | commands.is_admissible(game, state, command)
         row = transcripts.append(row, jnp.asarray([PROMPT]), active.astype(jnp.int32))
         weight = jnp.where(strange, 0.0, jnp.where(followed, obeyed_weight, 1.0))
-        row = write_command(game, state, row, command, weight=weight, active=active)
+        row = write_command(game, state, row, command, turn=turns, weight=weight, active=active)
         moved, seen, n = engine.step(game, state, command, max_symbols=world.max_symbols)
         row = transcripts.append(row, seen, jnp.where(active, n, 0))
         state = jax.tree.map(lambda a, b: jnp.where(active, a, b), moved, state)

@@ -262,7 +262,7 @@ def train_step(
     )
 
     # Advantages over whole groups, all arms together.
-    valid = jnp.all(jnp.isfinite(played.transcript.log_prob), axis=1)
+    valid = jnp.all(jnp.isfinite(played.transcript.log_prob), axis=1) & ~played.crowded
     counts = valid.reshape(local_groups, group_size)
     success = played.success.reshape(counts.shape) & counts
     several = jnp.any(success, axis=1) & jnp.any(~success & counts, axis=1)

@@ -14,7 +14,7 @@ from reskill_jax.core.losses import grpo_loss
 from reskill_jax.devices.placement import keep_rows
 from reskill_jax.models import decoder
 from reskill_jax.models.decoder import DecoderConfig
-from reskill_jax.models.sampling import masked_log_probs
+from reskill_jax.models.sampling import NO_TOKEN, masked_log_probs
 from reskill_jax.rollouts import transcript as transcripts
 from reskill_jax.rollouts.transcript import Transcript
 from reskill_jax.training.config import TrainConfig
@@ -57,10 +57,28 @@ def internalized(batch: Batch, of_skills: chex.Array, keys: chex.PRNGKey, *, sha
 
 
 def decision_logits(params, transcript: Transcript, *, config: DecoderConfig) -> chex.Array:
-    """Logits at every recorded decision: [N, D, V]."""
+    """Logits of the candidates at every recorded decision: [N, D, K]."""
     hidden = decoder.forward(params, transcript.tokens, config=config)
     at = jnp.take_along_axis(hidden, transcript.position[:, :, None], axis=1)
-    return decoder.logits(params, at, config=config)
+    return decoder.logits(params, at, transcript.support, config=config)
+
+
+def chosen_log_probs(
+    logits: chex.Array, transcript: Transcript, used: chex.Array, *, temperature: float
+) -> chex.Array:
+    """Log-probabilities of the tokens that were chosen: [N, D], 0 where a decision is not used.
+
+    Args:
+      logits: [N, D, K] of the candidates.
+      transcript: of [N, ...] arrays.
+      used: [N, D] bool.
+      temperature: they were sampled at.
+    """
+    support = transcript.support
+    allowed = (support != NO_TOKEN) | ~used[:, :, None]
+    log_probs = masked_log_probs(logits, allowed, temperature=temperature)
+    choice = support == jax.vmap(transcripts.choices)(transcript)[:, :, None]
+    return jnp.sum(jnp.where(choice & used[:, :, None], log_probs, 0.0), axis=-1)
 
 
 def policy_loss(params, reference, batch: Batch, *, policy: DecoderConfig, config: TrainConfig):
@@ -70,19 +88,17 @@ def policy_loss(params, reference, batch: Batch, *, policy: DecoderConfig, confi
     """
     rows = batch.transcript
     used = decisions_used(batch)
-    allowed = rows.allowed | ~used[:, :, None]
 
-    def chosen(logits):
-        log_probs = masked_log_probs(logits, allowed, temperature=config.temperature)
-        return jnp.take_along_axis(log_probs, rows.choice[:, :, None], axis=-1)[..., 0]
+    def chosen(params):
+        logits = decision_logits(params, rows, config=policy)
+        return chosen_log_probs(logits, rows, used, temperature=config.temperature)
 
-    log_probs = jnp.where(used, chosen(decision_logits(params, rows, config=policy)), 0.0)
+    log_probs = chosen(params)
     own = jax.lax.stop_gradient(log_probs)
     old = jnp.where(batch.internalized[:, None], own, rows.log_prob)
     reference_log_probs = None
     if config.kl_weight > 0:
-        reference_logits = decision_logits(reference, rows, config=policy)
-        reference_log_probs = jnp.where(used, chosen(reference_logits), 0.0)
+        reference_log_probs = chosen(reference)
     parts = grpo_loss(
         log_probs,
         jnp.where(used, old, 0.0),

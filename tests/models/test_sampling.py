@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from reskill_jax.core.losses import clipped_surrogate
-from reskill_jax.models.sampling import masked_log_probs, sample
+from reskill_jax.models.sampling import (
+    NO_TOKEN,
+    masked_log_probs,
+    sample,
+    sample_candidates,
+)
 
 LOGITS = jnp.log(jnp.array([1.0, 2.0, 3.0, 4.0]))
 ALLOWED = jnp.array([True, False, True, False])
@@ -161,3 +166,47 @@ def test_keys_decide_and_rows_differ():
     np.testing.assert_array_equal(first, again)
     assert (first != other).mean() > 0.8
     assert len(set(np.asarray(first).tolist())) > 25
+
+
+# --- candidates instead of masks ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("vocab_size", [9, 5000])
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_candidates_are_drawn_as_under_a_mask(vocab_size, temperature):
+    """In a small vocabulary it is the very same draw, wherever the candidates stand."""
+    logits = jax.random.normal(jax.random.key(0), (vocab_size,))
+    allowed = jnp.zeros(vocab_size, bool).at[jnp.asarray([1, 4, 6, 7])].set(True)
+    for padding in (0, 3):
+        support = jnp.asarray([1, 4, 6, 7] + [NO_TOKEN] * padding, jnp.int32)
+
+        def one(key, support=support):
+            picked = logits[jnp.maximum(support, 0)]
+            return sample_candidates(
+                key, picked, support, vocab_size=vocab_size, temperature=temperature
+            )
+
+        keys = jax.random.split(jax.random.key(1), 2000)
+        token, log_prob = jax.jit(jax.vmap(one))(keys)
+        masked, expected = jax.vmap(
+            lambda key: sample(key, logits, allowed, temperature=temperature)
+        )(keys)
+        if vocab_size == 9:
+            np.testing.assert_array_equal(token, masked)
+            np.testing.assert_allclose(log_prob, expected, atol=1e-6)
+        shares = [(np.asarray(token) == t).mean() for t in (1, 4, 6, 7)]
+        others = [(np.asarray(masked) == t).mean() for t in (1, 4, 6, 7)]
+        assert sum(shares) == pytest.approx(1)
+        np.testing.assert_allclose(shares, others, atol=0.05)
+
+
+def test_no_candidate_is_told_by_token_0():
+    support = jnp.full(3, NO_TOKEN, jnp.int32)
+    token, log_prob = sample_candidates(
+        jax.random.key(0), jnp.asarray([1.0, jnp.nan, 2.0]), support, vocab_size=9
+    )
+    assert (int(token), float(log_prob)) == (0, 0.0)
+    token, log_prob = sample_candidates(
+        jax.random.key(0), jnp.asarray([jnp.nan, 1.0]), jnp.asarray([3, 5]), vocab_size=9
+    )
+    assert int(token) in (3, 5) and np.isnan(log_prob)

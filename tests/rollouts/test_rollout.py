@@ -41,7 +41,7 @@ def bank(lab, arms_of_skills):
 
 @pytest.fixture(scope="module")
 def logits_of(lab):
-    """(params, transcripts) -> [N, D, V], as the loss computes them."""
+    """(params, transcripts) -> [N, D, K], as the loss computes them."""
     return jax.jit(functools.partial(decision_logits, config=lab.policy))
 
 
@@ -153,15 +153,17 @@ def test_recorded_log_probs_are_those_of_the_loss(lab, episodes, logits_of):
     decisions = 0
     for _, played in episodes:
         rows = played.transcript
-        used = np.arange(rows.choice.shape[1]) < rows.count[:, None]
-        found = masked_log_probs(logits_of(lab.params(), rows), rows.allowed)
-        again = np.take_along_axis(np.asarray(found), rows.choice[:, :, None], axis=-1)[..., 0]
-        np.testing.assert_allclose(again[used], rows.log_prob[used], atol=1e-4)
+        used = np.arange(rows.position.shape[1]) < rows.count[:, None]
+        found = np.asarray(masked_log_probs(logits_of(lab.params(), rows), rows.support >= 0))
         behind = np.take_along_axis(rows.tokens, rows.position + 1, axis=1)
-        np.testing.assert_array_equal(behind[used], rows.choice[used])
-        assert np.take_along_axis(rows.allowed, rows.choice[:, :, None], axis=2)[..., 0][used].all()
-        assert (rows.allowed.sum(-1)[used] > 1).all()
+        chosen = rows.support == behind[:, :, None]
+        again = np.where(chosen, found, 0).sum(-1)
+        np.testing.assert_allclose(again[used], rows.log_prob[used], atol=1e-4)
+        np.testing.assert_array_equal(chosen.sum(-1)[used], 1)
+        assert ((rows.support >= 0).sum(-1)[used] > 1).all()
         assert (rows.weight == used).all()
+        assert (np.diff(rows.turn) >= 0)[used[:, 1:]].all()
+        assert (rows.turn < played.turns[:, None])[used].all() and not played.crowded.any()
         decisions += used.sum()
     assert decisions > 100
 
@@ -196,9 +198,11 @@ def test_greedy_needs_no_noise(lab, bank, logits_of):
     assert (noisy != other).any(axis=1).sum() > ROWS // 2  # short ones may agree by chance
     best = tokens[0].transcript
     logits = logits_of(lab.params(), best)
-    highest = jnp.argmax(jnp.where(best.allowed, logits, -jnp.inf), axis=-1)
-    used = np.arange(best.choice.shape[1]) < np.asarray(best.count)[:, None]
-    np.testing.assert_array_equal(np.asarray(highest)[used], np.asarray(best.choice)[used])
+    place = jnp.argmax(jnp.where(best.support >= 0, logits, -jnp.inf), axis=-1)
+    highest = jnp.take_along_axis(best.support, place[:, :, None], axis=-1)[..., 0]
+    used = np.arange(best.position.shape[1]) < np.asarray(best.count)[:, None]
+    choice = jnp.take_along_axis(best.tokens, best.position + 1, axis=1)
+    np.testing.assert_array_equal(np.asarray(highest)[used], np.asarray(choice)[used])
 
 
 def test_without_arms_no_skill_speaks(lab, bank):
@@ -216,9 +220,10 @@ def test_an_episode_without_its_skill_lines(lab, bank, episodes, logits_of):
     for _, played in episodes[:2]:
         rows = played.transcript
         left = jax.device_get(jax.jit(jax.vmap(without))(rows, played.of_skills))
-        used = np.arange(rows.choice.shape[1]) < rows.count[:, None]
+        used = np.arange(rows.position.shape[1]) < rows.count[:, None]
         behind = np.take_along_axis(left.tokens, left.position + 1, axis=1)
-        np.testing.assert_array_equal(behind[used], rows.choice[used])
+        before = np.take_along_axis(rows.tokens, rows.position + 1, axis=1)
+        np.testing.assert_array_equal(behind[used], before[used])
         assert not (left.tokens == sy.SKILL).any() and (rows.tokens == sy.SKILL).any()
         # Rows that read none are the same; what the others are likely to say has changed.
         spoken = played.of_skills.any(axis=1)

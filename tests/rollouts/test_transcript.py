@@ -7,13 +7,13 @@ import numpy as np
 
 from reskill_jax.rollouts import transcript as transcripts
 
-V = 5
+V, K = 5, 4
 append, decide = jax.jit(transcripts.append), jax.jit(transcripts.decide)
 without = jax.jit(transcripts.without)
 
 
 def row(capacity=8, decisions=3):
-    return transcripts.empty(capacity=capacity, decisions=decisions, vocabulary=V)
+    return transcripts.empty(capacity=capacity, decisions=decisions, candidates=K)
 
 
 def add(transcript, *symbols, length=None):
@@ -21,10 +21,27 @@ def add(transcript, *symbols, length=None):
     return append(transcript, jnp.asarray(symbols, jnp.int32), jnp.int32(length))
 
 
-def choose(transcript, choice, allowed, *, active=True, weight=1.0, log_prob=-0.5):
-    mask = jnp.zeros(V, bool).at[jnp.asarray(allowed)].set(True)
-    numbers = (jnp.int32(choice), mask, jnp.float32(log_prob))
-    return decide(transcript, *numbers, weight=jnp.float32(weight), active=jnp.bool_(active))
+def listed(*tokens):
+    return jnp.asarray([*tokens, *[-1] * (K - len(tokens))], jnp.int32)
+
+
+def choose(transcript, choice, allowed, *, active=True, weight=1.0, log_prob=-0.5, turn=0):
+    numbers = (jnp.int32(choice), listed(*allowed), jnp.float32(log_prob))
+    more = {"turn": jnp.int32(turn), "weight": jnp.float32(weight), "active": jnp.bool_(active)}
+    return decide(transcript, *numbers, **more)
+
+
+def test_candidates_are_the_tokens_of_a_mask():
+    for mask in ([0, 0, 0, 0, 0], [1, 0, 0, 1, 0], [0, 1, 1, 1, 1], [1, 1, 1, 1, 1]):
+        mask = np.asarray(mask, bool)
+        expected = np.flatnonzero(mask)[:K]
+        for function in (
+            transcripts.candidates,
+            jax.jit(transcripts.candidates, static_argnames="most"),
+        ):
+            ids, many = function(jnp.asarray(mask), most=K)
+            np.testing.assert_array_equal(ids, listed(*expected))
+            assert bool(many) == (mask.sum() > K) and ids.dtype == jnp.int32
 
 
 def test_append_adds_the_first_symbols_only():
@@ -36,14 +53,14 @@ def test_append_adds_the_first_symbols_only():
 
 def test_decisions_point_at_the_token_before_the_choice():
     written = choose(add(row(), 3, 4), 2, [1, 2], weight=0.0, log_prob=-0.25)
-    written = choose(add(written, 4), 1, [0, 1, 3])
+    written = choose(add(written, 4), 1, [0, 1, 3], turn=2)
     np.testing.assert_array_equal(written.tokens[:5], [3, 4, 2, 4, 1])
     np.testing.assert_array_equal(written.position, [1, 3, 0])
-    np.testing.assert_array_equal(written.choice, [2, 1, 0])
+    np.testing.assert_array_equal(transcripts.choices(written)[:2], [2, 1])
+    np.testing.assert_array_equal(written.turn, [0, 2, 0])
     np.testing.assert_array_equal(written.weight, [0.0, 1.0, 0.0])
     np.testing.assert_array_equal(written.log_prob, [-0.25, -0.5, 0.0])
-    np.testing.assert_array_equal(written.allowed[0], [0, 1, 1, 0, 0])
-    np.testing.assert_array_equal(written.allowed[1], [1, 1, 0, 1, 0])
+    np.testing.assert_array_equal(written.support, [listed(1, 2), listed(0, 1, 3), listed()])
     assert int(written.count) == 2 and int(written.length) == 5
 
 
@@ -60,14 +77,14 @@ def test_inactive_rows_stay_as_they_are():
 
 
 def test_full_row_keeps_what_it_has_and_records_no_more():
-    full = add(row(capacity=4), 1, 2, 3, 4)
+    full = choose(add(row(capacity=4), 1, 2, 3), 1, [1, 2])  # the last one there is room for
+    assert int(full.count) == 1 and int(full.position[0]) == 2
     assert not transcripts.overflowed(full)
-    over = choose(full, 1, [1, 2])  # the last token in view is there: a whole decision
-    assert int(over.count) == 1 and int(over.position[0]) == 3
-    assert bool(transcripts.overflowed(over))
-    beyond = add(choose(over, 2, [1, 2]), 4, 4, 4)  # its context is cut
+    over = choose(full, 1, [1, 2])  # the choice has no room: nobody could learn from it
+    assert int(over.count) == 1 and bool(transcripts.overflowed(over))
+    beyond = add(choose(over, 2, [1, 2]), 4, 4, 4)
     assert int(beyond.count) == 1 and int(beyond.length) == 9
-    np.testing.assert_array_equal(beyond.tokens, [1, 2, 3, 4])
+    np.testing.assert_array_equal(beyond.tokens, [1, 2, 3, 1])
     np.testing.assert_array_equal(add(add(row(4), 1, 2, 3), 4, 3, 2).tokens, [1, 2, 3, 4])
 
 
@@ -99,7 +116,7 @@ def test_dropped_tokens_leave_the_row_as_it_would_be():
     jax.tree.map(np.testing.assert_array_equal, left, never)
     chex.assert_trees_all_equal_shapes_and_dtypes(left, never)
     # The choice is still the token behind its position.
-    np.testing.assert_array_equal(left.tokens[left.position[:2] + 1], left.choice[:2])
+    np.testing.assert_array_equal(transcripts.choices(left)[:2], transcripts.choices(told)[:2])
 
 
 def test_some_of_the_tokens_alone():
@@ -122,11 +139,11 @@ def test_what_is_marked_behind_the_row_is_no_part_of_it():
 
 
 def test_a_row_that_ran_over_keeps_the_decision_at_its_end():
-    full = choose(add(row(capacity=4), 1, 2, 3, 4), 1, [1, 2])
-    left = without(full, dropped(1, 2, capacity=4))
-    np.testing.assert_array_equal(left.tokens, [1, 4, 0, 0])
+    full = add(choose(add(row(capacity=4), 1, 2, 3), 4, [1, 4]), 2)
+    left = without(full, dropped(1, capacity=4))
+    np.testing.assert_array_equal(left.tokens, [1, 3, 4, 0])
     assert int(left.position[0]) == 1 and int(left.count) == 1
-    assert int(left.length) == 3  # with the choice that there was no room for
+    assert int(left.length) == 4  # with the token that there was no room for
 
 
 def test_rows_lose_their_own_tokens_under_vmap():
@@ -143,9 +160,11 @@ def test_rows_lose_their_own_tokens_under_vmap():
 
 def test_rows_are_independent_under_vmap():
     rows = jax.tree.map(lambda x: jnp.stack([x, x]), add(row(), 3))
-    mask = jnp.asarray([[1, 1, 0, 0, 0], [0, 0, 1, 0, 0]], bool)
-    both = jax.vmap(lambda r, c, m, a: decide(r, c, m, jnp.float32(0), weight=1.0, active=a))(
-        rows, jnp.asarray([1, 2]), mask, jnp.asarray([True, True])
-    )
+    support = jnp.stack([listed(0, 1), listed(2)])
+
+    def one(row, choice, support, active):
+        return decide(row, choice, support, jnp.float32(0), turn=0, weight=1.0, active=active)
+
+    both = jax.vmap(one)(rows, jnp.asarray([1, 2]), support, jnp.asarray([True, True]))
     np.testing.assert_array_equal(both.tokens[:, :2], [[3, 1], [3, 2]])
     np.testing.assert_array_equal(both.count, [1, 0])

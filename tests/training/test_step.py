@@ -296,11 +296,13 @@ def test_the_gradient_is_that_of_group_relative_advantages(lab, one_batch):
     assert 0 < alone.sum() < (advantages > 0).sum() and played.of_skills.any(axis=1).all()
     rows = batch.transcript
     assert (rows.length < played.transcript.length)[alone].all()
-    used = np.arange(rows.choice.shape[1]) < np.asarray(rows.count)[:, None]
+    used = np.arange(rows.position.shape[1]) < np.asarray(rows.count)[:, None]
+    choice = jnp.take_along_axis(rows.tokens, rows.position + 1, axis=1)
 
     def objective(params):
-        found = masked_log_probs(decision_logits(params, rows, config=lab.policy), rows.allowed)
-        chosen = jnp.take_along_axis(found, rows.choice[:, :, None], axis=-1)[..., 0]
+        logits = decision_logits(params, rows, config=lab.policy)
+        found = masked_log_probs(logits, rows.support >= 0)
+        chosen = jnp.sum(jnp.where(rows.support == choice[:, :, None], found, 0), axis=-1)
         return -jnp.sum(jnp.where(used, chosen, 0) * advantages[:, None]) / used.sum()
 
     gradient = jax.jit(jax.grad(objective))(lab.params())

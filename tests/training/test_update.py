@@ -11,7 +11,7 @@ import pytest
 
 from reskill_jax.models import decoder
 from reskill_jax.models.decoder import DecoderConfig
-from reskill_jax.rollouts.transcript import Transcript
+from reskill_jax.rollouts.transcript import Transcript, candidates
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.state import init_state, make_optimizer
 from reskill_jax.training.update import (
@@ -37,24 +37,25 @@ def params(seed=0):
 
 
 def batch(lengths=(32, 3, 9, 20, 24, 21, 12, 32), advantages=(1, 0, -1, 0.5, 0, 2, -0.5, 0)):
-    """Rows of many lengths; the last decision of each is at its last token."""
+    """Rows of many lengths; the last choice of each is its last token."""
     rng = np.random.default_rng(0)
     lengths = np.array(lengths)
     count = np.minimum(DECISIONS, lengths - 1)
-    allowed = rng.random((ROWS, DECISIONS, POLICY.vocabulary)) < 0.6
-    choice = rng.integers(0, POLICY.vocabulary, (ROWS, DECISIONS))
-    np.put_along_axis(allowed, choice[:, :, None], True, axis=2)
     position = np.zeros((ROWS, DECISIONS), np.int32)
     for row, (n, length) in enumerate(zip(count, lengths, strict=True)):
-        position[row, :n] = np.arange(length - n, length)
+        position[row, :n] = np.arange(length - 1 - n, length - 1)
     tokens = rng.integers(0, POLICY.vocabulary, (ROWS, CAPACITY))
     tokens = np.where(np.arange(CAPACITY) < lengths[:, None], tokens, 0)
+    allowed = rng.random((ROWS, DECISIONS, POLICY.vocabulary)) < 0.6
+    choice = np.take_along_axis(tokens, position + 1, axis=1)
+    np.put_along_axis(allowed, choice[:, :, None], True, axis=2)
+    support, _ = jax.vmap(jax.vmap(lambda mask: candidates(mask, most=POLICY.vocabulary)))(allowed)
     transcript = Transcript(
         tokens=jnp.asarray(tokens, jnp.int32),
         length=jnp.asarray(lengths, jnp.int32),
         position=jnp.asarray(position),
-        choice=jnp.asarray(choice, jnp.int32),
-        allowed=jnp.asarray(allowed),
+        support=support,
+        turn=jnp.zeros((ROWS, DECISIONS), jnp.int32),
         log_prob=jnp.asarray(rng.uniform(-3, -0.5, (ROWS, DECISIONS)), jnp.float32),
         weight=jnp.ones((ROWS, DECISIONS)),
         count=jnp.asarray(count, jnp.int32),
@@ -102,6 +103,15 @@ def optax_norm(tree):
     return jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(tree)))
 
 
+def plainly_chosen(logits, rows, used):
+    """Log-probabilities of the tokens behind the positions, among the candidates."""
+    allowed = (rows.support >= 0) | ~used[:, :, None]
+    log_probs = jax.nn.log_softmax(jnp.where(allowed, logits, -jnp.inf))
+    choice = jnp.take_along_axis(rows.tokens, rows.position + 1, axis=1)
+    place = jnp.argmax(rows.support == choice[:, :, None], axis=-1)
+    return jnp.take_along_axis(log_probs, place[:, :, None], axis=-1)[..., 0]
+
+
 def test_the_loss_is_of_the_distribution_sampled_from():
     """At another temperature the ratio to what was recorded is 1, and the reference is as warm."""
     config, made = dataclasses.replace(DIVERGING, temperature=0.5), batch()
@@ -110,9 +120,7 @@ def test_the_loss_is_of_the_distribution_sampled_from():
     @jax.jit
     def chosen(params):
         logits = decision_logits(params, rows, config=POLICY)
-        allowed = rows.allowed | ~decisions_used(made)[:, :, None]
-        log_probs = jax.nn.log_softmax(jnp.where(allowed, 2 * logits, -jnp.inf))
-        return jnp.take_along_axis(log_probs, rows.choice[:, :, None], axis=-1)[..., 0]
+        return plainly_chosen(2 * logits, rows, decisions_used(made))
 
     ours, theirs = (np.asarray(chosen(params(seed)))[used] for seed in (0, 1))
     recorded = made._replace(transcript=rows._replace(log_prob=chosen(params())))
@@ -161,7 +169,7 @@ def test_successes_that_read_skills_are_taken_without_them():
         np.testing.assert_array_equal(new.tokens[: length - 2], tokens)
         assert not np.asarray(new.tokens[length - 2 :]).any()
         np.testing.assert_array_equal(new.position[:count], old.position[:count] - 2)
-        for name in ("choice", "allowed", "log_prob", "weight"):
+        for name in ("support", "turn", "log_prob", "weight"):
             np.testing.assert_array_equal(getattr(new, name), getattr(old, name), name)
     assert entropy(taken) == entropy(made)  # of what was sampled
 
@@ -201,9 +209,7 @@ def test_where_nobody_sampled_there_is_no_ratio():
 
     def objective(params):
         logits = decision_logits(params, rows, config=POLICY)
-        allowed = rows.allowed | ~jnp.asarray(used)[:, :, None]
-        log_probs = jax.nn.log_softmax(jnp.where(allowed, logits, -jnp.inf))
-        chosen = jnp.take_along_axis(log_probs, rows.choice[:, :, None], axis=-1)[..., 0]
+        chosen = plainly_chosen(logits, rows, jnp.asarray(used))
         return -jnp.sum(jnp.where(used, chosen * taken.advantages[:, None], 0)) / used.sum()
 
     chex.assert_trees_all_close(grads, jax.grad(objective)(params()), rtol=1e-4, atol=1e-6)
