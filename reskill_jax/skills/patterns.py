@@ -52,6 +52,7 @@ def compile_pattern(pattern: str) -> Any:
         raise TriggerError(f"cannot use the pattern {pattern!r}: {reason}{hint}") from None
 
 
+@lru_cache(maxsize=1 << 16)  # the creator asks the same of the same episodes again and again
 def search(pattern: str, text: str) -> bool:
     """Whether the pattern occurs in the text, ignoring case, in time linear in the text."""
     return compile_pattern(pattern).search(text) is not None

@@ -7,10 +7,12 @@ told what can be said, never what is worth saying.
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from reskill_jax.skills.skill import Skill
+
+_MOST_KNOWN = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,17 @@ class ActionVocabulary:
 
     def abstract(self, action: str) -> Deed:
         """The verb and the type words of an action text."""
-        return _abstract(action, self.verbs, self.nouns)
+        known = self._known
+        if action not in known:
+            if len(known) >= _MOST_KNOWN:
+                known.clear()
+            known[action] = _abstract(action, self.verbs, self.nouns)
+        return known[action]
+
+    @cached_property
+    def _known(self) -> dict[str, Deed]:
+        """Actions met before: the creator asks for the same ones again and again."""
+        return {}
 
     def follows(self, action: str, directive: Directive) -> bool:
         """Whether an action does what a directive names (its negation and condition aside)."""
@@ -137,7 +149,6 @@ class ActionVocabulary:
         return None
 
 
-@lru_cache(maxsize=65536)
 def _abstract(action: str, verbs: tuple[str, ...], nouns: frozenset[str]) -> Deed:
     fitting = [v for v in verbs if action == v or action.startswith(v + " ")]
     if not fitting:
@@ -147,6 +158,7 @@ def _abstract(action: str, verbs: tuple[str, ...], nouns: frozenset[str]) -> Dee
     return Deed(verb, tuple(dict.fromkeys(word for word in named if word in nouns)))
 
 
+@lru_cache(maxsize=1 << 12)
 def words_of(goal: str) -> frozenset[str]:
     """The words of a goal text."""
     return frozenset(re.findall(r"[a-z]+", goal.lower()))

@@ -4,6 +4,7 @@ Candidates are triggers: always, at the beginning, after a class of actions, or 
 is frequent in the observations occurs. Two cues that occur at the same moments are one.
 """
 
+import functools
 import itertools
 import re
 from collections import Counter
@@ -42,6 +43,12 @@ class Cues(NamedTuple):
     occurs: np.ndarray  # [C, D] bool
 
 
+@functools.lru_cache(maxsize=1 << 12)
+def _as_set(verbs: tuple[str, ...]) -> frozenset[str]:
+    """The same few lists of verbs come again and again."""
+    return frozenset(verbs)
+
+
 def decisions_of(groups: Sequence[Sequence[Episode]]) -> tuple[list[Episode], Decisions]:
     """Lays out the decisions of groups of the same task; episodes without any drop out.
 
@@ -69,7 +76,7 @@ def decisions_of(groups: Sequence[Sequence[Episode]]) -> tuple[list[Episode], De
         ],
         action=[e.actions[t] for e, n in zip(kept, counts, strict=True) for t in range(n)],
         possible=[
-            frozenset(e.possible[t]) if e.possible else None
+            _as_set(e.possible[t]) if e.possible else None
             for e, n in zip(kept, counts, strict=True)
             for t in range(n)
         ],

@@ -144,10 +144,12 @@ def _weigh(
     state = dataclasses.replace(state, assertions=tracked)
     if settings.assertions:
         ways = [
-            _with_regularity(way, groups, vocabulary)
+            way
             for demand in find_demands(episodes, vocabulary)
             for way in find_ways(demand, episodes, vocabulary)
         ]
+        if settings.experience != "off":
+            ways = [_with_regularity(way, groups, vocabulary) for way in ways]
         contrasts = sorted([*ways, *contrasts], key=lambda contrast: -contrast.value)
     return state, contrasts
 

@@ -1,5 +1,7 @@
 """The household world's action vocabulary, taken mechanically from its language."""
 
+import functools
+
 from reskill_jax.worlds.household.directives import CONDITION_WORDS
 from reskill_jax.worlds.household.symbols import UNKNOWN, VERBS, words
 from reskill_jax.worlds.household.tables import OBJECT_TYPES, RECEPTACLE_TYPES
@@ -30,6 +32,7 @@ def encodable(action: str) -> bool:
     return len(symbols) <= MAX_SYMBOLS and UNKNOWN not in symbols
 
 
+@functools.cache
 def household_vocabulary() -> ActionVocabulary:
     """Verbs, type words and task words of the household."""
     return ActionVocabulary(
