@@ -7,8 +7,8 @@ A logistic regression of the outcome of every trial on the traits of its proposa
 it predicts runs that it was not fitted to (one is left out at a time), and writes the weights. With
 --runs the trials are read from run folders, and kept in experiments/results/creator_trials.json.
 
-The trials kept are those of the household study's runs with the creator's experience off,
-contradictions allowed and the other settings at their defaults, on seeds 20 to 27, 40 steps each.
+The trials kept are those of runs with default settings but for `--experience watch`, on seeds 20 to
+27, 40 steps each.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """What the creator sees of a rollout."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,6 +59,11 @@ class Episode:
     def key(self) -> tuple[str, int, bool]:
         """(task, arm, outcome): the reservoir keeps one episode of each."""
         return self.task, self.arm, self.success
+
+    @functools.cached_property
+    def known(self) -> dict[Any, Any]:
+        """What was found out about this episode, for whoever asks again: question -> answer."""
+        return {}
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""

@@ -310,9 +310,12 @@ def test_trials_teach_what_to_propose(opened):
     assert (after.next_attempt, after.refusals) == (22, 0)  # this pause does not grow
     after, outcome = ask(after, step=22, settings=settings)
     assert isinstance(outcome, Refusal) and after.next_attempt == 24
-    # Who does not ask experience still proposes.
-    _, outcome = ask(weary, step=20, settings=dataclasses.replace(settings, experience="off"))
-    assert isinstance(outcome, Proposal) and "chance" not in outcome.reason
+    # Who does not ask experience still proposes, and may note what there was to learn.
+    for kind, noted in (("off", 0), ("watch", len(TRAITS))):
+        others = dataclasses.replace(settings, experience=kind)
+        after, outcome = ask(weary, step=20, settings=others)
+        assert isinstance(outcome, Proposal) and "chance" not in outcome.reason
+        assert len(after.history[-1].traits) == noted
     # And after as many that were accepted the chance is high.
     won = [dataclasses.replace(one, outcome="accepted") for one in many]
     glad = dataclasses.replace(opened, history=tuple(won))

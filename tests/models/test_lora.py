@@ -12,7 +12,7 @@ from reskill_jax.models import decoder
 from reskill_jax.models.config import DecoderConfig
 from reskill_jax.models.lora import init_adapters, merge
 
-PLAIN = DecoderConfig(vocabulary=23, width=12, layers=2, heads=4, kv_heads=2, mlp=20)
+PLAIN = DecoderConfig(vocabulary=23, width=12, layers=2, heads=4, kv_heads=2, mlp=20, head_width=4)
 DEEP = dataclasses.replace(PLAIN, layers=6)  # a stack
 
 
@@ -27,7 +27,7 @@ def test_fresh_adapters_change_nothing(config):
     chex.assert_trees_all_equal(merge(params, adapters), params)
     shapes = {leaf.shape[-2:] for leaf in jax.tree.leaves(adapters)}
     # Inputs by rank, rank by outputs: of qkv, out, gate_up, down.
-    assert shapes == {(12, 2), (2, 24), (2, 12), (2, 40), (20, 2)}
+    assert shapes == {(12, 2), (2, 32), (16, 2), (2, 12), (2, 40), (20, 2)}
     assert len(jax.tree.leaves(adapters)) == 8 * (1 if config is DEEP else 2)
     keys = [leaf for leaf in jax.tree.leaves(adapters) if leaf.any()]
     assert len({float(leaf.ravel()[0]) for leaf in keys}) == len(keys)  # no two share noise
@@ -44,7 +44,7 @@ def test_a_merged_kernel_by_hand(config):
         old, new, adapter = old[key], new[key], adapter[key]
     at = (3,) if config is DEEP else ()
     change = np.asarray(adapter["a"])[at] @ np.asarray(adapter["b"])[at]
-    expected = np.asarray(old)[at] + 0.25 * change.reshape(2, 2, 3, 12)
+    expected = np.asarray(old)[at] + 0.25 * change.reshape(2, 2, 4, 12)
     np.testing.assert_allclose(np.asarray(new)[at], expected, rtol=1e-5)
     for name in ("embedding", "final_norm"):
         assert merged[name] is params[name]

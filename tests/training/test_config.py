@@ -76,7 +76,7 @@ def test_presets_are_valid_and_named():
         ("internalize", float("nan"), "internalize must be finite in float32, got nan"),
         ("least_chance", -0.1, r"least_chance must lie in \[0, 1\), got -0.1"),
         ("least_chance", 1.0, r"least_chance must lie in \[0, 1\), got 1.0"),
-        ("experience", "all", "experience must be one of off, own, shipped, got 'all'"),
+        ("experience", "all", "experience must be one of off, watch, own, shipped, got 'all'"),
         ("learning_rate", float("inf"), "learning_rate must be positive and finite in float32"),
         ("learning_rate", 1e39, "learning_rate must be positive and finite in float32"),
         ("learning_rate", 1e-50, "learning_rate must be positive and finite in float32"),

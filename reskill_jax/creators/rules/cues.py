@@ -83,6 +83,7 @@ def decisions_of(groups: Sequence[Sequence[Episode]]) -> tuple[list[Episode], De
     )
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def _phrases(text: str) -> set[str]:
     """Runs of one to four words within a clause, numbers left out, as patterns."""
     found = set()

@@ -109,9 +109,14 @@ def _threshold(
 def _rates(
     assertion: Assertion, successes: Sequence[Episode], failures: Sequence[Episode]
 ) -> tuple[float, float]:
+    def passes(episode: Episode) -> bool:
+        if assertion not in episode.known:
+            found = grade(assertion, episode.actions, episode.observations)
+            episode.known[assertion] = found
+        return episode.known[assertion]
+
     def rate(episodes: Sequence[Episode]) -> float:
-        passed = sum(grade(assertion, e.actions, e.observations) for e in episodes)
-        return passed / max(len(episodes), 1)
+        return sum(map(passes, episodes)) / max(len(episodes), 1)
 
     return rate(successes), rate(failures)
 

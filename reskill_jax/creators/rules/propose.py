@@ -176,7 +176,7 @@ def _drawn(rng: np.random.Generator, contrasts: Sequence[Contrast]) -> Contrast:
 
 def _experience(state: CreatorState, settings: CreatorSettings) -> Weights | None:
     """What trials have taught so far; None if nobody asks."""
-    if settings.experience == "off":
+    if settings.experience in ("off", "watch"):
         return None
     prior = shipped() if settings.experience == "shipped" else uninformed()
     return learn_from(prior, state.history)

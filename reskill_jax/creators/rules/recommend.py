@@ -40,7 +40,8 @@ class CreatorSettings:
     retire_after: int = 20  # steps a skill serves before it may be put to a retirement trial
     retire_again: int = 40  # steps after a retirement trial that it survived
     assertions: bool = True  # weigh behaviours by the assertions that failures violate
-    experience: str = "off"  # | "own": learn from trials | "shipped": and from those of other runs
+    # | "watch": note what could be learned | "own": learn from trials | "shipped": also of others
+    experience: str = "off"
     least_chance: float = 0.05  # of being accepted, as experience tells it
     contradictions: bool = True  # proposals under test at once may contradict each other
 
@@ -140,6 +141,7 @@ def recommend(
         key = "delete|" + skill_key(skill)
         against = dataclasses.replace(found, effect=-found.effect, score=-found.score)
         others = [one for one in skills if one is not skill]
+        told = () if settings.experience == "off" else traits_of(against, others, "DELETE")
         drafts.append(
             Draft(
                 operations=(Operation("DELETE", skill.name),),
@@ -149,7 +151,7 @@ def recommend(
                 value=found.harm
                 * settings.rejected_discount ** _key_rejections(state.history, key),
                 reason=f"following {skill.name} goes with failure ({-found.effect:+.2f})",
-                traits=traits_of(against, others, "DELETE"),
+                traits=told,
             )
         )
     if weights is not None:
@@ -225,9 +227,10 @@ def draft_of(
         f'{when} "{skill.action}": success {contrast.effect:+.2f} where followed, '
         f"score {contrast.score:.1f}" + (", drawn blindly" if blind else "")
     )
+    kind = operations[-1].operation
     replaced = {operation.name for operation in operations if operation.operation != "ADD"}
     others = [one for one in skills if one.name not in replaced]
-    traits = traits_of(contrast, others, operations[-1].operation)
+    traits = () if settings.experience == "off" else traits_of(contrast, others, kind)
     return [Draft(operations, (key,), (directive,), contrast.score, value, reason, traits)]
 
 
