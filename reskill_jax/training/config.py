@@ -110,9 +110,9 @@ class TrainConfig:
     assertions: bool = True
     """Weigh proposals by the assertions that failures violate; False: by raw contrasts."""
     experience: Literal["off", "watch", "own", "shipped"] = "off"
-    """What the creator learns from to tell which proposals are likely to be accepted: nothing (watch:
-    but it notes what could be learned), the trials of its run, or these and those of earlier runs,
-    which come with the package."""
+    """What the creator learns from to tell which proposals are likely to be accepted: nothing, and
+    with watch it notes what could be learned; the trials of its run; or these and those of earlier
+    runs, which come with the package."""
     least_chance: float = 0.05
     """Chance of being accepted, as experience tells it, below which nothing is proposed."""
     contradictions: bool = True
