@@ -121,7 +121,7 @@ def write_fresh(results: Sequence[dict[str, Any]], folder: Path) -> tuple[str, l
             continue
         for title, mode in (("with its skills", "bank"), ("without them", "none")):
             if values := list(_differences(runs, base, "unseen", mode).values()):
-                name = f"unseen tasks, at the end, {title}"
+                name = f"unseen tasks, {title}"
                 shown.setdefault(NAMES[condition], {})[name] = estimate(values)
     names = [figures.forest(shown, folder / "household_study_fresh.svg")] if shown else []
     parts = [success_table(found), difference_table(found), _NOTES, trials_table(found)]
