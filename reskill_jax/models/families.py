@@ -12,6 +12,8 @@ from .config import DecoderConfig, LayerKind
 from .rope import Rope
 
 _WINDOWED, _FULL = "sliding_attention", "full_attention"
+# Keys of which null says something, and is not the default.
+_NONE = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "head_dim")
 _ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu"}
 
 
@@ -145,10 +147,6 @@ def read_config(data: Any) -> tuple[DecoderConfig, Source]:
     except (ValueError, TypeError) as error:
         raise ModelError(" ".join(str(error).split())) from error
     return config, Source(family, prefix)
-
-
-# Keys of which null says something, and is not the default.
-_NONE = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "head_dim")
 
 
 def _config(kind: str, settings: Mapping[str, Any], family: Family) -> DecoderConfig:

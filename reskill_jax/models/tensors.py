@@ -143,7 +143,7 @@ def unique_entries(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     entries = dict(pairs)
     if len(entries) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(n for n in names if names.count(n) > 1)} comes twice")
+        raise ValueError(f"{shown(next(n for n in names if names.count(n) > 1))!r} comes twice")
     return entries
 
 

@@ -9,7 +9,6 @@ import difflib
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Collection, Mapping
 from importlib import resources
 from pathlib import Path
@@ -23,7 +22,7 @@ from . import decoder
 from .config import DecoderConfig, LayerKind
 from .decoder import Params
 from .rope import Rope
-from .tensor_file import TensorFileError, read_tensors, shown, write_tensors
+from .tensors import TensorError, TensorFile, shown, unique_entries, write_tensors
 
 _FORMAT = 1
 _ENTRIES = ("format", "config", "provenance", "sha256")
@@ -59,21 +58,17 @@ def save(
     path = _checked_path(path)
     arrays = {name: np.ascontiguousarray(array) for name, array in _flatten(params).items()}
     _check(arrays, config, "params")
-    content = write_tensors(arrays)
-    description = {
-        "format": _FORMAT,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "config": _describe(config),
-        "provenance": dict(provenance),
-    }
+    description = {"format": _FORMAT, "config": _describe(config), "provenance": dict(provenance)}
     try:
-        text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+        json.dumps(description, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: JSON cannot hold the provenance ({error})") from error
-    for target, data in ((path, content), (path.with_suffix(".json"), text.encode())):
-        aside = target.with_name(target.name + ".partial")
-        aside.write_bytes(data)
-        os.replace(aside, target)
+    shapes = {name: ("F32", array.shape) for name, array in arrays.items()}
+    write_tensors(path, shapes, arrays.__getitem__)
+    description["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    aside = path.with_name(path.stem + ".json.partial")
+    aside.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    aside.replace(path.with_suffix(".json"))
 
 
 def load(path: str | Path) -> tuple[Params, DecoderConfig, dict[str, Any]]:
@@ -89,9 +84,10 @@ def load(path: str | Path) -> tuple[Params, DecoderConfig, dict[str, Any]]:
     config, provenance, digest = _read_description(path.with_suffix(".json"))
     content = _read(path)
     try:
-        arrays = read_tensors(content)
-    except TensorFileError as error:
-        raise WeightsError(f"{path}: {error}") from error
+        with TensorFile(path) as file, np.errstate(over="ignore"):  # infinity is refused below
+            arrays = {name: file.read(name).astype(np.float32) for name in file.tensors}
+    except TensorError as error:
+        raise WeightsError(str(error)) from error
     _check(arrays, config, str(path))
     if hashlib.sha256(content).hexdigest() != digest:
         raise WeightsError(
@@ -143,7 +139,7 @@ def _read_description(path: Path) -> tuple[DecoderConfig, dict[str, Any], str]:
     if len(content) > _MAX_DESCRIPTION_BYTES:
         raise WeightsError(f"{path}: more than {_MAX_DESCRIPTION_BYTES} bytes")
     try:
-        description = json.loads(content, object_pairs_hook=_unique)
+        description = json.loads(content, object_pairs_hook=unique_entries)
         if not isinstance(description, dict):
             raise ValueError(f"it is a JSON {type(description).__name__}, not an object")
         for entry in _ENTRIES:
@@ -164,14 +160,6 @@ def _read_description(path: Path) -> tuple[DecoderConfig, dict[str, Any], str]:
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise WeightsError(f"{path}: not a description of weights ({reason})") from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    entries = dict(pairs)
-    if len(entries) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{shown(next(n for n in names if names.count(n) > 1))!r} comes twice")
-    return entries
 
 
 def _refuse_others(entries: Mapping[str, Any], known: Collection[str]) -> None:

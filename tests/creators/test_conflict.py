@@ -27,7 +27,7 @@ EPISODE = Episode(
         (Directive("take", "mug", True), Directive("take", "pen"), False),
         (Directive("take", None, True), Directive("open"), False),
         (Directive("take", None, True), Directive("open", None, True), False),
-        (Directive("open", condition="cool"), Directive("take", condition="hot"), False),
+        (Directive("open", condition="cool"), Directive("take", condition="put"), True),
         (Directive("open", condition="cool"), Directive("take"), True),
     ],
 )
@@ -52,6 +52,17 @@ def test_when_two_speak_together(one, other, expected):
     assert speak_together(one, other, [EPISODE]) is speak_together(other, one, [EPISODE])
     assert speak_together(one, other, [EPISODE]) is expected
     assert not speak_together(one, other, [])
+
+
+def test_conditions_keep_skills_apart_where_no_task_has_both():
+    """The task of the episode says "put" and "cool", and never "hot"."""
+
+    def skill(verb, word):
+        return Skill(verb, "w", f"{verb}.", Trigger("action_pattern", "^go to", rf"\b{word}\b"))
+
+    for word, expected in (("put", True), ("hot", False)):
+        found = contradicts_any(skill("open", "cool"), [skill("take", word)], [EPISODE], VOCABULARY)
+        assert found is expected
 
 
 def test_a_skill_against_many():

@@ -67,7 +67,7 @@ def test_missing_and_damaged_files(folder, tmp_path):
     (folder / "config.json").write_text("[]")
     assert "config.json: not a JSON object" in fails(folder)
     (folder / "config.json").write_text('{"model_type": "llama", "model_type": "llama"}')
-    assert "model_type comes twice" in fails(folder)
+    assert "'model_type' comes twice" in fails(folder)
     (folder / "config.json").write_text("[" * 100_000)
     assert "config.json" in fails(folder)
 

@@ -1,14 +1,32 @@
-"""Safetensors files bit by bit: every floating type becomes float32, everything else one line."""
+"""Safetensors files bit by bit: every floating type is read, everything else is told in a line."""
 
 import json
 import struct
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reskill_jax.models.tensor_file import TensorFileError, read_tensors, write_tensors
+from reskill_jax.models.tensors import TensorError, TensorFile, write_tensors
+
+
+def read_tensors(data):
+    """Every tensor of a file with these bytes, as float32."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "x.safetensors").write_bytes(data)
+        with TensorFile(Path(folder) / "x.safetensors") as file:
+            return {name: file.read(name).astype(np.float32) for name in file.tensors}
+
+
+def bytes_of(arrays):
+    """What is written of some arrays."""
+    with tempfile.TemporaryDirectory() as folder:
+        shapes = {name: ("F32", array.shape) for name, array in arrays.items()}
+        write_tensors(Path(folder) / "x.safetensors", shapes, arrays.__getitem__)
+        return (Path(folder) / "x.safetensors").read_bytes()
 
 
 def content(header, data=b"", *, size=None):
@@ -70,30 +88,30 @@ EIGHT = bytes(8)
         (content({"a\nb": entry("U8", [8], 0, 8)}, EIGHT), r"a\\nb is of type U8"),
         (
             content(b'{"a":%s,"a":%s}' % ((json.dumps(A["a"]).encode(),) * 2), EIGHT),
-            "a comes twice in its header",
+            "'a' comes twice",
         ),
     ],
 )
 def test_everything_else_is_refused_in_one_line(data, reason):
-    with pytest.raises(TensorFileError, match=reason) as error:
+    with pytest.raises(TensorError, match=reason) as error:
         read_tensors(data)
     assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 300
 
 
 def test_what_is_written_is_read():
     arrays = {"a": np.float32([[1, 2]]), "b": np.float32([3]), "c": np.zeros((0, 2), np.float32)}
-    for name, array in read_tensors(write_tensors(arrays)).items():
+    for name, array in read_tensors(bytes_of(arrays)).items():
         np.testing.assert_array_equal(array, arrays[name], strict=True)
 
 
-GOOD = write_tensors({"a": np.float32([[1, 2]]), "b": np.float32([3])})
+GOOD = bytes_of({"a": np.float32([[1, 2]]), "b": np.float32([3])})
 
 
 @given(st.integers(0, len(GOOD)), st.integers(0, len(GOOD)), st.binary(max_size=6))
-def test_any_damage_is_refused_or_leaves_float32(start, stop, put):
+def test_any_damage_is_refused_or_leaves_numbers(start, stop, put):
     try:
         arrays = read_tensors(GOOD[:start] + put + GOOD[max(start, stop) :])
-    except TensorFileError as error:
+    except TensorError as error:
         assert len(str(error).splitlines()) == 1
         return
     assert all(array.dtype == np.float32 for array in arrays.values())

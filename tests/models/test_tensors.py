@@ -80,7 +80,7 @@ def edit(**changes):
         (lambda c: c + b"x", "its tensors end at byte"),
         (lambda c: rewritten(c, lambda text: b"[]"), "no JSON object"),
         (lambda c: rewritten(c, lambda text: b"\xff"), "damaged"),
-        (lambda c: rewritten(c, lambda text: b'{"a": 1, "a": 2}'), "a comes twice"),
+        (lambda c: rewritten(c, lambda text: b'{"a": 1, "a": 2}'), "'a' comes twice"),
         (lambda c: rewritten(c, lambda text: b"[" * 100_000), "damaged"),
         (lambda c: rewritten(c, edit(dtype="F12")), "unknown type 'F12'"),
         (lambda c: rewritten(c, edit(shape=[2, 4])), "does not fill its bytes"),

@@ -10,11 +10,9 @@ from reskill_jax.worlds.vocabulary import ActionVocabulary, Directive
 def contradict(one: Directive, other: Directive) -> bool:
     """Whether two directives, given at the same moment, cannot both be followed.
 
-    Two that name different actions, or one that forbids what the other asks for. Directives for
-    tasks with different words are never given together as far as anybody can tell from them.
+    Two that name different actions, or one that forbids what the other asks for. Their conditions
+    do not matter: a task may have the words of both.
     """
-    if None not in (one.condition, other.condition) and one.condition != other.condition:
-        return False
     alike = one.verb == other.verb and (one.noun == other.noun or None in (one.noun, other.noun))
     if one.negative != other.negative:
         return alike
