@@ -96,7 +96,9 @@ def load_model(
 def save_model(
     folder: str | Path, loaded: LoadedModel, *, dtype: str = "float32", shard_bytes: int = _SHARD
 ) -> None:
-    """Writes a checkpoint that transformers loads.
+    """Writes a checkpoint in the layout that transformers reads.
+
+    Of a model with a vision tower the text model alone is written, as a text model.
 
     Args:
       folder: made where it is missing; what else is in it stays.
@@ -111,7 +113,7 @@ def save_model(
         raise ModelError(f"dtype must be one of {', '.join(_CODES)}, not {dtype!r}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config, source = loaded.model.config, loaded.source
+    config, source = loaded.model.config, Source(loaded.source.family)
     made = {name: part for part in parts(config, source) for name in part.names}
     tensors = {
         name: (_CODES[dtype], shape)
@@ -310,6 +312,9 @@ def _numbered(number: int, count: int) -> str:
 def _told(loaded: LoadedModel, dtype: str) -> dict[str, Any]:
     """config.json of what is written."""
     told = dict(loaded.settings)
+    if told["model_type"] == "gemma3":
+        text = {"model_type": "gemma3_text", "architectures": ["Gemma3ForCausalLM"]}
+        told = {**told["text_config"], **text}
     told["dtype" if "dtype" in told else "torch_dtype"] = dtype
     told["tie_word_embeddings"] = loaded.model.config.tie_embeddings
     return told

@@ -86,6 +86,8 @@ def test_what_is_saved_comes_back(name, shard_bytes, tmp_path):
     assert ("model.safetensors.index.json" in files) == (shard_bytes == 20_000)
     again = load_model(tmp_path / "out")
     assert again.model == loaded.model
+    told = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert "vision_config" not in told and told["model_type"] != "gemma3"
     jax.tree.map(np.testing.assert_array_equal, again.params, loaded.params)
 
 
