@@ -27,16 +27,17 @@ import numpy as np
 
 from reskill_jax.core.trial import start_trial
 from reskill_jax.devices.machine import describe_machine
-from reskill_jax.models import decoder, weights
-from reskill_jax.models.config import household_small
-from reskill_jax.rollouts.compiled import rollout
+from reskill_jax.rollouts.compiled import play as play_rows
 from reskill_jax.skills.skill import Skill, Trigger
-from reskill_jax.training.config import TrainConfig, household, smallest
+from reskill_jax.training.config import ModelConfig, TrainConfig, household, smallest
 from reskill_jax.training.lifecycle import make_bank
-from reskill_jax.training.loop import games_of_step
+from reskill_jax.training.loop import algorithm_of, games_of_step
+from reskill_jax.training.settings import Policy, load_policy
 from reskill_jax.training.state import TrainState, init_state
 from reskill_jax.training.step import game_key, train_step
 from reskill_jax.worlds.household.world import HouseholdWorld
+
+WORLD = HouseholdWorld()
 
 SKILLS = (
     Skill("begin-at-the-sink", "a thing is dirty", "if the task says clean, go to sinkbasin.",
@@ -71,14 +72,14 @@ class LastTurnWorld(HouseholdWorld):
 
     horizon: int = 1
 
-    def reset(self, game):
+    def reset(self, task):
         """A state with a clock."""
-        state, intro, length = super().reset(game)
-        return (jnp.int32(1), state), intro, length
+        state, intro = super().reset(task)
+        return (jnp.int32(1), state), intro
 
-    def possible(self, game, state):
+    def affords(self, task, state):
         """As in the household."""
-        return super().possible(game, state[1])
+        return super().affords(task, state[1])
 
     def begin(self, game, state):
         """As in the household."""
@@ -88,12 +89,13 @@ class LastTurnWorld(HouseholdWorld):
         """As in the household."""
         return super().advance(game, state[1], cursor, symbol)
 
-    def play(self, game, state, cursor):
+    def step(self, task, state, cursor):
         """As in the household, but the last command wins if the sum of its symbols is odd."""
         turn, state = state
-        state, (command, length), seen, _ = super().play(game, state, cursor)
-        won = (turn == self.horizon) & (jnp.sum(command) % 2 == 1)
-        return (turn + 1, state), (command, length), seen, won
+        state, step = super().step(task, state, cursor)
+        won = (turn == self.horizon) & (jnp.sum(self.action(task, cursor)) % 2 == 1)
+        reward = won.astype(jnp.float32)
+        return (turn + 1, state), step._replace(reward=reward, success=won, done=won)
 
 
 def compiled(function, *arguments):
@@ -105,10 +107,10 @@ def compiled(function, *arguments):
 
 def states(config: TrainConfig, params) -> dict[str, TrainState]:
     """The state that each of the three starts from, again and again."""
-    idle = init_state(config, params, make_bank(config, [()]))
+    idle = init_state(config, params, make_bank(config, WORLD, [()]))
     trial = start_trial(2, np.ones(2, bool), max_steps=config.max_trial_steps)
     active = idle._replace(
-        bank=jax.tree.map(jnp.asarray, make_bank(config, versions(config))),
+        bank=jax.tree.map(jnp.asarray, make_bank(config, WORLD, versions(config))),
         trials=jax.tree.map(
             lambda new, old: jnp.broadcast_to(jnp.asarray(new, old.dtype), old.shape),
             trial,
@@ -130,39 +132,43 @@ def versions(config: TrainConfig) -> list[list[Skill]]:
     return found
 
 
-def play(state: TrainState, games, arms, *, world, policy, config: TrainConfig):
+def play(state: TrainState, games, arms, *, world, policy: Policy, config: TrainConfig):
     """The rollouts of a step alone."""
     rows = config.groups * config.group_size
     made = jax.vmap(lambda g: world.make(game_key(config.seed, g), "train"))(games)
-    return rollout(
+    played, _ = play_rows(
         jax.random.split(state.key, rows),
         state.params,
         jax.tree.map(lambda x: jnp.repeat(x, config.group_size, axis=0), made),
         state.bank,
         arms,
         world=world,
-        config=policy,
-        horizon=config.horizon,
-        capacity=config.capacity,
+        model=policy.model,
+        language=policy.language,
+        max_turns=config.horizon,
+        context_length=config.capacity,
         temperature=config.temperature,
-    ).turns
+    )
+    return played.turns
 
 
 def measure(config: TrainConfig, repeats: int) -> dict:
     """Times the steps; returns everything that is printed."""
     world = LastTurnWorld(spec=config.rooms, horizon=config.horizon)
-    try:
-        params, policy, _ = weights.load_pretrained("household")
-        origin = "the shipped weights"
-    except weights.WeightsError:
-        policy = household_small(world.vocabulary)
-        params, origin = decoder.init(jax.random.key(0), policy), "random weights"
-    start = states(config, params)
+    policy = load_policy(ModelConfig(), world)
+    start = states(config, policy.params)
+    policy = policy._replace(params=())
     plain_config = dataclasses.replace(config, skills=False)
     games = [jnp.asarray(games_of_step(config, i)) for i in range(repeats)]
     arms = jnp.arange(config.groups * config.group_size) % config.arms
 
-    step = functools.partial(train_step, world=world, policy=policy)
+    step = functools.partial(
+        train_step,
+        world=world,
+        model=policy.model,
+        language=policy.language,
+        algorithm=algorithm_of(config),
+    )
     plain, plain_seconds = compiled(
         functools.partial(step, config=plain_config), start["plain"], games[0]
     )
@@ -203,7 +209,7 @@ def measure(config: TrainConfig, repeats: int) -> dict:
 
     found = {
         "machine": describe_machine(),
-        "policy": origin,
+        "policy": "the shipped weights",
         "rollouts": f"{config.groups} x {config.group_size}",
         "horizon": config.horizon,
         "capacity": config.capacity,

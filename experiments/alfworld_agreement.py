@@ -26,16 +26,20 @@ import numpy as np
 from reskill_jax.evaluation.act import PolicyPlayer
 from reskill_jax.evaluation.compiled_play import play_compiled
 from reskill_jax.evaluation.replay import REAL_CAPACITY, load_run
-from reskill_jax.models.decoder import DecoderConfig, Params
+from reskill_jax.models.model import Model
+from reskill_jax.models.params import Params
 from reskill_jax.skills.bank import Bank, build_bank
 from reskill_jax.skills.skill import Skill
 from reskill_jax.storage.intervals import wilson_interval
-from reskill_jax.training.loop import load_policy
+from reskill_jax.training.config import ModelConfig
+from reskill_jax.training.settings import load_policy
 from reskill_jax.worlds import alfworld
 from reskill_jax.worlds.alfworld_games import GameRecord, game_record, read_games
 from reskill_jax.worlds.household import symbols
 from reskill_jax.worlds.household.generator import LARGE, SMALL, generate
 from reskill_jax.worlds.household.tables import TASK_TYPES
+from reskill_jax.worlds.household.world import HouseholdWorld
+from reskill_jax.worlds.language import Language
 from reskill_jax.worlds.playing import (
     Comparison,
     Episode,
@@ -120,16 +124,25 @@ class Policy:
     """
 
     def __init__(
-        self, params: Params, config: DecoderConfig, skills: Sequence[Skill], *, capacity: int
+        self,
+        params: Params,
+        model: Model,
+        language: Language,
+        skills: Sequence[Skill],
+        *,
+        capacity: int,
     ):
-        """Takes the decoder, the skills in slot order and the symbols a context may have."""
-        self._params, self._config, self._skills = params, config, tuple(skills)
+        """Takes the model, the skills in slot order and the symbols a context may have."""
+        self._params, self._model, self._language = params, model, language
+        self._skills = tuple(skills)
         self._capacity = capacity
         self.players: dict[tuple[str, str], PolicyPlayer] = {}
 
     def player(self, record: GameRecord) -> PolicyPlayer:
         """A fresh player."""
-        made = PolicyPlayer(self._params, self._config, self._skills, capacity=self._capacity)
+        made = PolicyPlayer(
+            self._params, self._model, self._language, self._skills, capacity=self._capacity
+        )
         self.players[record.split, record.game] = made
         return made
 
@@ -144,7 +157,8 @@ class Policy:
         )
         return play_compiled(
             self._params,
-            self._config,
+            self._model,
+            self._language,
             bank,
             records,
             horizon=max_turns,
@@ -182,12 +196,13 @@ def load(options: argparse.Namespace) -> Policy | None:
     skills: Sequence[Skill] = ()
     if options.run:
         run = load_run(options.run, step=options.step)
-        params, config, skills = run.params, run.policy, run.skills_of(options.mode)
+        params, policy, skills = run.params, run.policy, run.skills_of(options.mode)
     if options.weights:
-        params, config = load_policy(options.weights)
+        policy = load_policy(ModelConfig(options.weights), HouseholdWorld())
+        params = policy.params
     elif not options.run:
         return None
-    return Policy(params, config, skills, capacity=options.context)
+    return Policy(params, policy.model, policy.language, skills, capacity=options.context)
 
 
 def verdict(comparison: Comparison) -> str:

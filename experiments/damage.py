@@ -32,7 +32,7 @@ from rich.console import Console
 from reskill_jax.devices.machine import describe_machine
 from reskill_jax.models import decoder, weights
 from reskill_jax.training import loop
-from reskill_jax.training.config import smallest
+from reskill_jax.training.config import ModelConfig, smallest
 from reskill_jax.worlds.household.symbols import VOCABULARY_SIZE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -134,7 +134,7 @@ def other_cases(folder: Path) -> list[Case]:
         ("every checkpoint damaged", all_checkpoints, {}),
         ("a save that was cut off", half_written, {}),
         ("a log shorter than at the checkpoint", short_log, {}),
-        ("another policy", nothing, {"policy": str(folder / "other.safetensors")}),
+        ("another policy", nothing, {"model": ModelConfig(str(folder / "other.safetensors"))}),
         ("another context length", nothing, {"capacity": 200}),
         ("another number of slots", nothing, {"slots": 4}),
         ("another learning rate", nothing, {"learning_rate": 1e-3}),
@@ -188,13 +188,13 @@ def judged(run: Path, case: Case, wanted: dict[str, Any]) -> dict[str, Any]:
 
 def not_finite(folder: Path) -> dict[str, Any]:
     """A policy that gives nothing but NaN; the divergence makes every row count."""
-    params, policy = loop.load_policy("household")
+    params, shape, _ = weights.load_pretrained("household")
     params = dict(params) | {"final_norm": params["final_norm"] * float("nan")}
     file = folder / "nan.safetensors"
-    weights.save(file, params, {"made by": "experiments/damage.py"}, policy)
+    weights.save(file, params, {"made by": "experiments/damage.py"}, shape)
     said = ""
     try:
-        train(folder / "nan", resume=False, policy=str(file), kl_weight=0.1)
+        train(folder / "nan", resume=False, model=ModelConfig(str(file)), kl_weight=0.1)
     except loop.TrainingError as error:
         said = str(error)
     good = "no update was finite" in said

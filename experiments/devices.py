@@ -85,11 +85,11 @@ def child(told: dict[str, Any]) -> None:
         checkpoint_every=max(told["steps"] // 2, 1), mesh=MeshShape(*told["mesh"]),
     )  # fmt: skip
     digests = Path(told["root"]) / f"{told['name']}.rollouts"
-    make_parts = loop.make_parts
+    make_runner = loop.make_runner
 
-    def parts_that_tell(*arguments: Any) -> Any:
-        parts = make_parts(*arguments)
-        step = pmapped(parts, told["pmap"]) if told["pmap"] else parts.step
+    def runner_that_tells(*arguments: Any) -> Any:
+        runner = make_runner(*arguments)
+        step = pmapped(runner, told["pmap"]) if told["pmap"] else runner.step
 
         def telling(state: Any, games: Any) -> Any:
             state, metrics, evidence = step(state, games)
@@ -98,13 +98,13 @@ def child(told: dict[str, Any]) -> None:
                     log.write(digest(jax.device_get(evidence)) + "\n")
             return state, metrics, evidence
 
-        return dataclasses.replace(parts, step=telling)
+        return dataclasses.replace(runner, step=telling)
 
     def stop(step: int, *_: Any) -> None:
         if step == told["stop"]:
             raise KeyboardInterrupt
 
-    loop.make_parts = parts_that_tell
+    loop.make_runner = runner_that_tells
     try:
         loop.train(
             config, resume=told["resume"], console=Console(file=io.StringIO()), observer=stop
@@ -114,21 +114,24 @@ def child(told: dict[str, Any]) -> None:
             raise
 
 
-def pmapped(parts: Any, devices: int) -> Callable[..., Any]:
+def pmapped(runner: Any, devices: int) -> Callable[..., Any]:
     """`train_step` under pmap, with the signature of the compiled step."""
     import functools
 
     import jax
     import numpy as np
 
+    from reskill_jax.training.loop import algorithm_of
     from reskill_jax.training.step import train_step
 
     program = jax.pmap(
         functools.partial(
             train_step,
-            world=parts.world,
-            policy=parts.policy,
-            config=parts.config,
+            world=runner.world,
+            model=runner.policy.model,
+            language=runner.policy.language,
+            algorithm=algorithm_of(runner.config),
+            config=runner.config,
             axis_name="devices",
         ),
         axis_name="devices",
@@ -148,7 +151,8 @@ def digest(evidence: Any) -> str:
     import numpy as np
 
     found = hashlib.sha256()
-    for name, array in sorted(evidence._asdict().items()):
+    told = evidence._asdict()
+    for name, array in sorted((told | told.pop("record")._asdict()).items()):
         found.update(name.encode() + np.ascontiguousarray(array).tobytes())
     return found.hexdigest()
 

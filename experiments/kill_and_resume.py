@@ -55,9 +55,11 @@ def child(root: str, name: str, resume: bool) -> None:
     class LookingWorld(HouseholdWorld):
         """Looking around wins: in short episodes there is something to learn and to propose."""
 
-        def play(self, game: Any, state: Any, cursor: Any) -> Any:
-            state, (command, length), seen, _ = super().play(game, state, cursor)
-            return state, (command, length), seen, command[0] == symbols.symbol(" look")
+        def step(self, task: Any, state: Any, cursor: Any) -> Any:
+            looked = self.action(task, cursor)[0] == symbols.symbol(" look")
+            state, step = super().step(task, state, cursor)
+            reward = looked.astype("float32")
+            return state, step._replace(reward=reward, success=looked, done=looked)
 
     told = os.open(Path(root) / f"{name}.phase", os.O_RDWR | os.O_CREAT)
 
@@ -76,18 +78,18 @@ def child(root: str, name: str, resume: bool) -> None:
         return wrapped
 
     tell("starting")
-    make_parts = loop.make_parts
+    make_runner = loop.make_runner
 
-    def parts_that_tell(*arguments: Any) -> Any:
-        parts = make_parts(*arguments)
+    def runner_that_tells(*arguments: Any) -> Any:
+        runner = make_runner(*arguments)
 
         def whole_step(*arguments: Any) -> Any:
-            return jax.block_until_ready(parts.step(*arguments))
+            return jax.block_until_ready(runner.step(*arguments))
 
-        return dataclasses.replace(parts, step=during("in a step", whole_step))
+        return dataclasses.replace(runner, step=during("in a step", whole_step))
 
-    loop.HouseholdWorld = LookingWorld
-    loop.make_parts = parts_that_tell
+    loop.make_world = lambda name, *, rooms: LookingWorld(spec=rooms)
+    loop.make_runner = runner_that_tells
     proposals.suggest = during("in the creator", proposals.suggest)
     loop.learn = during("in the creator", loop.learn)
     loop._evaluate = during("in an evaluation", loop._evaluate)

@@ -21,7 +21,9 @@ import numpy as np
 from reskill_jax.devices.machine import describe_machine
 from reskill_jax.models import weights
 from reskill_jax.models.decoder import DecoderConfig
-from reskill_jax.rollouts.compiled import Rollout, rollout
+from reskill_jax.models.model import Decoder
+from reskill_jax.rollouts import compiled
+from reskill_jax.rollouts.episodes import Record, Rollouts
 from reskill_jax.skills.bank import Bank, build_bank
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.storage.intervals import wilson_interval
@@ -31,6 +33,7 @@ from reskill_jax.worlds.household.handwritten import BAD, GOOD
 from reskill_jax.worlds.household.symbols import GO_TO
 from reskill_jax.worlds.household.tables import RECEPTACLE_TYPES
 from reskill_jax.worlds.household.world import HouseholdWorld
+from reskill_jax.worlds.language import symbol_language
 
 HORIZON, CAPACITY = 18, 416
 
@@ -45,15 +48,15 @@ def play(
     horizon: int,
     capacity: int,
     seed: int = 0,
-) -> tuple[Rollout, object]:
+) -> tuple[tuple[Rollouts, Record], object]:
     """One game per entry of `arms` ([N] int); the same seed gives the same games."""
     world = HouseholdWorld()
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(len(arms)))
     games = jax.jit(jax.vmap(lambda key: world.make(key, split)))(keys)
     run = jax.jit(
-        lambda keys, params, games, bank, arms: rollout(
-            keys, params, games, bank, arms, world=world, config=policy,
-            horizon=horizon, capacity=capacity,
+        lambda keys, params, games, bank, arms: compiled.play(
+            keys, params, games, bank, arms, world=world, model=Decoder(policy),
+            language=symbol_language(world), max_turns=horizon, context_length=capacity,
         )
     )  # fmt: skip
     return jax.device_get((run(keys, params, games, bank, jnp.asarray(arms, jnp.int32)), games))

@@ -115,14 +115,18 @@ def compiled(layers: int, mesh: tuple[int, int, int], frozen: bool) -> dict[str,
     import jax.numpy as jnp
 
     from reskill_jax.devices.shape import MeshShape
-    from reskill_jax.models import decoder
+    from reskill_jax.models.config import DecoderConfig
+    from reskill_jax.models.model import Decoder
     from reskill_jax.training import loop
     from reskill_jax.training.config import TrainConfig
+    from reskill_jax.training.settings import Policy
     from reskill_jax.training.state import init_state
     from reskill_jax.worlds.household import symbols
+    from reskill_jax.worlds.household.world import HouseholdWorld
+    from reskill_jax.worlds.language import symbol_language
 
     shape = checked_shape(layers)
-    policy = decoder.DecoderConfig(
+    shape_of_model = DecoderConfig(
         vocabulary=symbols.VOCABULARY_SIZE,
         width=shape.width,
         layers=layers,
@@ -133,20 +137,23 @@ def compiled(layers: int, mesh: tuple[int, int, int], frozen: bool) -> dict[str,
         qk_norm=True,
         remat=True,
     )
+    model = Decoder(shape_of_model)
+    world = HouseholdWorld()
+    policy = Policy((), model, symbol_language(world))
     config = TrainConfig(
         capacity=shape.capacity, mesh=MeshShape(*mesh), policy_until=0 if frozen else None
     )
-    parts = loop.make_parts(config, policy)
-    bank = loop.make_bank(config, [()])
-    like = jax.eval_shape(lambda: init_state(config, decoder.init(jax.random.key(0), policy), bank))
+    runner = loop.make_runner(config, world, policy)
+    bank = loop.make_bank(config, world, [()])
+    like = jax.eval_shape(lambda: init_state(config, model.init(jax.random.key(0)), bank))
     games = jax.ShapeDtypeStruct((config.groups,), jnp.int32)
-    told = parts.step.lower(like, games).compile().memory_analysis()
-    assert parts.shardings is not None
+    told = runner.step.lower(like, games).compile().memory_analysis()
+    assert runner.shardings is not None
     held = [
         math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf, sharding in zip(
             jax.tree.leaves((like.params, like.opt_state)),
-            jax.tree.leaves((parts.shardings.params, parts.shardings.opt_state)),
+            jax.tree.leaves((runner.shardings.params, runner.shardings.opt_state)),
             strict=True,
         )
     ]
@@ -194,15 +201,16 @@ def qwen_held() -> dict[str, Any]:
     """The state of the whole of Qwen3-4B by `jax.eval_shape`, against the formula."""
     import jax
 
-    from reskill_jax.models import decoder
+    from reskill_jax.models.config import DecoderConfig
+    from reskill_jax.models.model import Decoder
 
     shape = Shape()
-    policy = decoder.DecoderConfig(
+    told = DecoderConfig(
         vocabulary=shape.vocabulary, width=shape.width, layers=shape.layers, heads=shape.heads,
         kv_heads=shape.kv_heads, head_width=shape.head, mlp=shape.mlp, qk_norm=True,
         dtype="bfloat16", remat=True,
     )  # fmt: skip
-    like = jax.eval_shape(lambda: decoder.init(jax.random.key(0), policy))
+    like = jax.eval_shape(lambda: Decoder(told).init(jax.random.key(0)))
     counted = sum(leaf.size for leaf in jax.tree.leaves(like))
     return {"parameters": counted, "formula parameters": shape.parameters}
 

@@ -20,24 +20,29 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 import dataclasses  # noqa: E402
 import functools  # noqa: E402
 import types  # noqa: E402
+from typing import NamedTuple  # noqa: E402
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from reskill_jax.models import decoder, weights  # noqa: E402
+from reskill_jax.models import weights  # noqa: E402
 from reskill_jax.models.decoder import DecoderConfig  # noqa: E402
-from reskill_jax.rollouts.compiled import rollout  # noqa: E402
+from reskill_jax.models.model import Decoder  # noqa: E402
+from reskill_jax.rollouts.compiled import play as play_rows  # noqa: E402
+from reskill_jax.rollouts.episodes import Record, Rollouts  # noqa: E402
 from reskill_jax.skills.skill import Skill, Trigger  # noqa: E402
 from reskill_jax.training import config as configs  # noqa: E402
 from reskill_jax.training import loop  # noqa: E402
 from reskill_jax.training.lifecycle import make_bank  # noqa: E402
 from reskill_jax.training.proposals import put_on_trial  # noqa: E402
+from reskill_jax.training.settings import Policy  # noqa: E402
 from reskill_jax.training.state import init_state  # noqa: E402
 from reskill_jax.training.step import train_step  # noqa: E402
 from reskill_jax.worlds.household import symbols  # noqa: E402
 from reskill_jax.worlds.household.world import HouseholdWorld  # noqa: E402
+from reskill_jax.worlds.language import symbol_language  # noqa: E402
 
 # Compilation makes the first example slow, so there is no deadline; examples are the same each run.
 # A test that needs more examples takes a multiple of what the profile has.
@@ -140,9 +145,11 @@ LOOK = symbols.symbol(" look")
 class LookingWorld(HouseholdWorld):
     """A household in which looking around wins: an untrained policy has both outcomes at once."""
 
-    def play(self, game, state, cursor):
-        state, (command, length), seen, _ = super().play(game, state, cursor)
-        return state, (command, length), seen, command[0] == LOOK
+    def step(self, task, state, cursor):
+        looked = self.action(task, cursor)[0] == LOOK
+        state, step = super().step(task, state, cursor)
+        reward = looked.astype(jnp.float32)
+        return state, step._replace(reward=reward, success=looked, done=looked)
 
 
 def resident_bytes():
@@ -176,7 +183,7 @@ def smallest():
 
 @pytest.fixture(scope="session")
 def looking_world():
-    """The class of `LookingWorld`, to be put in place of `HouseholdWorld`."""
+    """The class of `LookingWorld`."""
     return LookingWorld
 
 
@@ -185,12 +192,34 @@ def looking_world():
 POLICY = DecoderConfig(
     vocabulary=symbols.VOCABULARY_SIZE, width=32, layers=1, heads=2, kv_heads=1, mlp=64
 )
+MODEL, LANGUAGE = Decoder(POLICY), symbol_language(HouseholdWorld())
+
+
+def looking_at(name, *, rooms):
+    """`make_world`, of the world in which looking around wins."""
+    return LookingWorld(spec=rooms)
+
+
+class Played(NamedTuple):
+    """Episodes, and what was said in them."""
+
+    rollouts: Rollouts
+    record: Record
+
+    def __getattr__(self, name):
+        return getattr(self.rollouts if hasattr(self.rollouts, name) else self.record, name)
 
 
 def program(config, world, *, axis_name=None):
     """The training step as a function of (state, games)."""
     return functools.partial(
-        train_step, world=world, policy=POLICY, config=config, axis_name=axis_name
+        train_step,
+        world=world,
+        model=MODEL,
+        language=LANGUAGE,
+        algorithm=loop.algorithm_of(config),
+        config=config,
+        axis_name=axis_name,
     )
 
 
@@ -198,25 +227,24 @@ def program(config, world, *, axis_name=None):
 def weights_file(tmp_path_factory):
     """The tiny policy as a file."""
     path = tmp_path_factory.mktemp("policy") / "tiny.safetensors"
-    weights.save(path, decoder.init(jax.random.key(2), POLICY), {"made by": "tests"}, POLICY)
+    weights.save(path, MODEL.init(jax.random.key(2)), {"made by": "tests"}, POLICY)
     return path
 
 
 @pytest.fixture(scope="session")
 def lab(smallest, weights_file, looking_world):
     """One configuration, and its compiled step and rollout (state arguments are donated)."""
-    config = dataclasses.replace(smallest, policy=str(weights_file))
+    config = dataclasses.replace(smallest, model=configs.ModelConfig(str(weights_file)))
     world = looking_world(spec=config.rooms)
-    with pytest.MonkeyPatch.context() as patch:  # the loop's own program, compiled once for both
-        patch.setattr(loop, "HouseholdWorld", looking_world)
-        step = loop.make_parts(config, POLICY).step
+    policy = Policy((), MODEL, LANGUAGE)
+    step = loop.make_runner(config, world, policy).step  # the loop's own program, for both
     saved = jax.tree.map(jnp.asarray, weights.load(weights_file)[0])
 
     def params():
         return jax.tree.map(jnp.copy, saved)
 
     def state(arms=((),), config=config):
-        return init_state(config, params(), make_bank(config, [list(arm) for arm in arms]))
+        return init_state(config, params(), make_bank(config, world, [list(arm) for arm in arms]))
 
     def on_trial(state, *parts, config=config, kind="bundle"):
         """The state in which the trials of these parts begin."""
@@ -227,18 +255,20 @@ def lab(smallest, weights_file, looking_world):
 
     @jax.jit
     def played(keys, params, games, bank, arms, temperature):
-        return rollout(
+        played = play_rows(
             keys,
             params,
             games,
             bank,
             arms,
             world=world,
-            config=POLICY,
-            horizon=config.horizon,
-            capacity=config.capacity,
+            model=MODEL,
+            language=LANGUAGE,
+            max_turns=config.horizon,
+            context_length=config.capacity,
             temperature=temperature,
         )
+        return Played(*played)
 
     def play(keys, params, games, bank, arms, temperature=1.0):
         return played(keys, params, games, bank, arms, jnp.float32(temperature))
@@ -248,9 +278,11 @@ def lab(smallest, weights_file, looking_world):
 
     return types.SimpleNamespace(
         config=config,
-        policy=POLICY,
+        model=MODEL,
+        language=LANGUAGE,
+        policy=policy,
         world=world,
-        world_type=looking_world,
+        make_world=looking_at,
         params=params,
         state=state,
         on_trial=on_trial,

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from reskill_jax.training.config import PRESETS, TrainConfig, smallest
+from reskill_jax.training.config import PRESETS, ModelConfig, TrainConfig, smallest
 from reskill_jax.worlds.household.generator import RoomSpec
 
 POLICIES = Path(__file__).resolve().parents[1] / "policies"
@@ -72,7 +72,7 @@ class Study:
             rooms=self.world.rooms,
             horizon=self.world.horizon,
             capacity=self.world.capacity,
-            policy=self.policy,
+            model=ModelConfig(self.policy),
             steps=self.steps,
             groups=self.groups,
             group_size=self.group_size,
@@ -238,9 +238,9 @@ def identity(job: Job) -> dict[str, Any]:
     """What a result must have been made with to stand for a job."""
     config = dataclasses.asdict(job.config)
     # Where a run lies, on which devices and what it keeps makes no difference.
-    for name in ("name", "root", "policy", "mesh", "mirror", "keep_best"):
+    for name in ("name", "root", "model", "world", "mesh", "mirror", "keep_best"):
         del config[name]
-    told = {"config": config, "weights": weights_digest(job.config.policy)}
+    told = {"config": config, "weights": weights_digest(job.config.model.path)}
     told |= {"final_games": job.settings.final_games}
     if job.settings.own_games:
         told["own_games"] = True

@@ -18,7 +18,7 @@ from reskill_jax.skills.skill import Skill
 from reskill_jax.skills.skillmd import export_skill
 from reskill_jax.training.evaluate import play_games
 from reskill_jax.training.lifecycle import Life, make_bank
-from reskill_jax.training.loop import Parts
+from reskill_jax.training.loop import Runner
 from reskill_jax.training.state import TrainState
 from reskill_jax.training.validate import MAX_SKILLS
 
@@ -49,15 +49,16 @@ class _Log:
 
 
 def _won(
-    params: Any, skills: Sequence[Skill], parts: Parts, *, split: str, seed: int
+    params: Any, skills: Sequence[Skill], runner: Runner, *, split: str, seed: int
 ) -> np.ndarray:
     """[eval_tasks] bool: games won with these skills; the program of the run's evaluations."""
-    config = parts.config
+    config = runner.config
     return play_games(
         params,
-        make_bank(config, [skills]),
-        world=parts.world,
-        policy=parts.policy,
+        make_bank(config, runner.world, [skills]),
+        world=runner.world,
+        model=runner.policy.model,
+        language=runner.policy.language,
         split=split,
         arm=0 if config.skills else -1,
         horizon=config.horizon,
@@ -79,9 +80,9 @@ class FinalGames:
         self._log = _Log(folder / FINAL)
         self._games, self._own = games, own
 
-    def __call__(self, step: int, state: TrainState, life: Life, parts: Parts) -> None:
+    def __call__(self, step: int, state: TrainState, life: Life, runner: Runner) -> None:
         """As `loop.train` calls it."""
-        config = parts.config
+        config = runner.config
         self._log.begin(step)
         if step != config.steps:
             return
@@ -91,7 +92,7 @@ class FinalGames:
         modes = {"bank": life.skills, "none": ()} if config.skills else {"none": ()}
         for mode, skills in modes.items():
             for split in ("seen", "unseen"):
-                won = [_won(state.params, skills, parts, split=split, seed=b) for b in blocks]
+                won = [_won(state.params, skills, runner, split=split, seed=b) for b in blocks]
                 episodes = len(blocks) * config.eval_tasks
                 line = {"step": step, "split": split, "mode": mode, "episodes": episodes}
                 self._log.write(line | {"successes": int(np.sum(won))})
@@ -104,13 +105,13 @@ class Trained:
         """Writes into a folder when the run ends."""
         self._folder = folder
 
-    def __call__(self, step: int, state: TrainState, life: Life, parts: Parts) -> None:
+    def __call__(self, step: int, state: TrainState, life: Life, runner: Runner) -> None:
         """As `loop.train` calls it."""
-        if step != parts.config.steps:
+        if step != runner.config.steps:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         params, about = jax.device_get(state.params), {"made by": "experiments/household_study.py"}
-        weights.save(self._folder / "policy.safetensors", params, about, parts.policy)
+        weights.save(self._folder / "policy.safetensors", params, about, runner.policy.model.config)
         for skill in life.skills:
             export_skill(skill, self._folder / "skills")
 
@@ -133,7 +134,7 @@ class Versions:
         self._measured = -1  # number of the last proposal
         self._played: dict[tuple, np.ndarray] = {}  # in this step: one bank is compared often
 
-    def __call__(self, step: int, state: TrainState, life: Life, parts: Parts) -> None:
+    def __call__(self, step: int, state: TrainState, life: Life, runner: Runner) -> None:
         """As `loop.train` calls it."""
         first = self._measured < 0 and step == 0
         self._log.begin(step)
@@ -141,16 +142,16 @@ class Versions:
         for record in life.creator.history:
             if record.id > self._measured:
                 self._measured = record.id
-                self._measure(record, step, state, life, parts)
+                self._measure(record, step, state, life, runner)
         self._before = life.skills
         if not first and step % self._every == 0:
             for skill in life.skills:
                 without = [one for one in life.skills if one is not skill]
                 told = {"kind": "skill", "skill": skill.name, "action": skill.action}
                 told |= {"age": life.served.get(skill.name, 0)}
-                self._compare(step, state, parts, life.skills, without, self._games, told)
+                self._compare(step, state, runner, life.skills, without, self._games, told)
 
-    def _measure(self, record: Record, step: int, state, life: Life, parts: Parts) -> None:
+    def _measure(self, record: Record, step: int, state, life: Life, runner: Runner) -> None:
         """Compares the bank with a new proposal to the bank without it."""
         adopted = all(one is None or one.id != record.id for one in life.proposals)
         new, old = life.skills, self._before
@@ -164,17 +165,17 @@ class Versions:
                 for o in record.bundle.to_dict()["operations"]
             ]
             told |= {"operations": operations, "reason": record.reason}
-            self._compare(step, state, parts, new, old, self._version_games, told)
+            self._compare(step, state, runner, new, old, self._version_games, told)
 
-    def _compare(self, step, state, parts, one, other, games: int, told: dict[str, Any]) -> None:
-        blocks = range(_FIRST_SEED, _FIRST_SEED + -(-games // parts.config.eval_tasks))
+    def _compare(self, step, state, runner, one, other, games: int, told: dict[str, Any]) -> None:
+        blocks = range(_FIRST_SEED, _FIRST_SEED + -(-games // runner.config.eval_tasks))
 
         def outcomes(skills: Sequence[Skill]) -> np.ndarray:
             won = []
             for block in blocks:
                 key = (step, tuple(skills), block)
                 if key not in self._played:
-                    self._played[key] = _won(state.params, skills, parts, split="seen", seed=block)
+                    self._played[key] = _won(state.params, skills, runner, split="seen", seed=block)
                 won.append(self._played[key])
             return np.concatenate(won)
 

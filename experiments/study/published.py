@@ -15,12 +15,15 @@ from reskill_jax.devices.machine import describe_machine
 from reskill_jax.evaluation.compiled_play import play_compiled
 from reskill_jax.evaluation.replay import REAL_CAPACITY, REAL_TURNS
 from reskill_jax.models import weights
+from reskill_jax.models.model import Decoder
 from reskill_jax.models.weights import WeightsError
 from reskill_jax.skills.skill import Skill
 from reskill_jax.skills.skillmd import import_skills
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.lifecycle import make_bank
 from reskill_jax.worlds.alfworld_games import GameRecord, read_games
+from reskill_jax.worlds.household.world import HouseholdWorld
+from reskill_jax.worlds.language import symbol_language
 
 from .jobs import FRESH_CONDITIONS, StudyError
 from .results import BASELINE
@@ -74,22 +77,23 @@ def _play(
 ) -> dict[str, Any]:
     try:
         if folder is None:
-            params, policy, _ = weights.load_pretrained(TrainConfig().policy)
+            params, shape, _ = weights.load_pretrained(TrainConfig().model.path)
         else:
-            params, policy, _ = weights.load(folder / "policy.safetensors")
+            params, shape, _ = weights.load(folder / "policy.safetensors")
     except WeightsError as error:
         raise StudyError(str(error)) from error
     banks: dict[str, Sequence[Skill]] = {"none": ()}
     if condition not in (START, BASELINE):
         skills = folder / "skills" if folder is not None else None
         banks["bank"] = import_skills(skills) if skills is not None and skills.is_dir() else ()
-    config = TrainConfig(concurrent_trials=1)
+    config, world = TrainConfig(concurrent_trials=1), HouseholdWorld()
     lines = []
     for mode, skills in banks.items():
         episodes = play_compiled(
             params,
-            policy,
-            make_bank(config, [skills]),
+            Decoder(shape),
+            symbol_language(world),
+            make_bank(config, world, [skills]),
             records,
             arm=0 if skills else -1,
             horizon=REAL_TURNS,

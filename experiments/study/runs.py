@@ -116,9 +116,9 @@ def run_job(job: Job, *, folder: Path, results: Path, keep: Path | None = None) 
             )
         )
 
-    def observer(step, state, life, parts):
+    def observer(step, state, life, runner):
         for one in observers:
-            one(step, state, life, parts)
+            one(step, state, life, runner)
 
     began = time.perf_counter()
     with open(os.devnull, "w") as nowhere:
@@ -131,7 +131,7 @@ def run_job(job: Job, *, folder: Path, results: Path, keep: Path | None = None) 
         "seed": job.seed,
         "variant": job.variant,
         "identity": identity(job),
-        "policy": Path(config.policy).name,
+        "policy": Path(config.model.path).name,
         **_read_run(path),
         "skills": [_short(skill.to_dict()) for skill in summary.skills],
         "seconds": round(time.perf_counter() - began, 1),

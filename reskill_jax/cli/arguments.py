@@ -22,6 +22,9 @@ RunName = Annotated[
 ]
 
 
+SHORT = {"--model": "--model.path"}
+
+
 @dataclasses.dataclass(frozen=True)
 class EvalArguments:
     """Play the policy of a run, with and without its skills."""
@@ -42,6 +45,26 @@ class EvalArguments:
     """Games per split; the run's own number if not given."""
     output: Path | None = None
     """Write the figures here too, one JSON object per line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportArguments:
+    """Write the trained model of a run: a folder that others load, or a .safetensors file."""
+
+    run: RunName
+    target: Annotated[
+        Path,
+        tyro.conf.arg(
+            metavar="TARGET",
+            help="A folder, in the layout of the Hub; of a small policy a .safetensors file.",
+        ),
+    ]
+    step: int | Literal["best"] | None = None
+    """Checkpoint to load: a number, or the best on unseen tasks; else the newest good one."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the stored weights of a language model."""
+    adapters: bool = False
+    """Write low-rank adapters alone, as a PEFT folder, instead of merging them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +166,12 @@ def one_line(message: str) -> str:
     text = re.sub(r"'\(('[^']*'),\)'", r"\1", text)  # tyro 1.0 names an option as a tuple
     near = re.search(r"Perhaps you meant.*?(--[\w.-]+)", message, flags=re.DOTALL)
     return f"{text}; did you mean {near.group(1)}?" if near else text
+
+
+def spelled_out(argument: str) -> str:
+    """An option that is short for one in a group of settings, as that one."""
+    option, equals, value = argument.partition("=")
+    return SHORT.get(option, option) + equals + value
 
 
 def peek(arguments: Sequence[str], option: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The command `reskill`: train, eval, skills, report.
+"""The command `reskill`: train, pretrain, eval, export, skills, report.
 
 Everything heavy is imported inside the commands, so that help and mistakes answer at once. What a
 person did wrong is one line on stderr and an exit code: 2 for the command line, files of --config
@@ -30,7 +30,9 @@ Train an LLM agent with GRPO while a library of skills evolves beside it.
 
 commands:
   train     train a policy and its skills; writes runs/NAME/
+  pretrain  fit a model to demonstrations of the household
   eval      play the policy of a run, with and without its skills
+  export    write the trained model of a run, for others to load
   skills    list, show or export the skills of a run
   report    write the HTML page of a run, or of several side by side
 
@@ -103,6 +105,38 @@ def evaluate(arguments: Sequence[str]) -> int:
     from reskill_jax.cli.evaluate import evaluate_and_print
 
     return evaluate_and_print(arguments)
+
+
+def pretrain(arguments: Sequence[str]) -> int:
+    """`reskill pretrain`."""
+    from reskill_jax.cli.pretrain import pretrain_and_tell
+
+    return pretrain_and_tell(arguments)
+
+
+def export(arguments: Sequence[str]) -> int:
+    """`reskill export`."""
+    from reskill_jax.cli.arguments import ExportArguments, parse
+
+    parsed = parse(ExportArguments, arguments, prog="reskill export")
+    run = find_run(parsed.run)
+    check_run(run)
+
+    from reskill_jax.evaluation.export import export_model
+    from reskill_jax.evaluation.replay import ChoiceError
+
+    try:
+        path = export_model(
+            run,
+            parsed.target,
+            step=parsed.step,
+            dtype=parsed.dtype,
+            adapters=parsed.adapters,
+        )
+        print(path)
+    except ChoiceError as error:  # --step, --adapters
+        raise CommandLineError(str(error)) from error
+    return 0
 
 
 def skills(arguments: Sequence[str]) -> int:
@@ -198,7 +232,9 @@ def report(arguments: Sequence[str]) -> int:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
+    "pretrain": pretrain,
     "eval": evaluate,
+    "export": export,
     "skills": skills,
     "report": report,
 }

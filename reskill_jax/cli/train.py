@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
-from reskill_jax.cli.arguments import parse, peek
+from reskill_jax.cli.arguments import parse, peek, spelled_out
 from reskill_jax.cli.errors import CommandLineError, mistakes_of_the_command_line
 from reskill_jax.devices.shape import MeshShape
-from reskill_jax.training.config import PRESETS, TrainConfig
+from reskill_jax.training.config import PRESETS, ModelConfig, TrainConfig
 from reskill_jax.training.config_file import apply_config, convert, nearest, read_config
 from reskill_jax.worlds.household.generator import RoomSpec
 
@@ -24,11 +24,11 @@ from reskill_jax.worlds.household.generator import RoomSpec
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "run": (
         "What it is called, what it starts from, how long it goes on.",
-        ("name", "root", "seed", "steps", "policy"),
+        ("name", "root", "seed", "steps"),
     ),
     "task": (
         "What is played in a step.",
-        ("groups", "group_size", "train_games", "horizon", "capacity", "temperature"),
+        ("world", "groups", "group_size", "train_games", "horizon", "capacity", "temperature"),
     ),
     "grpo": (
         "How the policy is trained.",
@@ -66,7 +66,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("checkpoint_every", "keep", "keep_best", "mirror"),
     ),
 }
-NESTED = {"rooms": RoomSpec, "mesh": MeshShape}
+NESTED = {"model": ModelConfig, "rooms": RoomSpec, "mesh": MeshShape}
 
 
 class TrainChoice(NamedTuple):
@@ -85,6 +85,7 @@ def parse_train(arguments: Sequence[str]) -> TrainChoice:
     Raises:
       CommandLineError: in one line. ConfigError: the stored configuration cannot be read.
     """
+    arguments = [spelled_out(argument) for argument in arguments]
     preset = peek(arguments, "--preset") or next(iter(PRESETS))
     if preset not in PRESETS:
         near = nearest(preset, PRESETS)

@@ -1,8 +1,8 @@
-"""The policy as a player of text games, on the host: one episode, one symbol at a time.
+"""The policy as a player of text games, on the host: one episode, one token at a time.
 
-`PolicyPlayer` keeps the same context, symbol for symbol, and encodes it in the same chunks as
-`rollout`, so that in the same game it takes the same decisions, whatever engine the texts come
-from.
+`PolicyPlayer` keeps the same context, token for token, and encodes it in the same chunks as
+`rollouts.compiled.play`, so that in the same game it takes the same decisions, whatever engine the
+texts come from.
 """
 
 import functools
@@ -13,14 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reskill_jax.models import decoder, pieces
-from reskill_jax.models.decoder import DecoderConfig, Params
-from reskill_jax.models.sampling import masked_log_probs, sample
-from reskill_jax.rollouts.compiled import CHUNK, SKILL_SYMBOLS
-from reskill_jax.skills.bank import unreadable
+from reskill_jax.models import pieces
+from reskill_jax.models.model import Model
+from reskill_jax.models.params import Params
+from reskill_jax.models.sampling import NO_TOKEN, masked_log_probs, sample_candidates
+from reskill_jax.rollouts.compiled import CANDIDATES, CHUNK, SKILL_SYMBOLS, next_chunk
+from reskill_jax.skills.bank import skill_line
 from reskill_jax.skills.skill import Skill
 from reskill_jax.worlds.household import symbols as sy
-from reskill_jax.worlds.household.commands import COMMAND_LENGTH
+from reskill_jax.worlds.household.world import HouseholdWorld
+from reskill_jax.worlds.language import Language
 from reskill_jax.worlds.playing import PlayerStops
 
 _MARKS = frozenset((sy.PROMPT, sy.SKILL))
@@ -28,7 +30,7 @@ _WELCOME = sy.SYMBOLS[sy.SYMBOL_ID["-= Welcome to TextWorld, ALFRED! =-\n"]]
 
 
 class ContextFull(PlayerStops):
-    """The context has no room for another command: the episode ends, as in `rollout`."""
+    """The context has no room for another command: the episode ends, as in the compiled world."""
 
 
 @functools.cache
@@ -72,19 +74,21 @@ def _command_symbols(command: str) -> tuple[int, ...]:
     return tuple(sy.words(command))
 
 
-@functools.partial(jax.jit, static_argnames="config", donate_argnums=1)
-def _extend(params, cache, tokens, count, *, config):
-    return decoder.extend(params, cache, tokens, count, config=config)
+@functools.partial(jax.jit, static_argnames="model", donate_argnums=1)
+def _extend(params, cache, tokens, count, *, model):
+    return model.extend(params, cache, tokens, count)
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _choose(params, hidden, allowed, key, turn, place, temperature, *, config):
-    """The symbol, its log-probability, and by how much the best leads the second best."""
-    logits = decoder.logits(params, hidden, config=config)[0]
+@functools.partial(jax.jit, static_argnames="model")
+def _choose(params, hidden, support, key, turn, place, temperature, *, model):
+    """The token, its log-probability, and by how much the best leads the second best."""
+    logits = model.logits(params, hidden, support[None])[0]
     key = jax.random.fold_in(jax.random.fold_in(key, turn), place)
-    symbol, log_prob = sample(key, logits, allowed, temperature=temperature)
-    best, _ = jax.lax.top_k(masked_log_probs(logits, allowed), 2)
-    return symbol, log_prob, best[0] - best[1]
+    token, log_prob = sample_candidates(
+        key, logits, support, vocab_size=model.vocab_size, temperature=temperature
+    )
+    best, _ = jax.lax.top_k(masked_log_probs(logits, support != NO_TOKEN), 2)
+    return token, log_prob, best[0] - best[1]
 
 
 class PolicyPlayer:
@@ -93,10 +97,10 @@ class PolicyPlayer:
     Attributes:
       tokens: the context so far.
       fired: names of the skills in each turn's prompt.
-      log_probs: of every symbol that was chosen among several, in order, under the distribution
+      log_probs: of every token that was chosen among several, in order, under the distribution
         it was drawn from: 0 where the choice is greedy.
       margins: per command, the least difference of log-probability between the best and the
-        second best symbol among its decisions (inf where nothing was to be decided): how near the
+        second best token among its decisions (inf where nothing was to be decided): how near the
         greedy choice was to a tie.
       truncated: whether the context was full.
     """
@@ -104,7 +108,8 @@ class PolicyPlayer:
     def __init__(
         self,
         params: Params,
-        config: DecoderConfig,
+        model: Model,
+        language: Language,
         skills: Sequence[Skill] = (),
         *,
         capacity: int,
@@ -114,9 +119,9 @@ class PolicyPlayer:
         """Starts an episode.
 
         Args:
-          params, config: the decoder.
+          params, model: of the policy. language: the household's, in the model's tokens.
           skills: in slot order.
-          capacity: L, symbols of context at most.
+          capacity: L, tokens of context at most.
           temperature: of sampling; 0 is greedy.
           key: random key, needed to sample; the same key as a rollout's row, the same noise.
 
@@ -126,16 +131,16 @@ class PolicyPlayer:
         """
         if temperature > 0 and key is None:
             raise ValueError("sampling (temperature > 0) needs a key")
-        self._params, self._config = params, config
+        self._params, self._model, self._language = params, model, language
         self._capacity, self._temperature = capacity, temperature
         self._key = jax.random.key(0) if key is None else key
         self._skills = [(skill, _skill_line(skill)) for skill in skills]
-        self._cache = decoder.init_cache(config, 1, capacity)
-        self._hidden = jnp.zeros((1, config.width), config.dtype)
+        self._cache = model.init_cache(1, capacity)
+        self._hidden = jnp.zeros((1, model.width), model.dtype)
         self._encoded = 0
         self._last: str | None = None
         self._task = ""
-        self.tokens: list[int] = []
+        self.tokens: list[int] = list(language.frame.start)
         self.fired: list[tuple[str, ...]] = []
         self.log_probs: list[float] = []
         self.margins: list[float] = []
@@ -150,17 +155,17 @@ class PolicyPlayer:
         """
         if not admissible:
             raise ValueError("no command is admissible")
-        self.tokens += text_symbols(observation)
+        language = self._language
+        self.tokens += language.spell(text_symbols(observation), opening=True)
         self._read_skills(observation)
-        self.tokens.append(sy.PROMPT)
-        if len(self.tokens) + COMMAND_LENGTH > self._capacity:
+        self.tokens += language.frame.ask
+        if len(self.tokens) + language.action_tokens(_WORLD) > self._capacity:
             self.truncated = True
             raise ContextFull(
-                f"{len(self.tokens)} of {self._capacity} symbols are used: no room for a command"
+                f"{len(self.tokens)} of {self._capacity} tokens are used: no room for a command"
             )
-        self._encode(CHUNK)
-        command, spelled = self._spell(list(dict.fromkeys(admissible)))
-        self.tokens += _command_symbols(command)[spelled:]  # forced, so no decisions
+        command, rest = self._spell(list(dict.fromkeys(admissible)))
+        self.tokens += rest  # forced, so no decisions
         self._last = command
         return command
 
@@ -175,45 +180,54 @@ class PolicyPlayer:
             ):
                 fired.append(skill.name)
                 if len(line) <= left:
-                    self.tokens += line
+                    self.tokens += self._language.spell(line, opening=False)
                     left -= len(line)
         self.fired.append(tuple(fired))
 
-    def _spell(self, commands: list[str]) -> tuple[str, int]:
-        """A command, and how many of its symbols were spelled until it was the only one left."""
-        margin, place = float("inf"), 0
-        while True:
-            spellings = [_command_symbols(command) for command in commands]
-            if place and (len(commands) == 1 or min(map(len, spellings)) <= place):
-                break  # the second: names of unknown words read the same; the first one it is
-            options = {spelling[place] for spelling in spellings}
-            symbol = min(options)
+    def _spell(self, commands: list[str]) -> tuple[str, list[int]]:
+        """A command, and those of its tokens that were left once it was the only one.
+
+        A spelling is a command's tokens and the token behind it; names of words that the language
+        lacks read the same, and the first of them is meant.
+        """
+        spelled: dict[tuple[int, ...], str] = {}
+        for command in commands:
+            tokens = self._language.spell(_command_symbols(command), opening=True)
+            spelled.setdefault((*tokens, *self._language.frame.answered), command)
+        margin, place, written, chunk = float("inf"), 0, 0, CHUNK
+        by_symbol = self._language.identity  # then a token without a choice counts as one, too
+        while len(spelled) > 1 or (by_symbol and written == 0):
+            options = {spelling[written] for spelling in spelled}
+            token = min(options)
+            if by_symbol or len(options) > 1:
+                self._encode(chunk)
+                chunk = next_chunk(self._language)
             if len(options) > 1:
-                symbol, found = self._decide(options, place)
+                token, found = self._decide(options, place)
                 margin = min(margin, found)
-            self.tokens.append(symbol)
-            commands = [c for c, s in zip(commands, spellings, strict=True) if s[place] == symbol]
-            place += 1
-            if len(commands) > 1:
-                self._encode(1)
+            self.tokens.append(token)
+            place += by_symbol or len(options) > 1
+            spelled = {s: c for s, c in spelled.items() if s[written] == token}
+            written += 1
         self.margins.append(margin)
-        return commands[0], place
+        ((spelling, command),) = spelled.items()
+        return command, list(spelling[written:])
 
     def _decide(self, options: set[int], place: int) -> tuple[int, float]:
-        allowed = np.zeros(self._config.vocabulary, bool)
-        allowed[list(options)] = True
-        symbol, log_prob, margin = _choose(
+        support = np.full(max(CANDIDATES, len(options)), NO_TOKEN, np.int32)
+        support[: len(options)] = sorted(options)
+        token, log_prob, margin = _choose(
             self._params,
             self._hidden,
-            allowed,
+            support,
             self._key,
             np.int32(len(self.fired) - 1),
             np.int32(place),
             np.float32(self._temperature),
-            config=self._config,
+            model=self._model,
         )
         self.log_probs.append(float(log_prob))
-        return int(symbol), float(margin)
+        return int(token), float(margin)
 
     def _encode(self, chunk: int) -> None:
         """Encodes what the cache does not hold yet."""
@@ -226,13 +240,15 @@ class PolicyPlayer:
                 self._cache,
                 padded,
                 np.array([len(new)], np.int32),
-                config=self._config,
+                model=self._model,
             )
             self._encoded += len(new)
 
 
+_WORLD = HouseholdWorld()
+
+
 def _skill_line(skill: Skill) -> list[int]:
-    line = [sy.SKILL, *sy.words(skill.action)]
-    if sy.UNKNOWN in line:
-        raise unreadable(skill, sy.lacking(skill.action))
-    return line
+    return skill_line(
+        skill, header=sy.SKILL, encode=sy.words, unknown=sy.UNKNOWN, lacking=sy.lacking
+    )

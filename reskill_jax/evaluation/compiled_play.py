@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from reskill_jax.models.decoder import DecoderConfig, Params
-from reskill_jax.rollouts.compiled import Rollout, rollout
+from reskill_jax.models.model import Model
+from reskill_jax.models.params import Params
+from reskill_jax.rollouts.compiled import play
+from reskill_jax.rollouts.episodes import Record, Rollouts
 from reskill_jax.skills.bank import Bank
 from reskill_jax.worlds.alfworld_games import GameRecord
 from reskill_jax.worlds.household import engine, pddl
@@ -23,6 +25,7 @@ from reskill_jax.worlds.household.generator import RoomSpec
 from reskill_jax.worlds.household.text_game import BUCKETS
 from reskill_jax.worlds.household.types import Game
 from reskill_jax.worlds.household.world import HouseholdWorld
+from reskill_jax.worlds.language import Language
 from reskill_jax.worlds.playing import Episode
 
 _NAMES = ("recep_stem", "recep_number", "object_stem", "object_number")
@@ -43,7 +46,7 @@ class RecordedWorld(HouseholdWorld):
     task_width: int = 0
 
     @property
-    def intro_symbols(self) -> int:
+    def introduction_length(self) -> int:
         """Width of the introduction."""
         return engine.intro_capacity(self.spec.receptacles, self.task_width)
 
@@ -96,21 +99,22 @@ def load_games(records: Sequence[GameRecord]) -> Loaded:
     return Loaded(stacked, world, kept, [p.extra for p in parsed], errors)
 
 
-@functools.partial(jax.jit, static_argnames=("world", "policy", "horizon", "capacity"))
+@functools.partial(jax.jit, static_argnames=("world", "model", "language", "horizon", "capacity"))
 def play_batch(
-    keys, params, games, bank, arms, temperature, *, world, policy, horizon, capacity
-) -> Rollout:
-    """`rollout`, compiled once for each world, policy, horizon, capacity and number of games."""
-    return rollout(
+    keys, params, games, bank, arms, temperature, *, world, model, language, horizon, capacity
+) -> tuple[Rollouts, Record]:
+    """`play`, compiled once for each world, model, horizon, capacity and number of games."""
+    return play(
         keys,
         params,
         games,
         bank,
         arms,
         world=world,
-        config=policy,
-        horizon=horizon,
-        capacity=capacity,
+        model=model,
+        language=language,
+        max_turns=horizon,
+        context_length=capacity,
         temperature=temperature,
     )
 
@@ -122,7 +126,8 @@ def episode_key(seed: int, index: int) -> jax.Array:
 
 def play_compiled(
     params: Params,
-    policy: DecoderConfig,
+    model: Model,
+    language: Language,
     bank: Bank,
     records: Sequence[GameRecord],
     *,
@@ -136,11 +141,11 @@ def play_compiled(
     """Plays games on the device with the compiled rollout, in batches of one size.
 
     Args:
-      params, policy: the decoder.
+      params, model: of the policy. language: of the world in its tokens.
       bank: skills of every arm.
       records: the games.
       horizon: turns at most.
-      capacity: symbols of context at most.
+      capacity: tokens of context at most.
       arm: whose skills join the prompt; -1 = none.
       temperature: of sampling; 0 is greedy.
       seed: of the noise.
@@ -163,7 +168,7 @@ def play_compiled(
         keys = jax.vmap(lambda i: episode_key(seed, i))(
             jnp.asarray([loaded.record[row] for row in rows])
         )
-        played = jax.device_get(
+        played, record = jax.device_get(
             play_batch(
                 keys,
                 params,
@@ -172,28 +177,29 @@ def play_compiled(
                 jnp.full(batch, arm, jnp.int32),
                 jnp.float32(temperature),
                 world=loaded.world,
-                policy=policy,
+                model=model,
+                language=language,
                 horizon=horizon,
                 capacity=capacity,
             )
         )
         for place, row in enumerate(rows[: count - first]):
             i = loaded.record[row]
-            episodes[i] = _told(records[i].game, played, place, loaded.words[row])
+            episodes[i] = _told(records[i].game, played, record, place, loaded.words[row])
     return [episodes[i] for i in range(len(records))]
 
 
-def _told(name: str, played: Rollout, row: int, words: tuple[str, ...]) -> Episode:
+def _told(name: str, played: Rollouts, record: Record, row: int, words: tuple[str, ...]) -> Episode:
     """One row as text."""
     turns = int(played.turns[row])
     lacking = iter(range(len(words)))
     intro = [
         sy.VOCABULARY_SIZE + next(lacking) if s == sy.UNKNOWN else int(s)
-        for s in played.intros[row]
+        for s in record.introductions[row]
     ]
     return Episode(
         name,
-        tuple(sy.text(a) for a in played.actions[row, :turns]),
-        (sy.text(intro, words), *(sy.text(o) for o in played.observations[row, :turns])),
+        tuple(sy.text(a) for a in record.actions[row, :turns]),
+        (sy.text(intro, words), *(sy.text(o) for o in record.observations[row, :turns])),
         bool(played.success[row]),
     )

@@ -15,7 +15,7 @@ from rich.progress import track
 
 from reskill_jax.evaluation.act import PolicyPlayer
 from reskill_jax.evaluation.compiled_play import ReplayError
-from reskill_jax.models.decoder import DecoderConfig, Params
+from reskill_jax.models.params import Params
 from reskill_jax.skills.bank import Bank
 from reskill_jax.skills.skill import Skill
 from reskill_jax.storage import checkpoint
@@ -24,14 +24,16 @@ from reskill_jax.training import evaluate
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.config_file import apply_config, read_config
 from reskill_jax.training.lifecycle import Life, make_bank, versions
-from reskill_jax.training.settings import load_policy
+from reskill_jax.training.settings import Policy, load_policy
 from reskill_jax.training.state import init_state
-from reskill_jax.training.storage import MAY_DIFFER
+from reskill_jax.training.storage import MAY_DIFFER, kept
+from reskill_jax.training.update import rollout_params
 from reskill_jax.worlds.alfworld_games import GameRecord, game_record, read_games
 from reskill_jax.worlds.household.generator import generate
 from reskill_jax.worlds.household.tables import TASK_TYPES
-from reskill_jax.worlds.household.world import HouseholdWorld
 from reskill_jax.worlds.playing import Episode, open_alfworld, play
+from reskill_jax.worlds.registry import make_world
+from reskill_jax.worlds.world import CompiledWorld
 
 REAL_TURNS = 50  # what ALFWorld's own evaluation allows
 REAL_CAPACITY = 1536  # symbols: most of the published rooms, for 30 to 50 turns
@@ -48,8 +50,10 @@ class LoadedRun(NamedTuple):
 
     config: TrainConfig
     step: int
-    params: Params
-    policy: DecoderConfig
+    params: Params  # of the whole model
+    trained: Params  # what was trained: the same, or low-rank adapters
+    policy: Policy
+    world: CompiledWorld
     bank: Bank  # every arm
     skills: tuple[Skill, ...]  # in use
     candidate: tuple[Skill, ...] | None  # the version under test, if there is one
@@ -90,18 +94,20 @@ def load_run(
     folder = Path(folder)
     stored = folder / "config.json"
     config = apply_config(TrainConfig(), read_config(stored), where=str(stored))
-    start, policy = load_policy(config.policy)
+    world = make_world(config.world, rooms=config.rooms)
+    policy = load_policy(config.model, world)
     checkpoints = folder / "checkpoints"
     if step == "best":
         step = checkpoint.best_step(checkpoints, "unseen")
         if step is None:
             raise ChoiceError(f"no checkpoint in {checkpoints} was evaluated")
-    elif step is not None and step not in (kept := checkpoint.steps(checkpoints)):
-        known = ", ".join(map(str, kept)) or "none"
+    elif step is not None and step not in (there := checkpoint.steps(checkpoints)):
+        known = ", ".join(map(str, there)) or "none"
         raise ChoiceError(f"there is no checkpoint of step {step}; there are: {known}")
+    start = init_state(config, policy.params, make_bank(config, world, [()]))
     restored = checkpoint.restore(
         checkpoints,
-        init_state(config, start, make_bank(config, [()])),
+        kept(start),
         config,
         step,
         may_differ=MAY_DIFFER,
@@ -111,8 +117,10 @@ def load_run(
     return LoadedRun(
         config=config,
         step=restored.step,
-        params=restored.arrays.params,
-        policy=policy,
+        trained=restored.arrays.params,
+        params=rollout_params(restored.arrays._replace(frozen=start.frozen), config),
+        policy=policy._replace(params=()),
+        world=world,
         bank=restored.arrays.bank,
         skills=life.skills,
         candidate=_candidate(life, config),
@@ -169,15 +177,15 @@ def evaluate_run(
                 found = evaluate.evaluate(
                     run.params,
                     run.bank,
-                    world=HouseholdWorld(spec=config.rooms),
-                    policy=run.policy,
+                    world=run.world,
+                    model=run.policy.model,
+                    language=run.policy.language,
                     split=split,
                     mode=mode,  # type: ignore[arg-type]
                     horizon=config.horizon,
                     capacity=config.capacity,
                     games=tasks,
                     temperature=config.temperature,
-                    task_types=TASK_TYPES,
                 )
                 lines.append({"step": run.step} | found.to_json())
         return lines
@@ -260,7 +268,9 @@ def play_alfworld(
         disable=not console.is_terminal,
     )
     for record in shown:
-        player = PolicyPlayer(run.params, run.policy, skills, capacity=capacity)
+        player = PolicyPlayer(
+            run.params, run.policy.model, run.policy.language, skills, capacity=capacity
+        )
         episodes.append(play(record, open_alfworld, player, max_turns=horizon))
     figures = summarise(records, episodes)
     if figures["invalid"]:

@@ -81,25 +81,79 @@ def write(blocks: Blocks, new: chex.Array, slots: chex.Array) -> Blocks:
     return tuple(written)
 
 
-def write_at(layer: chex.Array, stack: Blocks, new: chex.Array, slots: chex.Array) -> Blocks:
-    """`write` into one layer of a stack, in place where the stack is carried through a loop.
+def write_stack(stack: Blocks, new: chex.Array, slots: chex.Array) -> Blocks:
+    """`write` into every layer of a stack at once.
 
     Args:
-      layer: [] int32 index into the stack.
-      stack: blocks [repeats, N, K, H, W]. new: [N, C, K, H]. slots: [N, C].
+      stack: blocks [repeats, N, K, H, W]. new: [repeats, N, C, K, H]. slots: [N, C].
     """
+    return jax.vmap(write, in_axes=(0, 0, None))(stack, new, slots)
 
-    def scatter(block, new, slots):  # of one row: [repeats, K, H, W], [C, K, H], [C]
-        return block.at[layer, :, :, slots].set(new, mode="drop")
 
-    written, start = [], 0
-    for block in stack:
-        width = block.shape[-1]
-        inside = jnp.where(slots >= start, slots - start, width)
-        put = jax.vmap(scatter, in_axes=(1, 0, 0), out_axes=1)
-        written.append(put(block, new.astype(block.dtype), inside))
-        start += width
-    return tuple(written)
+class Held(NamedTuple):
+    """One layer of a stack, and the tokens of a chunk that are not written into it yet."""
+
+    layer: chex.Array  # [] int32 index into the stack
+    stack: LayerCache  # arrays [repeats, N, K, H, W]
+    lengths: chex.Array  # [N] int32 tokens that each row holds
+    keys: chex.Array  # [N, C, K, H] of the chunk
+    values: chex.Array  # [N, C, K, H]
+    positions: chex.Array  # [N, C] int32 of the chunk's tokens
+
+
+def attend_held(
+    query: chex.Array,
+    held: Held,
+    positions: chex.Array,
+    *,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> chex.Array:
+    """`attend` to a layer of a stack and to the tokens of a chunk beside it.
+
+    The stack is only read, and of it only the blocks that are needed: a loop over layers that
+    wrote into it would copy it for every layer.
+
+    Args:
+      query: [N, C', K, G, H], rotated.
+      held: the keys and values.
+      positions: [N, C'] int32 of the queries.
+      scale, window, softcap: as of `attend`.
+
+    Returns:
+      [N, C', K, G, H], of the query's dtype.
+    """
+    ends = np.cumsum([block.shape[-1] for block in held.stack.keys])
+
+    def reading(blocks: int):
+        def read(query, held, positions):
+            def layer(parts):
+                found = parts[:blocks]
+                return [jax.lax.dynamic_index_in_dim(b, held.layer, keepdims=False) for b in found]
+
+            starts = [0, *ends[: blocks - 1].tolist()]
+            own = jnp.moveaxis(held.keys, 1, -1), jnp.moveaxis(held.values, 1, -1)
+            keys = [*layer(held.stack.keys), own[0]]
+            values = [*layer(held.stack.values), own[1]]
+            places = []
+            for start, block in zip(starts, keys):
+                slots = jnp.arange(start, start + block.shape[-1], dtype=jnp.int32)
+                # What a row does not hold lies behind every query.
+                behind = slots[None] >= held.lengths[:, None]
+                places.append(jnp.where(behind, jnp.iinfo(jnp.int32).max, slots[None]))
+            places.append(held.positions)
+            return _mix(
+                query, keys, values, places, positions, scale=scale, window=window, softcap=softcap
+            )
+
+        return read
+
+    if len(ends) == 1:
+        return reading(1)(query, held, positions)
+    branch = jnp.sum(jnp.max(held.lengths) > jnp.asarray(ends[:-1], jnp.int32))
+    branches = [reading(blocks + 1) for blocks in range(len(ends))]
+    return jax.lax.switch(branch, branches, query, held, positions)
 
 
 def attend(
@@ -149,28 +203,49 @@ def _attend_blocks(
     keys: Sequence[chex.Array],
     values: Sequence[chex.Array],
     positions: chex.Array,
+    **options,
+) -> chex.Array:
+    """The attention of `attend` over the first `blocks` blocks."""
+    places, start = [], 0
+    for block in keys[:blocks]:
+        slots = jnp.arange(start, start + block.shape[-1], dtype=jnp.int32)
+        places.append(slots[None])
+        start += block.shape[-1]
+    return _mix(query, keys[:blocks], values[:blocks], places, positions, **options)
+
+
+def _mix(
+    query: chex.Array,
+    keys: Sequence[chex.Array],
+    values: Sequence[chex.Array],
+    places: Sequence[chex.Array],
+    positions: chex.Array,
     *,
     scale: float,
     window: int | None,
     softcap: float | None,
 ) -> chex.Array:
-    """The attention of `attend` over the first `blocks` blocks: one softmax over all of them."""
+    """One softmax over the slots of several blocks.
+
+    Args:
+      query: [N, C, K, G, H]. keys, values: [N, K, H, W] each.
+      places: position of every slot, [N or 1, W] each.
+      positions: [N, C] of the queries.
+    """
     n, c, k, g, h = query.shape
     folded = query.transpose(0, 2, 3, 1, 4).reshape(n, k, g * c, h) * jnp.asarray(
         scale, query.dtype
     )
-    scores, start = [], 0
-    for block in keys[:blocks]:
+    scores = []
+    for block, place in zip(keys, places):
         width = block.shape[-1]
         raw = jnp.einsum("nkqh,nkhs->nkqs", folded, block, preferred_element_type=jnp.float32)
-        slots = jnp.arange(start, start + width, dtype=jnp.int32)
-        seen = slots <= positions[..., None]
+        seen = place[:, None] <= positions[..., None]
         if window is not None:
-            seen = seen & (slots > positions[..., None] - window)
+            seen = seen & (place[:, None] > positions[..., None] - window)
         raw = capped(raw.reshape(n, k, g, c, width), softcap)
         raw = jnp.where(seen[:, None, None], raw, MASKED)
         scores.append(raw.reshape(n, k, g * c, width))
-        start += width
     peaks = [jnp.max(block, axis=-1, keepdims=True) for block in scores]
     peak = functools.reduce(jnp.maximum, peaks)
     mixed = jnp.zeros((n, k, g * c, h), jnp.float32)

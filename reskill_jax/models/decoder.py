@@ -21,7 +21,17 @@ import jax.numpy as jnp
 from reskill_jax.devices.placement import keep_rows
 
 from .attention import attend_causal, capped
-from .cache import Cache, LayerCache, attend, block_sizes, write, write_at, write_slots
+from .cache import (
+    Cache,
+    Held,
+    LayerCache,
+    attend,
+    attend_held,
+    block_sizes,
+    write,
+    write_slots,
+    write_stack,
+)
 from .config import DecoderConfig, LayerKind
 from .params import STACK, Params, init, logical_axes
 from .rope import rotate, rotation
@@ -187,30 +197,30 @@ def extend(
     last = jnp.maximum(counts - 1, 0)[:, None]
     turned = _rotations(positions, config)
 
-    def layer(x, block, kind: LayerKind, written: Callable, final: bool = False):
+    def layer(x, block, kind: LayerKind, mix: Callable, final: bool = False):
+        """`mix`: (query, key, value, positions, options) -> (what is mixed, what is kept)."""
         query, key, value = _project(x, block, turned[kind.rope], config)
-        held, store = written(key, value, slots)
         at = seen
         if final:  # only the last token's hidden leaves the last layer
             query = jnp.take_along_axis(query, last[..., None, None, None], axis=1)
             x = jnp.take_along_axis(x, last[..., None], axis=1)
             at = jnp.take_along_axis(seen, last, axis=1)
-        mixed = attend(
-            *(query, held.keys, held.values, at),
-            scale=config.scale_of_queries,
-            window=kind.window,
-            softcap=config.attention_softcap,
-        )
-        return _finish(x, mixed, block, config), store
+        options = {
+            "scale": config.scale_of_queries,
+            "window": kind.window,
+            "softcap": config.attention_softcap,
+        }
+        mixed, kept = mix(query, key, value, at, options)
+        return _finish(x, mixed, block, config), kept
 
     x = _embed(params, tokens, config)
     stacks, alone = cache.stacks, []
     if config.repeats:
-        x, stacks = _extend_stack(x, params[STACK], stacks, layer, config)
+        x, stacks = _extend_stack(x, params[STACK], cache, layer, positions, slots, config)
     for number, held in zip(config.alone, cache.alone):
         final = number == config.layers - 1
         block, kind = params[f"layer_{number}"], config.kind(number)
-        x, store = layer(x, block, kind, _write_alone(held), final)
+        x, store = layer(x, block, kind, _mix_alone(held, slots), final)
         alone.append(store)
     if not config.alone:
         x = jnp.take_along_axis(x, last[..., None], axis=1)
@@ -225,39 +235,41 @@ def _check_cache(cache: Cache, config: DecoderConfig) -> None:
         raise ValueError(f"the cache has {held} layers, the decoder {config.layers}")
 
 
-def _write_alone(held: LayerCache) -> Callable:
-    """Writes into a layer that stands on its own; gives what attention reads and what is kept."""
+def _mix_alone(held: LayerCache, slots: chex.Array) -> Callable:
+    """A layer that stands on its own: its cache is written, then read."""
 
-    def written(key, value, slots):
+    def mix(query, key, value, at, options):
         new = LayerCache(write(held.keys, key, slots), write(held.values, value, slots))
-        return new, new
+        return attend(query, new.keys, new.values, at, **options), new
 
-    return written
+    return mix
 
 
-def _extend_stack(x, blocks, stacks: tuple[LayerCache, ...], layer: Callable, config):
-    """The stacked layers of `extend`: a loop that carries the whole cache, changed in place."""
+def _extend_stack(x, blocks, cache: Cache, layer: Callable, positions, slots, config):
+    """The stacked layers of `extend`: a loop that reads the cache, which is written behind it."""
 
-    def at(number, tree):
-        return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, number, keepdims=False), tree)
-
-    def body(number, carry):
-        x, stacks = carry
+    def unit(x, number):
         kept = []
         for place, kind in enumerate(config.pattern):
 
-            def written(key, value, slots, stack=stacks[place]):
-                new = LayerCache(
-                    write_at(number, stack.keys, key, slots),
-                    write_at(number, stack.values, value, slots),
-                )
-                return at(number, new), new
+            def mix(query, key, value, at, options, stack=cache.stacks[place]):
+                held = Held(number, stack, cache.lengths, key, value, positions)
+                return attend_held(query, held, at, **options), (key, value)
 
-            x, store = layer(x, at(number, blocks[str(place)]), kind, written)
-            kept.append(store)
+            block = jax.tree.map(
+                lambda a: jax.lax.dynamic_index_in_dim(a, number, keepdims=False),
+                blocks[str(place)],
+            )
+            x, new = layer(x, block, kind, mix)
+            kept.append(new)
         return x, tuple(kept)
 
-    return jax.lax.fori_loop(0, config.repeats, body, (x, stacks))
+    x, written = jax.lax.scan(unit, x, jnp.arange(config.repeats))
+    stacks = tuple(
+        LayerCache(write_stack(stack.keys, keys, slots), write_stack(stack.values, values, slots))
+        for stack, (keys, values) in zip(cache.stacks, written)
+    )
+    return x, stacks
 
 
 # --- the parts of a block -------------------------------------------------------------------------

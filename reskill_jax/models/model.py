@@ -14,6 +14,8 @@ from .params import Params
 class Model(Protocol):
     """Pure functions over a pytree of parameters. Hashable: it is a static argument."""
 
+    def __hash__(self) -> int: ...
+
     @property
     def vocab_size(self) -> int:
         """Number of tokens V."""
@@ -22,6 +24,11 @@ class Model(Protocol):
     @property
     def width(self) -> int:
         """D, of hidden states."""
+        ...
+
+    @property
+    def dtype(self) -> Any:
+        """Of hidden states."""
         ...
 
     def init(self, key: chex.PRNGKey) -> Params:
@@ -68,6 +75,11 @@ class Decoder:
     def width(self) -> int:
         """D, of hidden states."""
         return self.config.width
+
+    @property
+    def dtype(self) -> Any:
+        """Of hidden states."""
+        return self.config.dtype
 
     def init(self, key: chex.PRNGKey) -> Params:
         """See `decoder.init`."""

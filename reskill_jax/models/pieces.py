@@ -1,17 +1,17 @@
 """SentencePiece models: reading them, and building one from the symbols of a compiled world.
 
 A compiled world speaks in symbols (fixed texts with fixed ids). The small policy's own model has
-exactly one token a symbol, with the symbol's id; any other tokenizer gets a table symbol -> tokens.
+exactly one token a symbol, with the symbol's id; any other tokenizer gets a table symbol -> tokens,
+see `worlds.language`.
 """
 
 import functools
 import importlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import sentencepiece
 
 _SPACE = "\u2581"  # how SentencePiece writes a space inside a piece
@@ -75,6 +75,12 @@ class SentencePieceTokenizer:
         """Ids that end an answer."""
         end = self._processor.eos_id()
         return self._stop or (end,) * (end >= 0)
+
+    @property
+    def start(self) -> tuple[int, ...]:
+        """Ids that stand before every text."""
+        begin = self._processor.bos_id()
+        return (begin,) * (begin >= 0)
 
     @property
     def unknown(self) -> int:
@@ -146,31 +152,3 @@ def build_model(symbols: Sequence[str], *, pad: int = 0, unknown: int = 1) -> by
     normalizer.remove_extra_whitespaces = False
     normalizer.escape_whitespaces = True
     return model.SerializeToString(deterministic=True)
-
-
-class SymbolTable(NamedTuple):
-    """What each symbol is in the tokens of some tokenizer. V symbols, W = the longest one."""
-
-    tokens: np.ndarray  # [V, W] int32, 0 behind
-    lengths: np.ndarray  # [V] int32
-
-
-def symbol_table(encode: Callable[[str], Sequence[int]], symbols: Sequence[str]) -> SymbolTable:
-    """Tokenizes every symbol on its own.
-
-    For a tokenizer that was not built from the symbols. Tokens of a sequence are the concatenation
-    of its symbols' tokens; its text is exact, even where the tokenizer, given the whole text,
-    would have cut it otherwise.
-
-    Args:
-      encode: text -> token ids, without special tokens around.
-      symbols: V texts; an empty one has no tokens.
-    """
-    found = [[int(token) for token in encode(text)] if text else [] for text in symbols]
-    for text, tokens in zip(symbols, found):
-        if text and not tokens:
-            raise ValueError(f"the tokenizer has no tokens for the symbol {text!r}")
-    table = np.zeros((len(found), max(map(len, found), default=0)), np.int32)
-    for row, tokens in zip(table, found):
-        row[: len(tokens)] = tokens
-    return SymbolTable(table, np.array([len(tokens) for tokens in found], np.int32))

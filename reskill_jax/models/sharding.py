@@ -8,12 +8,11 @@ from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 from reskill_jax.devices.mesh import AXES, RULES
 
-from .config import DecoderConfig
-from .params import logical_axes
+from .model import Model
 
 
 def param_specs(
-    policy: DecoderConfig,
+    model: Model,
     shapes: Any,
     mesh: Mesh | AbstractMesh,
     *,
@@ -24,7 +23,7 @@ def param_specs(
     An axis that its mesh axis does not divide stays whole (two key/value heads on four devices).
 
     Args:
-      policy: the decoder's shape. shapes: the parameters, or their shape structs.
+      model: theirs. shapes: the parameters, or their shape structs.
       mesh: of devices.
       rules: logical axis -> mesh axis.
     """
@@ -37,28 +36,28 @@ def param_specs(
             placed.append(None if whole else axis)
         return PartitionSpec(*placed)
 
-    axes = logical_axes(policy)
+    axes = model.logical_axes()
     return jax.tree.map(spec, axes, shapes, is_leaf=lambda x: isinstance(x, tuple))
 
 
-def gather_for_rollout(params: Any, policy: DecoderConfig) -> Any:
-    """Parameters as a rollout reads them, once for every token: in `policy.dtype`, and on a mesh
+def gather_for_rollout(params: Any, model: Model) -> Any:
+    """Parameters as a rollout reads them, once for every token: in `model.dtype`, and on a mesh
     not split over `fsdp`, so that nothing has to be fetched from other devices in its loops.
 
     Norms stay float32, as the decoder uses them; what it computes is the same bit for bit.
 
     Args:
-      params: float32. policy: the decoder's shape.
+      params: float32. model: theirs.
     """
 
     def cast(names: tuple[str, ...], x: jax.Array) -> jax.Array:
-        return x.astype(policy.dtype) if len(set(names) - {"layers"}) > 1 else x
+        return x.astype(model.dtype) if len(set(names) - {"layers"}) > 1 else x
 
-    axes = logical_axes(policy)
+    axes = model.logical_axes()
     params = jax.tree.map(cast, axes, params, is_leaf=lambda x: isinstance(x, tuple))
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.axis_names != AXES:  # one device, or the axis of a pmap
         return params
     rules = {name: axis for name, axis in RULES.items() if axis != "fsdp"}
-    specs = param_specs(policy, params, mesh, rules=rules)
+    specs = param_specs(model, params, mesh, rules=rules)
     return jax.lax.with_sharding_constraint(params, specs)

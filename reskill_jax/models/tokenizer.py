@@ -43,6 +43,11 @@ class Tokenizer(Protocol):
         """Ids that end an answer."""
         ...
 
+    @property
+    def start(self) -> tuple[int, ...]:
+        """Ids that stand before every text."""
+        ...
+
     def encode(self, text: str, *, control: bool = True) -> list[int]:
         """The ids of a text; none are added. `control`: recognise control tokens in it."""
         ...
@@ -63,6 +68,7 @@ class FastTokenizer:
         self._blind.encode_special_tokens = True
         self.vocab_size = made.get_vocab_size()
         self.pad, self.stop = pad, tuple(stop)
+        self.start = tuple(made.encode("").ids)  # what is added to nothing
 
     def encode(self, text: str, *, control: bool = True) -> list[int]:
         """See `Tokenizer`."""

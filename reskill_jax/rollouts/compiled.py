@@ -1,9 +1,11 @@
-"""Rollouts inside the compiled step: skills join the prompt, commands are sampled, the world moves.
+"""Episodes of a compiled world inside the compiled step: skills join the prompt, actions are
+sampled, the world moves.
 
 Tokens go into a ragged key/value cache and are never encoded twice; what the loss needs is recorded
-as it is sampled. N rows, T turns, L tokens, D decisions, S slots, V vocabulary.
+as it is sampled. N rows, T turns, L tokens, D decisions, S slots, K candidates, V vocabulary.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import chex
@@ -11,46 +13,335 @@ import jax
 import jax.numpy as jnp
 
 from reskill_jax.devices.placement import keep_rows
-from reskill_jax.models import decoder
-from reskill_jax.models.cache import Cache
-from reskill_jax.models.decoder import DecoderConfig
+from reskill_jax.models.model import Model
 from reskill_jax.models.sampling import sample_candidates
 from reskill_jax.models.sharding import gather_for_rollout
 from reskill_jax.rollouts import transcript as transcripts
+from reskill_jax.rollouts.episodes import Record, Rollouts
+from reskill_jax.rollouts.spelling import Speller, Spelling, speller_of
 from reskill_jax.rollouts.transcript import Transcript
 from reskill_jax.skills.bank import Bank, concerns, fires, skill_symbols
+from reskill_jax.worlds.language import Language
+from reskill_jax.worlds.world import PAD, CompiledWorld
 
 CHUNK = 16  # tokens encoded at a time: long enough to fill the cores, short enough to waste little
 SKILL_SYMBOLS = 32  # room for skill lines in one turn
 CANDIDATES = 32  # K, of a decision; rooms of 54 receptacles have 23
 
 
-class Rollout(NamedTuple):
-    """N finished episodes."""
+def next_chunk(language: Language) -> int:
+    """Tokens encoded at a time between the decisions of an action."""
+    return 1 if language.identity else 2
 
-    transcript: Transcript  # of [N, ...] arrays
-    success: chex.Array  # [N] bool
-    turns: chex.Array  # [N] int32
-    intros: chex.Array  # [N, Li] int32 symbols of the introduction
-    actions: chex.Array  # [N, T, La] int32 symbols, PAD where the episode was over
-    observations: chex.Array  # [N, T, Lo] int32 symbols
-    possible: chex.Array  # [N, T, K] bool: verbs that could begin each turn's command
-    fired: chex.Array  # [N, T, S] bool: skills in the prompt of each turn
-    of_skills: chex.Array  # [N, L] bool: tokens that are skill lines
-    truncated: chex.Array  # [N] bool: ended because the context was full
-    crowded: chex.Array  # [N] bool: a decision had more than K candidates, some were left out
+
+@dataclasses.dataclass(frozen=True)
+class Play:
+    """What is the same for all episodes, and static."""
+
+    world: CompiledWorld
+    model: Model
+    language: Language
+    max_turns: int  # T
+    context_length: int  # L
+
+    @property
+    def speller(self) -> Speller:
+        """How actions are spelled."""
+        return speller_of(self.world, self.language)
+
+    @property
+    def needed(self) -> int:
+        """Tokens of context without which no action is begun."""
+        return self.language.action_tokens(self.world)
+
+
+class Episodes(NamedTuple):
+    """What is given: arrays that do not change while the episodes are played."""
+
+    keys: chex.PRNGKey  # [N]
+    params: Any  # as rollouts read them
+    tasks: Any  # [N, ...]
+    bank: Bank
+    arms: chex.Array  # [N] int32; -1 plays without skills
+    concerned: chex.Array  # [N, S] bool: skills that are meant for the task
+    temperature: float | chex.Array
 
 
 class _Carry(NamedTuple):
     turn: chex.Array  # [] int32
     state: Any  # [N, ...] world states
-    cache: Cache
-    hidden: chex.Array  # [N, D] at each row's last encoded token
+    cache: Any
+    hidden: chex.Array  # [N, width] at each row's last encoded token
     active: chex.Array  # [N] bool
-    record: Rollout  # of what has been played so far
+    crowded: chex.Array  # [N] bool: a decision had more than K candidates, some were left out
+    rollouts: Rollouts  # of what has been played so far
+    record: Record
 
 
-def encode(params, cache: Cache, hidden, transcript: Transcript, active, *, config, chunk: int):
+def play(
+    keys: chex.PRNGKey,
+    params,
+    tasks,
+    bank: Bank,
+    arms: chex.Array,
+    *,
+    world: CompiledWorld,
+    model: Model,
+    language: Language,
+    max_turns: int,
+    context_length: int,
+    temperature: float | chex.Array = 1.0,
+) -> tuple[Rollouts, Record]:
+    """Plays every task once.
+
+    Args:
+      keys: [N] random keys, one a row, so that what a row samples does not depend on how many rows
+        share its device; rows and turns never share noise.
+      params: of the model.
+      tasks: batched, N of them.
+      bank: skills of every arm.
+      arms: [N] int32; -1 plays without skills.
+      world, model, language: static.
+      max_turns: T (static).
+      context_length: L, tokens at most (static). A row without room for another action ends.
+      temperature: of sampling; 0 is greedy.
+
+    Returns:
+      The episodes, and what was said in them.
+    """
+    chex.assert_rank(arms, 1)
+    plan = Play(world, model, language, max_turns, context_length)
+    tasks, arms = keep_rows((tasks, arms))
+    arm = jnp.maximum(arms, 0)
+    texts = jax.vmap(world.task_text)(tasks)
+    concerned = jax.vmap(concerns, in_axes=(None, 0, 0))(bank, arm, texts)
+    given = Episodes(
+        keys, gather_for_rollout(params, model), tasks, bank, arms, concerned, temperature
+    )
+    end = jax.lax.while_loop(
+        lambda carry: (carry.turn < max_turns) & jnp.any(carry.active),
+        lambda carry: _take_turn(carry, given, plan),
+        _begin(given, plan),
+    )
+    finite = jnp.all(jnp.isfinite(end.rollouts.transcript.log_prob), axis=1)
+    return end.rollouts._replace(valid=finite & ~end.crowded), end.record
+
+
+def _begin(given: Episodes, plan: Play) -> _Carry:
+    """Introductions are read, nothing is done."""
+    rows, world = given.arms.shape[0], plan.world
+    slots = given.bank.kind.shape[1]
+    state, introductions = jax.vmap(world.reset)(given.tasks)
+    transcript = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (rows, *x.shape)),
+        transcripts.empty(
+            capacity=plan.context_length,
+            decisions=plan.max_turns * plan.language.decisions_per_turn(world),
+            candidates=CANDIDATES,
+        ),
+    )
+    active = jnp.ones(rows, bool)
+    transcript = _append_fixed(transcript, plan.language.frame.start, active)
+    transcript = _append(transcript, introductions, active, plan, opening=True)
+    nothing = jnp.zeros((rows, world.action_length), jnp.int32)
+    transcript, fired, of_skills = _read_skills(
+        transcript, jnp.int32(0), nothing, introductions, active, given, plan
+    )
+    turns = (rows, plan.max_turns)
+    rollouts = Rollouts(
+        transcript=transcript,
+        reward=jnp.zeros(turns, jnp.float32),
+        success=jnp.zeros(rows, bool),
+        valid=jnp.ones(rows, bool),
+        turns=jnp.zeros(rows, jnp.int32),
+        fired=jnp.zeros((*turns, slots), bool).at[:, 0].set(fired),
+        of_skills=of_skills,
+        truncated=jnp.zeros(rows, bool),
+    )
+    record = Record(
+        introductions=introductions,
+        actions=jnp.zeros((*turns, world.action_length), jnp.int32),
+        observations=jnp.zeros((*turns, world.observation_length), jnp.int32),
+        affordances=jnp.zeros((*turns, len(world.affordances)), bool),
+    )
+    hidden = jnp.zeros((rows, plan.model.width), plan.model.dtype)
+    return _Carry(
+        turn=jnp.int32(0),
+        state=keep_rows(state),
+        cache=plan.model.init_cache(rows, plan.context_length),
+        hidden=keep_rows(hidden),
+        active=active,
+        crowded=jnp.zeros(rows, bool),
+        rollouts=keep_rows(rollouts),
+        record=keep_rows(record),
+    )
+
+
+def _take_turn(carry: _Carry, given: Episodes, plan: Play) -> _Carry:
+    """One action of every row that is still playing, and what it leads to."""
+    old, turn = carry.rollouts, carry.turn
+    fits = old.transcript.length + plan.needed <= plan.context_length
+    active = carry.active & fits
+    truncated = old.truncated | (carry.active & ~fits)
+    transcript, spelling, cache, hidden, crowded = _act(carry, active, given, plan)
+    possible = jax.vmap(plan.world.affords)(given.tasks, carry.state)
+    state, step = jax.vmap(plan.world.step)(given.tasks, carry.state, spelling.cursor)
+    state = _where(active, state, carry.state)
+    action = jax.vmap(plan.world.action)(given.tasks, spelling.cursor)
+    transcript = _append_rest(transcript, action, spelling, active, plan)
+    transcript = _append(transcript, step.observation, active, plan, opening=True)
+    still = active & ~step.done
+    transcript, fired, of_skills = _read_skills(
+        transcript, turn + 1, action, step.observation, still, given, plan
+    )
+
+    def at_turn(all_turns, of_turn):
+        shown = jnp.where(active.reshape(-1, *[1] * (of_turn.ndim - 1)), of_turn, 0)
+        return all_turns.at[:, turn].set(shown.astype(all_turns.dtype))
+
+    rollouts = old._replace(
+        transcript=transcript,
+        reward=at_turn(old.reward, step.reward),
+        success=old.success | (active & step.success),
+        turns=old.turns + active,
+        fired=old.fired.at[:, turn + 1].set(fired, mode="drop"),
+        of_skills=old.of_skills | of_skills,
+        truncated=truncated,
+    )
+    record = carry.record._replace(
+        actions=at_turn(carry.record.actions, action),
+        observations=at_turn(carry.record.observations, step.observation),
+        affordances=at_turn(carry.record.affordances, possible),
+    )
+    return _Carry(turn + 1, state, cache, hidden, still, crowded, rollouts, record)
+
+
+def _act(carry: _Carry, active: chex.Array, given: Episodes, plan: Play):
+    """Chooses an action, token by token.
+
+    Returns:
+      The transcript with what was chosen; the finished spelling; cache; hidden; crowded.
+    """
+    speller, tasks, state = plan.speller, given.tasks, carry.state
+    rows = active.shape[0]
+    keys = jax.vmap(lambda k: jax.random.fold_in(k, carry.turn))(given.keys)
+
+    def forced(spelling, transcript):
+        spelling, tokens, counts = jax.vmap(speller.forced)(tasks, state, spelling, active)
+        return spelling, jax.vmap(transcripts.append)(transcript, tokens, counts)
+
+    def pending(spelling: Spelling) -> chex.Array:
+        return active & ~spelling.done
+
+    def choose(loop):
+        place, spelling, transcript, cache, hidden, crowded = loop
+        choosing = pending(spelling)
+        support, many = jax.vmap(lambda t, s: speller.support(t, s, most=CANDIDATES))(
+            tasks, spelling
+        )
+        logits = plan.model.logits(given.params, hidden, support)
+        token, log_prob = jax.vmap(
+            lambda k, row, ids: sample_candidates(
+                jax.random.fold_in(k, place),
+                row,
+                ids,
+                vocab_size=plan.model.vocab_size,
+                temperature=given.temperature,
+            )
+        )(keys, logits, support)
+        transcript = jax.vmap(transcripts.decide)(
+            transcript,
+            token,
+            support,
+            log_prob,
+            turn=jnp.full(rows, carry.turn),
+            weight=jnp.ones(rows, jnp.float32),
+            active=choosing,
+        )
+        taken = jax.vmap(speller.take)(tasks, state, spelling, token)
+        spelling, transcript = forced(_where(choosing, taken, spelling), transcript)
+        cache, hidden = encode(
+            given.params,
+            cache,
+            hidden,
+            transcript,
+            pending(spelling),
+            model=plan.model,
+            chunk=next_chunk(plan.language),
+        )
+        return place + 1, spelling, transcript, cache, hidden, crowded | (choosing & many)
+
+    spelling, transcript = forced(jax.vmap(speller.begin)(tasks, state), carry.rollouts.transcript)
+    cache, hidden = encode(
+        given.params,
+        carry.cache,
+        carry.hidden,
+        transcript,
+        pending(spelling),
+        model=plan.model,
+        chunk=CHUNK,
+    )
+    _, spelling, *found = jax.lax.while_loop(
+        lambda loop: jnp.any(pending(loop[1])) & (loop[0] < speller.most),
+        choose,
+        (jnp.int32(0), spelling, transcript, cache, hidden, carry.crowded),
+    )
+    transcript, cache, hidden, crowded = found
+    return transcript, spelling, cache, hidden, crowded
+
+
+def _read_skills(transcript, turn, action, observation, active, given: Episodes, plan: Play):
+    """Adds the lines of the skills that fire, and what asks for an action.
+
+    Returns:
+      The transcript; [N, S] bool, skills that fire; [N, L] bool, tokens of their lines.
+    """
+    arm = jnp.maximum(given.arms, 0)
+    fired = jax.vmap(fires, in_axes=(None, 0, None, 0, 0))(
+        given.bank, arm, turn, action, observation
+    )
+    fired = fired & given.concerned & ((given.arms >= 0) & active)[:, None]
+    symbols, _ = jax.vmap(
+        lambda arm, fired: skill_symbols(given.bank, arm, fired, capacity=SKILL_SYMBOLS)
+    )(arm, fired)
+    longer = _append(transcript, symbols, active, plan, opening=False)
+    index = jnp.arange(plan.context_length, dtype=jnp.int32)
+    of_skills = (index >= transcript.length[:, None]) & (index < longer.length[:, None])
+    return _append_fixed(longer, plan.language.frame.ask, active), fired, of_skills
+
+
+def _append(transcript, symbols, active, plan: Play, *, opening: bool):
+    """Adds symbols [N, Ls] in the tokens of the language."""
+    counts = jnp.where(active, jnp.sum(symbols != PAD, axis=1, dtype=jnp.int32), 0)
+    return jax.vmap(
+        lambda row, symbols, count: transcripts.append_symbols(
+            row, symbols, count, language=plan.language, opening=opening
+        )
+    )(transcript, symbols, counts)
+
+
+def _append_rest(transcript, action, spelling: Spelling, active, plan: Play):
+    """Adds what was not chosen of an action [N, La], and what follows every action."""
+    width = action.shape[1]
+    left = jnp.arange(width) + spelling.symbols[:, None]
+    rest = jnp.take_along_axis(action, jnp.minimum(left, width - 1), axis=1)
+    counts = jnp.sum(action != PAD, axis=1, dtype=jnp.int32) - spelling.symbols
+    # One token of it may have been chosen: it says that the symbol before has ended.
+    again = transcript._replace(length=transcript.length - jnp.where(active, spelling.ahead, 0))
+    transcript = jax.vmap(
+        lambda row, symbols, count, first: transcripts.append_symbols(
+            row, symbols, count, language=plan.language, opening=first
+        )
+    )(again, rest, jnp.where(active, counts, 0), spelling.symbols == 0)
+    return _append_fixed(transcript, plan.language.frame.answered, active)
+
+
+def _append_fixed(transcript, tokens: tuple[int, ...], active: chex.Array):
+    """Adds the same tokens to every active row."""
+    return jax.vmap(lambda row, on: transcripts.append_fixed(row, tokens, on))(transcript, active)
+
+
+def encode(params, cache, hidden, transcript: Transcript, active, *, model: Model, chunk: int):
     """Encodes what active rows have written and the cache does not hold yet.
 
     Returns:
@@ -67,201 +358,10 @@ def encode(params, cache: Cache, hidden, transcript: Transcript, active, *, conf
         counts = jnp.clip(pending(cache), 0, chunk)
         index = jnp.minimum(cache.lengths[:, None] + offset, last)
         tokens = jnp.take_along_axis(transcript.tokens, index, axis=1)
-        new, cache = decoder.extend(params, cache, tokens, counts, config=config)
+        new, cache = model.extend(params, cache, tokens, counts)
         return cache, jnp.where((counts > 0)[:, None], new, hidden)
 
     return jax.lax.while_loop(lambda c: jnp.any(pending(c[0]) > 0), body, (cache, hidden))
-
-
-def rollout(
-    keys: chex.PRNGKey,
-    params,
-    games,
-    bank: Bank,
-    arms: chex.Array,
-    *,
-    world,
-    config: DecoderConfig,
-    horizon: int,
-    capacity: int,
-    temperature: float | chex.Array = 1.0,
-) -> Rollout:
-    """Plays every game once.
-
-    Args:
-      keys: [N] random keys, one a row, so that what a row samples does not depend on how many rows
-        share its device; rows and turns never share noise.
-      params: of the decoder.
-      games: batched games, N of them.
-      bank: skills of every arm.
-      arms: [N] int32; -1 plays without skills.
-      world: a compiled world (static).
-      config: the decoder's shape (static).
-      horizon: T, turns at most (static).
-      capacity: L, tokens at most (static). A row that has no room for another command ends.
-      temperature: of sampling; 0 is greedy.
-
-    Returns:
-      Rollout.
-    """
-    rows = arms.shape[0]
-    chex.assert_rank(arms, 1)
-    games, arms = keep_rows((games, arms))
-    params = gather_for_rollout(params, config)
-    slots = bank.kind.shape[1]
-    with_skills = arms >= 0
-    arm = jnp.maximum(arms, 0)
-    concerned = jax.vmap(concerns, in_axes=(None, 0, 0))(bank, arm, jax.vmap(world.task)(games))
-
-    def skill_lines(turn, action, observation, active):
-        fired = jax.vmap(fires, in_axes=(None, 0, None, 0, 0))(bank, arm, turn, action, observation)
-        fired = fired & concerned & (with_skills & active)[:, None]
-
-        def lines(arm, fired):
-            return skill_symbols(bank, arm, fired, capacity=SKILL_SYMBOLS)
-
-        symbols, lengths = jax.vmap(lines)(arm, fired)
-        return fired, symbols, lengths
-
-    append = jax.vmap(transcripts.append)
-    listed = jax.vmap(lambda mask: transcripts.candidates(mask, most=CANDIDATES))
-    index = jnp.arange(capacity, dtype=jnp.int32)
-
-    def behind(transcript, lengths):
-        """[N, L] bool: the places of the next tokens, as many as `lengths` tells."""
-        start = transcript.length[:, None]
-        return (index >= start) & (index < start + lengths[:, None])
-
-    prompt = jnp.full((rows, 1), world.prompt, jnp.int32)
-
-    state, intros, lengths = jax.vmap(world.reset)(games)
-    empty = transcripts.empty(
-        capacity=capacity,
-        decisions=horizon * world.decisions_per_turn,
-        candidates=CANDIDATES,
-    )
-    transcript = jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape)), empty)
-    transcript = append(transcript, intros, lengths)
-    active = jnp.ones(rows, bool)
-    no_action = jnp.zeros((rows, world.command_length), jnp.int32)
-    fired, symbols, lengths = skill_lines(jnp.int32(0), no_action, intros, active)
-    of_skills = behind(transcript, lengths)
-    transcript = append(transcript, symbols, lengths)
-    transcript = append(transcript, prompt, active.astype(jnp.int32))
-    record = Rollout(
-        transcript=transcript,
-        success=jnp.zeros(rows, bool),
-        turns=jnp.zeros(rows, jnp.int32),
-        intros=intros,
-        actions=jnp.zeros((rows, horizon, world.command_length), jnp.int32),
-        observations=jnp.zeros((rows, horizon, world.max_symbols), jnp.int32),
-        possible=jnp.zeros((rows, horizon, len(world.verbs)), bool),
-        fired=jnp.zeros((rows, horizon, slots), bool).at[:, 0].set(fired),
-        of_skills=of_skills,
-        truncated=jnp.zeros(rows, bool),
-        crowded=jnp.zeros(rows, bool),
-    )
-
-    def turn_body(carry: _Carry) -> _Carry:
-        turn_keys = jax.vmap(lambda k: jax.random.fold_in(k, carry.turn))(keys)
-        transcript = before = carry.record.transcript
-        fits = before.length + world.command_length <= capacity
-        active = carry.active & fits
-        truncated = carry.record.truncated | (carry.active & ~fits)
-        cache, hidden = encode(
-            params, carry.cache, carry.hidden, before, active, config=config, chunk=CHUNK
-        )
-
-        def spell(loop):
-            i, cursor, transcript, cache, hidden, crowded = loop
-            choosing = active & ~cursor.done
-            support, many = listed(jax.vmap(world.allowed)(games, cursor))
-            logits = decoder.logits(params, hidden, support, config=config)
-            symbol, log_prob = jax.vmap(
-                lambda k, row, ids: sample_candidates(
-                    jax.random.fold_in(k, i),
-                    row,
-                    ids,
-                    vocab_size=config.vocabulary,
-                    temperature=temperature,
-                )
-            )(turn_keys, logits, support)
-            transcript = jax.vmap(transcripts.decide)(
-                transcript,
-                symbol,
-                support,
-                log_prob,
-                turn=jnp.full(rows, carry.turn),
-                weight=jnp.ones(rows, jnp.float32),
-                active=choosing,
-            )
-            moved = jax.vmap(world.advance)(games, carry.state, cursor, symbol)
-            cursor = _where(choosing, moved, cursor)
-            cache, hidden = encode(
-                params, cache, hidden, transcript, active & ~cursor.done, config=config, chunk=1
-            )
-            return i + 1, cursor, transcript, cache, hidden, crowded | (choosing & many)
-
-        _, cursor, transcript, cache, hidden, crowded = jax.lax.while_loop(
-            lambda loop: jnp.any(active & ~loop[1].done) & (loop[0] < world.command_length),
-            spell,
-            (
-                jnp.int32(0),
-                jax.vmap(world.begin)(games, carry.state),
-                transcript,
-                cache,
-                hidden,
-                carry.record.crowded,
-            ),
-        )
-
-        possible = jax.vmap(world.possible)(games, carry.state)
-        state, (command, command_length), (seen, seen_length), won = jax.vmap(world.play)(
-            games, carry.state, cursor
-        )
-        state = _where(active, state, carry.state)
-        # The forced rest of the command: what of it has not been spelled.
-        spelled = transcript.length - before.length
-        left = jnp.arange(world.command_length) + spelled[:, None]
-        tail = jnp.take_along_axis(command, jnp.minimum(left, world.command_length - 1), axis=1)
-        transcript = append(transcript, tail, jnp.where(active, command_length - spelled, 0))
-        transcript = append(transcript, seen, jnp.where(active, seen_length, 0))
-
-        still = active & ~won
-        fired, symbols, lengths = skill_lines(carry.turn + 1, command, seen, still)
-        of_skills = behind(transcript, lengths)
-        transcript = append(transcript, symbols, lengths)
-        transcript = append(transcript, prompt, still.astype(jnp.int32))
-        old = carry.record
-        record = old._replace(
-            transcript=transcript,
-            success=old.success | (active & won),
-            turns=old.turns + active,
-            actions=old.actions.at[:, carry.turn].set(jnp.where(active[:, None], command, 0)),
-            observations=old.observations.at[:, carry.turn].set(
-                jnp.where(active[:, None], seen, 0)
-            ),
-            possible=old.possible.at[:, carry.turn].set(possible & active[:, None]),
-            fired=old.fired.at[:, carry.turn + 1].set(fired, mode="drop"),
-            of_skills=old.of_skills | of_skills,
-            truncated=truncated,
-            crowded=crowded,
-        )
-        return _Carry(carry.turn + 1, state, cache, hidden, still, record)
-
-    start = _Carry(
-        turn=jnp.int32(0),
-        state=state,
-        cache=decoder.init_cache(config, rows, capacity),
-        hidden=jnp.zeros((rows, config.width), config.dtype),
-        active=active,
-        record=record,
-    )
-    start = start._replace(
-        state=keep_rows(start.state), hidden=keep_rows(start.hidden), record=keep_rows(record)
-    )
-    end = jax.lax.while_loop(lambda c: (c.turn < horizon) & jnp.any(c.active), turn_body, start)
-    return end.record
 
 
 def _where(condition, new, old):

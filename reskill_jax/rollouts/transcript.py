@@ -4,12 +4,14 @@ Everything the loss needs is recorded when it is sampled (token in, token out); 
 re-tokenised. Functions are unbatched; callers vmap.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import chex
 import jax.numpy as jnp
 
 from reskill_jax.models.sampling import NO_TOKEN
+from reskill_jax.worlds.language import Language
 
 
 class Transcript(NamedTuple):
@@ -47,6 +49,46 @@ def append(transcript: Transcript, symbols: chex.Array, length: chex.Array) -> T
     return transcript._replace(
         tokens=transcript.tokens.at[index].set(symbols.astype(jnp.int32), mode="drop"),
         length=transcript.length + length.astype(jnp.int32),
+    )
+
+
+def append_fixed(transcript: Transcript, tokens: Sequence[int], active: chex.Array) -> Transcript:
+    """Adds the same tokens every time, if `active` ([] bool)."""
+    if not tokens:
+        return transcript
+    fixed = jnp.asarray(tokens, jnp.int32)
+    return append(transcript, fixed, jnp.where(active, fixed.shape[0], 0))
+
+
+def append_symbols(
+    transcript: Transcript,
+    symbols: chex.Array,
+    count: chex.Array,
+    *,
+    language: Language,
+    opening: bool | chex.Array,
+) -> Transcript:
+    """Adds the first `count` of a world's `symbols` ([Ls] int32), in the tokens of a language.
+
+    Args:
+      language: static.
+      opening: [] bool, whether the first of them opens a message.
+    """
+    if language.identity:
+        return append(transcript, symbols, count)
+    flat = language.flat
+    offset = jnp.arange(symbols.shape[0], dtype=jnp.int32)
+    row = ((offset == 0) & opening).astype(jnp.int32)
+    lengths = jnp.where(offset < count, jnp.asarray(flat.length)[row, symbols], 0)
+    ends = jnp.cumsum(lengths, dtype=jnp.int32)
+    place = jnp.arange(transcript.tokens.shape[0], dtype=jnp.int32) - transcript.length
+    source = jnp.minimum(jnp.searchsorted(ends, place, side="right"), symbols.shape[0] - 1)
+    inside = place - (ends - lengths)[source]
+    first = jnp.asarray(flat.first)[row, symbols][source]
+    tokens = jnp.asarray(flat.tokens)[jnp.clip(first + inside, 0, flat.tokens.shape[0] - 1)]
+    new = (place >= 0) & (place < ends[-1])
+    return transcript._replace(
+        tokens=jnp.where(new, tokens, transcript.tokens), length=transcript.length + ends[-1]
     )
 
 

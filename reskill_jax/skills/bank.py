@@ -77,14 +77,14 @@ def build_bank(
     task_table = np.zeros_like(table)
     task_accept = np.ones_like(accept)  # any task
     identity = np.zeros(shape, np.uint32)
-    opening = [] if header is None else [language.index(header)]
+    opening = None if header is None else language.index(header)
     for a, skills in enumerate(arms):
         if len(skills) > slots:
             raise SkillError(f"arm {a} has {len(skills)} skills; the bank has {slots} slots")
         for s, skill in enumerate(skills):
-            line = [*opening, *[int(i) for i in encode(skill.action)]]
-            if unknown is not None and unknown in line:
-                raise unreadable(skill, lacking(skill.action))
+            line = skill_line(
+                skill, header=opening, encode=encode, unknown=unknown, lacking=lacking
+            )
             if len(line) > width:
                 raise SkillError(
                     f"the action of {skill.name} takes {len(line)} symbols; at most {width}"
@@ -108,7 +108,32 @@ def build_bank(
     return Bank(symbols, kind, table, accept, task_table, task_accept, identity)
 
 
-def unreadable(skill: Skill, words: Sequence[str]) -> SkillError:
+def skill_line(
+    skill: Skill,
+    *,
+    header: int | None,
+    encode: Callable[[str], Sequence[int]],
+    unknown: int | None,
+    lacking: Callable[[str], Sequence[str]],
+) -> list[int]:
+    """The symbols of the line in which a policy reads a skill.
+
+    Args:
+      skill: the skill.
+      header: the symbol that opens each line; None for no header.
+      encode, unknown, lacking: as of `build_bank`.
+
+    Raises:
+      SkillError: its action has a word the language lacks.
+    """
+    line = [] if header is None else [header]
+    line += [int(symbol) for symbol in encode(skill.action)]
+    if unknown is not None and unknown in line:
+        raise _unreadable(skill, lacking(skill.action))
+    return line
+
+
+def _unreadable(skill: Skill, words: Sequence[str]) -> SkillError:
     """The error about a skill whose action has words, at least one, that the world lacks."""
     telling = next((word for word in words if any(map(str.isalnum, word))), words[0])
     more = f" (and {len(words) - 1} more)" if len(words) > 1 else ""

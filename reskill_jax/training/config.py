@@ -5,13 +5,34 @@ from typing import Literal
 
 from reskill_jax.core.factorial import num_arms
 from reskill_jax.devices.shape import MeshShape
-from reskill_jax.training.validate import validate
+from reskill_jax.training.validate import validate, validate_model
 from reskill_jax.worlds.household.generator import RoomSpec
 
 
 @dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The language model that is trained."""
+
+    path: str = "household"
+    """Where to start from: "household" (the small policy, shipped), a .safetensors file of
+    `reskill pretrain`, or the folder of a checkpoint as the Hub has it (--model PATH)."""
+    prompt: Literal["auto", "plain", "chat"] = "auto"
+    """How a language model is spoken to: as its chat template says if it has one, or in plain
+    text."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of activations and cache of a language model; weights are float32."""
+    lora_rank: int = 0
+    """Train low-rank adapters of this rank instead of all weights; 0 = all weights."""
+    lora_alpha: float = 16.0
+    """What adapters add is multiplied by lora_alpha / lora_rank."""
+
+    def __post_init__(self):
+        validate_model(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """One training run in the household world."""
+    """One training run."""
 
     name: str = "household"
     """Name of the run: its files lie in <root>/<name>."""
@@ -21,11 +42,13 @@ class TrainConfig:
     """Everything random follows from it."""
     steps: int = 60
     """Training steps."""
-    policy: str = "household"
-    """The policy to start from: "household" (shipped) or the path of a .safetensors file."""
+    model: ModelConfig = ModelConfig()
+    """The language model that is trained."""
 
+    world: Literal["household"] = "household"
+    """The world that is played."""
     rooms: RoomSpec = RoomSpec()
-    """Sizes of the rooms."""
+    """Sizes of the household's rooms."""
     horizon: int = 20
     """Turns an episode may take."""
     capacity: int = 448
@@ -172,7 +195,7 @@ class TrainConfig:
 
 # What only the host reads: runs that differ in nothing else share one compiled step.
 _OF_THE_HOST = (
-    *("name", "root", "seed", "policy", "bank", "train_games", "skills_from", "skills_until"),
+    *("name", "root", "seed", "bank", "train_games", "skills_from", "skills_until"),
     *("auto_accept", "assertions", "reservoir", "cooldown", "retire_after", "retire_margin"),
     *("max_operations", "experience", "least_chance", "contradictions"),
     *("eval_every", "eval_tasks", "checkpoint_every", "keep", "keep_best"),
@@ -184,6 +207,8 @@ def program_of(config: TrainConfig) -> TrainConfig:
     """The configuration with all that the compiled step does not depend on at its default."""
     plain = {f.name: f.default for f in dataclasses.fields(config) if f.name in _OF_THE_HOST}
     plain["eval_tasks"] = config.mesh.rows  # fewest that can be split over the devices
+    lora = {name: getattr(config.model, name) for name in ("lora_rank", "lora_alpha")}
+    plain["model"] = ModelConfig(**lora)
     return dataclasses.replace(config, **plain)  # type: ignore[arg-type]
 
 

@@ -6,7 +6,7 @@ them it plays by its habits. Some commands are random and excluded from the loss
 learns to go on from odd situations.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -14,14 +14,17 @@ import jax.numpy as jnp
 
 from reskill_jax.rollouts import transcript as transcripts
 from reskill_jax.rollouts.compiled import CANDIDATES
+from reskill_jax.rollouts.spelling import speller_of
 from reskill_jax.rollouts.transcript import Transcript
 from reskill_jax.worlds.household import commands, engine
 from reskill_jax.worlds.household.directives import directive_symbols, draw_directive, obey
 from reskill_jax.worlds.household.expert import Habits, expert, habitual
 from reskill_jax.worlds.household.generator import RoomSpec
-from reskill_jax.worlds.household.symbols import HELP, PROMPT
+from reskill_jax.worlds.household.symbols import HELP
 from reskill_jax.worlds.household.types import Command, Game, State
 from reskill_jax.worlds.household.world import HouseholdWorld
+from reskill_jax.worlds.language import Language, symbol_language
+from reskill_jax.worlds.world import PAD, CompiledWorld
 
 
 class Demonstration(NamedTuple):
@@ -50,35 +53,68 @@ def random_command(key: chex.PRNGKey, game: Game, state: State) -> Command:
 
 
 def write_command(
-    game: Game, state: State, transcript: Transcript, command: Command, *, turn, weight, active
+    world: CompiledWorld,
+    language: Language,
+    task: Any,
+    state: Any,
+    transcript: Transcript,
+    action: chex.Array,
+    *,
+    turn,
+    weight,
+    active,
 ) -> Transcript:
-    """Writes a command as the constrained policy would: decisions first, then the forced rest."""
-    symbols, length = commands.command_symbols(game, command)
-    cursor = commands.begin(game, state)
-    emitted = jnp.int32(0)
-    for i in range(commands.COMMAND_LENGTH):
-        choosing = active & ~cursor.done
-        support, _ = transcripts.candidates(commands.allowed(game, cursor), most=CANDIDATES)
+    """Writes an action as the constrained policy would: decisions first, then the forced rest.
+
+    Args:
+      world, language: static. task, state: of the world.
+      transcript: of the episode.
+      action: [La] int32 symbols, admissible.
+      turn: [] int32. weight: [] float. active: [] bool; False leaves the transcript as it is.
+    """
+    speller = speller_of(world, language)
+    empty = transcripts.empty(capacity=language.action_tokens(world), decisions=1, candidates=1)
+    told = transcripts.append_symbols(
+        empty, action, jnp.sum(action != PAD, dtype=jnp.int32), language=language, opening=True
+    )
+    told = transcripts.append_fixed(told, language.frame.answered, jnp.bool_(True))
+    begun = transcript.length
+
+    def forced(spelling, transcript):
+        spelling, tokens, count = speller.forced(task, state, spelling, active)
+        return spelling, transcripts.append(transcript, tokens, count)
+
+    def decide(_, carry):
+        spelling, transcript = carry
+        choosing = active & ~spelling.done
+        support, _ = speller.support(task, spelling, most=CANDIDATES)
+        token = told.tokens[jnp.minimum(transcript.length - begun, told.tokens.shape[0] - 1)]
         transcript = transcripts.decide(
             transcript,
-            symbols[i],
+            token,
             support,
             jnp.float32(0),
             turn=turn,
             weight=weight,
             active=choosing,
         )
-        emitted = emitted + choosing
-        moved = commands.advance(game, state, cursor, symbols[i])
-        cursor = jax.tree.map(lambda a, b, c=choosing: jnp.where(c, a, b), moved, cursor)
-    behind = jnp.roll(symbols, -emitted)
-    return transcripts.append(transcript, behind, jnp.where(active, length - emitted, 0))
+        taken = speller.take(task, state, spelling, token)
+        spelling = jax.tree.map(lambda a, b: jnp.where(choosing, a, b), taken, spelling)
+        return forced(spelling, transcript)
+
+    spelling = speller.begin(task, state)
+    spelling, transcript = jax.lax.fori_loop(0, speller.most, decide, forced(spelling, transcript))
+    left = jnp.roll(told.tokens, begun - transcript.length)
+    return transcripts.append(
+        transcript, left, jnp.where(active, told.length + begun - transcript.length, 0)
+    )
 
 
 def demonstrate(
     key: chex.PRNGKey,
     *,
     spec: RoomSpec,
+    language: Language | None = None,
     habits: Habits,
     horizon: int,
     capacity: int,
@@ -91,21 +127,30 @@ def demonstrate(
 
     Args:
       key: random key.
-      spec: room sizes. habits: the player's slips. horizon: turns. capacity: tokens of a row.
+      spec: room sizes. language: the household's in a model's tokens; None = in its symbols.
+      habits: the player's slips. horizon: turns. capacity: tokens of a row.
       obedience: chance that a directive is obeyed.
       random_share: share of random commands, which are not learned from.
       obeyed_weight: weight in the loss of a command that a directive asked for; others weigh 1.
     """
     keys = jax.random.split(key, 3)
     world = HouseholdWorld(spec=spec)
+    language = symbol_language(world) if language is None else language
     game = world.make(keys[0], split)
     # How often this player is spoken to: never, sometimes, at every turn.
     rate = jnp.asarray([0.0, 0.3, 0.7, 1.0])[jax.random.choice(keys[1], 4)]
     row = transcripts.empty(
-        capacity=capacity, decisions=horizon * world.decisions_per_turn, candidates=CANDIDATES
+        capacity=capacity,
+        decisions=horizon * language.decisions_per_turn(world),
+        candidates=CANDIDATES,
     )
-    state, opening, length = world.reset(game)
-    row = transcripts.append(row, opening, length)
+    state, opening = world.reset(game)
+
+    def read(row, symbols, count, *, opening=False):
+        return transcripts.append_symbols(row, symbols, count, language=language, opening=opening)
+
+    row = transcripts.append_fixed(row, language.frame.start, jnp.bool_(True))
+    row = read(row, opening, jnp.sum(opening != PAD, dtype=jnp.int32), opening=True)
 
     def turn(carry, key):
         state, row, won, turns, admissible = carry
@@ -119,7 +164,7 @@ def demonstrate(
         for i in range(2):
             directive = draw_directive(keys[2 + i], game, state, best)
             line, n = directive_symbols(directive)
-            row = transcripts.append(row, line, jnp.where(active & spoken[i], n, 0))
+            row = read(row, line, jnp.where(active & spoken[i], n, 0))
             obeyed, effective = obey(game, state, masks, directive, command)
             effective &= spoken[i] & ~followed
             effective &= jax.random.uniform(keys[4 + i]) < obedience
@@ -129,11 +174,14 @@ def demonstrate(
         odd = random_command(keys[7], game, state)
         command = jax.tree.map(lambda a, b: jnp.where(strange, a, b), odd, command)
         admissible &= ~active | commands.is_admissible(game, state, command)
-        row = transcripts.append(row, jnp.asarray([PROMPT]), active.astype(jnp.int32))
+        row = transcripts.append_fixed(row, language.frame.ask, active)
         weight = jnp.where(strange, 0.0, jnp.where(followed, obeyed_weight, 1.0))
-        row = write_command(game, state, row, command, turn=turns, weight=weight, active=active)
-        moved, seen, n = engine.step(game, state, command, max_symbols=world.max_symbols)
-        row = transcripts.append(row, seen, jnp.where(active, n, 0))
+        action, _ = commands.command_symbols(game, command)
+        row = write_command(
+            world, language, game, state, row, action, turn=turns, weight=weight, active=active
+        )
+        moved, seen, n = engine.step(game, state, command, max_symbols=world.observation_length)
+        row = read(row, seen, jnp.where(active, n, 0), opening=True)
         state = jax.tree.map(lambda a, b: jnp.where(active, a, b), moved, state)
         won |= active & engine.won(game, state)
         return (state, row, won, turns + active, admissible), None

@@ -12,10 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from reskill_jax.devices.mesh import fetch, on_mesh, place
-from reskill_jax.models.decoder import DecoderConfig
-from reskill_jax.rollouts.compiled import Rollout, rollout
+from reskill_jax.models.model import Model
+from reskill_jax.rollouts.compiled import play
+from reskill_jax.rollouts.episodes import Rollouts
 from reskill_jax.skills.bank import Bank
 from reskill_jax.storage.intervals import wilson_interval
+from reskill_jax.worlds.language import Language
+from reskill_jax.worlds.world import CompiledWorld
 
 Mode = Literal["bank", "none", "candidate"]
 MODES = ("none", "bank", "candidate")
@@ -58,26 +61,42 @@ class Evaluation(NamedTuple):
 def _make(seed, split, *, world, games):
     """The games of a split and a key for each; apart from `_play`, which then compiles once."""
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(games))
-    return jax.vmap(lambda key: world.make(key, split))(keys), keys
+    made = jax.vmap(lambda key: world.make(key, split))(keys)
+    return made, keys, jax.vmap(world.task_type)(made)
 
 
-@functools.partial(jax.jit, static_argnames=("world", "policy", "horizon", "capacity", "mesh"))
+@functools.partial(
+    jax.jit, static_argnames=("world", "model", "language", "horizon", "capacity", "mesh")
+)
 def _play(
-    keys, params, made, bank: Bank, arm, temperature, *, world, policy, horizon, capacity, mesh
-) -> Rollout:
-    play = rollout if mesh is None else on_mesh(rollout, mesh)
-    return play(
+    keys,
+    params,
+    made,
+    bank: Bank,
+    arm,
+    temperature,
+    *,
+    world,
+    model,
+    language,
+    horizon,
+    capacity,
+    mesh,
+) -> Rollouts:
+    playing = play if mesh is None else on_mesh(play, mesh)
+    return playing(
         jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys),
         params,
         made,
         bank,
         jnp.full(keys.shape, arm, jnp.int32),
         world=world,
-        config=policy,
-        horizon=horizon,
-        capacity=capacity,
+        model=model,
+        language=language,
+        max_turns=horizon,
+        context_length=capacity,
         temperature=temperature,
-    )
+    )[0]
 
 
 class Played(NamedTuple):
@@ -92,8 +111,9 @@ def play_games(
     params,
     bank: Bank,
     *,
-    world,
-    policy: DecoderConfig,
+    world: CompiledWorld,
+    model: Model,
+    language: Language,
     split: str,
     arm: int,
     horizon: int,
@@ -111,7 +131,7 @@ def play_games(
     Args:
       params: of the policy. bank: all arms.
       arm: of the bank; -1 plays without skills.
-      world, policy, split, horizon, capacity, games: static; the same values compile once.
+      world, model, language, split, horizon, capacity, games: static; the same values compile once.
       seed: of the games and the noise.
       temperature: of sampling; 0 is greedy.
       rows: over which devices the games are split (evenly), if there are several.
@@ -125,9 +145,9 @@ def play_games(
         raise ValueError(f"games must be at least 1, got {games}")
     if split not in world.splits:
         raise ValueError(f"split must be one of {', '.join(world.splits)}, got {split!r}")
-    made, keys = _make(seed, world.splits.index(split), world=world, games=games)
+    made, keys, types = _make(seed, world.splits.index(split), world=world, games=games)
     if rows is not None:
-        made, keys = place((made, keys), rows)
+        made, keys, types = place((made, keys, types), rows)
     played = _play(
         keys,
         params,
@@ -136,20 +156,22 @@ def play_games(
         arm,
         np.float32(temperature),
         world=world,
-        policy=policy,
+        model=model,
+        language=language,
         horizon=horizon,
         capacity=capacity,
         mesh=None if rows is None else rows.mesh,
     )
-    return Played(*fetch((played.success, played.turns, made.task_type)))
+    return Played(*fetch((played.success, played.turns, types)))
 
 
 def evaluate(
     params,
     bank: Bank,
     *,
-    world,
-    policy: DecoderConfig,
+    world: CompiledWorld,
+    model: Model,
+    language: Language,
     split: str,
     mode: Mode,
     horizon: int,
@@ -157,19 +179,17 @@ def evaluate(
     games: int,
     seed: int = 0,
     temperature: float = 1.0,
-    task_types: tuple[str, ...] = (),
     rows: jax.sharding.NamedSharding | None = None,
 ) -> Evaluation:
     """Plays `games` games of a split once each.
 
     Args:
       params: of the policy. bank: all arms.
-      world, policy, split, horizon, capacity, games: static; the same values compile once.
+      world, model, language, split, horizon, capacity, games: static; the same values compile once.
       mode: "bank" (arm 0), "none" (no skills) or "candidate" (the last arm: the bank in use with
         all that is under test).
       seed: of the games and the noise; one seed, one test set.
       temperature: of sampling; 0 is greedy.
-      task_types: names, for the breakdown.
       rows: over which devices the games are split, if there are several.
 
     Raises:
@@ -184,7 +204,8 @@ def evaluate(
         params,
         bank,
         world=world,
-        policy=policy,
+        model=model,
+        language=language,
         split=split,
         arm={"none": -1, "bank": 0, "candidate": arms - 1}[mode],
         horizon=horizon,
@@ -202,6 +223,6 @@ def evaluate(
         turns=float(np.mean(turns)),
         by_task_type={
             name: (int(won[types == i].sum()), int((types == i).sum()))
-            for i, name in enumerate(task_types)
+            for i, name in enumerate(world.task_types)
         },
     )

@@ -20,10 +20,7 @@ from reskill_jax.skills.skill import Bundle, Skill
 from reskill_jax.skills.skillmd import FILE_NAME, SkillFileError, import_skills
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.validate import MAX_SKILLS, RESERVOIR_CAPACITY
-from reskill_jax.worlds.household import symbols
-from reskill_jax.worlds.household.handwritten import GOOD
-from reskill_jax.worlds.household.tables import TASK_TYPES
-from reskill_jax.worlds.household.vocabulary import household_vocabulary
+from reskill_jax.worlds.world import CompiledWorld
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,18 +97,18 @@ def versions(life: Life, config: TrainConfig) -> list[tuple[Skill, ...]]:
     return found
 
 
-def begin_life(config: TrainConfig) -> Life:
+def begin_life(config: TrainConfig, world: CompiledWorld) -> Life:
     """The skills a run begins with, no evidence.
 
     Raises:
       SkillFileError: `config.bank` names no readable skills.
     """
     creator = init_state(config.seed, capacity=RESERVOIR_CAPACITY)
-    return Life(creator, starting_skills(config), (None,) * config.concurrent_trials)
+    return Life(creator, starting_skills(config, world), (None,) * config.concurrent_trials)
 
 
-def starting_skills(config: TrainConfig) -> tuple[Skill, ...]:
-    """The hand-written skills, those of a folder, or none.
+def starting_skills(config: TrainConfig, world: CompiledWorld) -> tuple[Skill, ...]:
+    """Skills that come with the world, those of a folder, or none.
 
     A SKILL.md of the folder that cannot be read is left out with a SkillFileWarning.
 
@@ -120,28 +117,36 @@ def starting_skills(config: TrainConfig) -> tuple[Skill, ...]:
     """
     if config.bank is None or not config.skills:
         return ()
-    if config.bank == "good":
-        return GOOD
+    if config.bank in world.banks:
+        return world.banks[config.bank]
     skills = import_skills(config.bank)
     if not skills:
         raise SkillFileError(f"{config.bank}: there is no folder with a {FILE_NAME} in it")
     return skills
 
 
-def make_bank(config: TrainConfig, arms: Sequence[Sequence[Skill]]) -> Bank:
+def make_bank(config: TrainConfig, world: CompiledWorld, arms: Sequence[Sequence[Skill]]) -> Bank:
     """The arrays of all arms; arms that are not given hold what arm 0 holds."""
     filled = [*arms, *[arms[0]] * (config.arms - len(arms))]
     return build_bank(
         filled,
-        language=symbols.SYMBOLS,
-        encode=symbols.words,
-        lacking=symbols.lacking,
+        language=world.language,
+        encode=world.words,
+        lacking=world.lacking,
         slots=config.slots,
+        header=world.skill_header,
+        unknown=world.unknown,
     )
 
 
 def episodes_of(
-    evidence: Any, games: np.ndarray, step: int, names: Sequence[Sequence[str]], group_size: int
+    evidence: Any,
+    games: np.ndarray,
+    step: int,
+    names: Sequence[Sequence[str]],
+    *,
+    group_size: int,
+    world: CompiledWorld,
 ) -> list[Episode]:
     """The valid rollouts of a step as text, one of each outcome of a task with the bank in use, and
     one of each with anything under test.
@@ -152,7 +157,9 @@ def episodes_of(
       step: the training step.
       names: of the skills of each arm, in slot order.
       group_size: G.
+      world: that was played.
     """
+    record = evidence.record
     found: dict[tuple[int, bool, bool], Episode] = {}
     for row, (arm, success) in enumerate(zip(evidence.arms, evidence.success, strict=True)):
         game = int(games[row // group_size])
@@ -160,24 +167,21 @@ def episodes_of(
         if key in found or not evidence.valid[row]:
             continue
         turns = int(evidence.turns[row])
-        intro = symbols.text(evidence.intros[row])
-        goal = symbols.task_of(intro)
+        intro = world.text(record.introductions[row])
+        goal = world.task_of(intro)
         active = names[int(arm)]
         found[key] = Episode(
             task=str(game),
             goal=goal,
-            family=_family(goal),
+            family=world.type_of(goal),
             arm=int(arm),
             success=bool(success),
             step=step,
-            actions=tuple(symbols.text(a) for a in evidence.actions[row, :turns]),
-            observations=(
-                intro,
-                *(symbols.text(o) for o in evidence.observations[row, :turns]),
-            ),
+            actions=tuple(world.text(a) for a in record.actions[row, :turns]),
+            observations=(intro, *(world.text(o) for o in record.observations[row, :turns])),
             possible=tuple(
-                tuple(verb for verb, can in zip(symbols.VERBS, row_mask, strict=True) if can)
-                for row_mask in evidence.possible[row, :turns]
+                tuple(name for name, can in zip(world.affordances, mask, strict=True) if can)
+                for mask in record.affordances[row, :turns]
             ),
             skills_fired=tuple(
                 tuple(n for n, on in zip(active, fired, strict=False) if on)
@@ -185,19 +189,6 @@ def episodes_of(
             ),
         )
     return list(found.values())
-
-
-def _family(goal: str) -> str:
-    """The kind of task as its words tell it: the goal's task words without the things."""
-    words = set(goal.split())
-    for task_type, telling in zip(
-        TASK_TYPES[1:],
-        ({"look", "examine"}, {"clean"}, {"hot", "heat"}, {"cool"}, {"two"}),
-        strict=True,
-    ):
-        if words & telling:
-            return task_type
-    return TASK_TYPES[0]
 
 
 def learn(life: Life, episodes: Sequence[Episode]) -> Life:
@@ -274,7 +265,9 @@ def creator_settings(config: TrainConfig) -> CreatorSettings:
     )
 
 
-def suggest(life: Life, *, step: int, config: TrainConfig) -> tuple[Life, dict[str, Any] | None]:
+def suggest(
+    life: Life, *, step: int, config: TrainConfig, world: CompiledWorld
+) -> tuple[Life, dict[str, Any] | None]:
     """Asks for the next proposal to test, if it is time: a retirement that is due, else a bundle.
 
     Returns:
@@ -284,7 +277,7 @@ def suggest(life: Life, *, step: int, config: TrainConfig) -> tuple[Life, dict[s
     if not free or step < life.next_proposal or not config.proposes(step):
         return life, None
     settings = creator_settings(config)
-    vocabulary = household_vocabulary()
+    vocabulary = world.actions
     tested = under_test(life)
     creator, outcome = propose_retirement(
         life.creator,
@@ -302,7 +295,7 @@ def suggest(life: Life, *, step: int, config: TrainConfig) -> tuple[Life, dict[s
             under_test=tested,
             step=step,
             vocabulary=vocabulary,
-            compile_trigger=lambda pattern: compile_dfa(pattern, symbols.SYMBOLS),
+            compile_trigger=lambda pattern: compile_dfa(pattern, world.language),
             capacity=config.slots,
             settings=settings,
         )

@@ -13,12 +13,12 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
+from reskill_jax.algorithms.grpo import GRPO
 from reskill_jax.devices.mesh import make_mesh, on_mesh, place, row_sharding
 from reskill_jax.devices.preemption import StopSignal, ended_by
 from reskill_jax.devices.processes import greatest, is_first
 from reskill_jax.devices.shape import MeshShape
-from reskill_jax.models import decoder
-from reskill_jax.models.decoder import DecoderConfig
+from reskill_jax.models.model import Model
 from reskill_jax.skills.skill import Skill
 from reskill_jax.storage.provenance import provenance
 from reskill_jax.storage.run_folder import RunFolder
@@ -35,7 +35,7 @@ from reskill_jax.training.lifecycle import (
 from reskill_jax.training.placing import state_shardings
 from reskill_jax.training.progress import TrainingProgress
 from reskill_jax.training.proposals import after_step
-from reskill_jax.training.settings import TrainingError, check_fit, load_policy
+from reskill_jax.training.settings import Policy, TrainingError, check_fit, load_policy
 from reskill_jax.training.state import TrainState, init_state
 from reskill_jax.training.step import StepMetrics, train_step
 from reskill_jax.training.step_log import (
@@ -44,8 +44,10 @@ from reskill_jax.training.step_log import (
     trial_words,
 )
 from reskill_jax.training.storage import Storage, open_storage
-from reskill_jax.worlds.household.tables import TASK_TYPES
-from reskill_jax.worlds.household.world import HouseholdWorld
+from reskill_jax.training.update import rollout_params
+from reskill_jax.worlds.language import Language
+from reskill_jax.worlds.registry import make_world
+from reskill_jax.worlds.world import CompiledWorld
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +60,12 @@ class RunSummary:
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
+class Runner:
     """What stays the same during a run."""
 
     config: TrainConfig
-    world: HouseholdWorld
-    policy: DecoderConfig
+    world: CompiledWorld
+    policy: Policy  # without its parameters
     step: Any  # compiled train_step
     shardings: TrainState | None = None  # of the state; None on a single device
     rows: NamedSharding | None = None  # of rollouts
@@ -79,16 +81,34 @@ class Parts:
         return place(numbers, NamedSharding(self.rows.mesh, PartitionSpec()))
 
 
+def algorithm_of(config: TrainConfig) -> GRPO:
+    """The algorithm that a configuration names."""
+    return GRPO(
+        scale_by_std=config.scale_by_std,
+        whiten=config.whiten,
+        clip_low=config.clip_low,
+        clip_high=config.clip_high,
+        kl_weight=config.kl_weight,
+    )
+
+
 @functools.lru_cache(maxsize=8)
-def _compiled(world: HouseholdWorld, policy: DecoderConfig, config: TrainConfig):
+def _compiled(world: CompiledWorld, model: Model, language: Language, config: TrainConfig):
     """The compiled step, the shardings of the state, that of rows."""
-    program = functools.partial(train_step, world=world, policy=policy, config=config)
+    program = functools.partial(
+        train_step,
+        world=world,
+        model=model,
+        language=language,
+        algorithm=algorithm_of(config),
+        config=config,
+    )
     if config.mesh == MeshShape() and jax.process_count() == 1:
         return jax.jit(program, donate_argnums=0), None, None
     mesh = make_mesh(config.mesh)
-    bank = make_bank(config, [()])
-    like = jax.eval_shape(lambda: init_state(config, decoder.init(jax.random.key(0), policy), bank))
-    shardings, rows = state_shardings(like, mesh, policy, config), row_sharding(mesh)
+    bank = make_bank(config, world, [()])
+    like = jax.eval_shape(lambda: init_state(config, model.init(jax.random.key(0)), bank))
+    shardings, rows = state_shardings(like, mesh, model, config), row_sharding(mesh)
     whole = NamedSharding(mesh, PartitionSpec())
     step = jax.jit(
         on_mesh(program, mesh),
@@ -99,17 +119,17 @@ def _compiled(world: HouseholdWorld, policy: DecoderConfig, config: TrainConfig)
     return step, shardings, rows
 
 
-def make_parts(config: TrainConfig, policy: DecoderConfig) -> Parts:
-    """Builds the world and the compiled step of a configuration.
+def make_runner(config: TrainConfig, world: CompiledWorld, policy: Policy) -> Runner:
+    """Builds the compiled step of a configuration.
 
     Runs that differ in seed, name and the like share one compiled step, see `program_of`.
 
     Raises:
       TrainingError: policy, world and settings do not fit together.
     """
-    world = HouseholdWorld(spec=config.rooms)
     check_fit(config, policy, world)
-    return Parts(config, world, policy, *_compiled(world, policy, program_of(config)))
+    compiled = _compiled(world, policy.model, policy.language, program_of(config))
+    return Runner(config, world, policy._replace(params=()), *compiled)
 
 
 def games_of_step(config: TrainConfig, step: int) -> np.ndarray:
@@ -127,12 +147,13 @@ def games_of_step(config: TrainConfig, step: int) -> np.ndarray:
     return np.asarray([orders[p][i] for p, i in zip(passes, places, strict=True)], np.int32)
 
 
-Observer = Callable[[int, TrainState, Life, Parts], None]
+Observer = Callable[[int, TrainState, Life, Runner], None]
 
 
 def train(
     config: TrainConfig,
     *,
+    world: CompiledWorld | None = None,
     resume: bool = False,
     console: Console | None = None,
     observer: Observer | None = None,
@@ -141,9 +162,10 @@ def train(
 
     Args:
       config: of the run.
+      world: to play; None = the one that `config.world` names.
       resume: go on from the last good checkpoint of this run.
       console: where to report.
-      observer: called with (steps done, state, life, parts) before the first step of this call and
+      observer: called with (steps done, state, life, runner) before the first step of this call and
         after every step, for measurements of one's own. It must keep no array of the state: the
         next step takes their memory. Nothing it does is part of a checkpoint.
 
@@ -156,18 +178,22 @@ def train(
       Preempted, Interrupted: SIGTERM or Ctrl-C came; the checkpoint of the last step is complete.
     """
     console = (console or Console()) if is_first() else Console(quiet=True)
-    params, policy = load_policy(config.policy)
-    parts = make_parts(config, policy)
+    world = make_world(config.world, rooms=config.rooms) if world is None else world
+    policy = load_policy(config.model, world)
+    runner = make_runner(config, world, policy)
+    params = policy.params
     # A run that goes on has its skills in the checkpoint: the folder they came from may be gone.
     without_bank = dataclasses.replace(config, bank=None)
-    state, life = _start(without_bank if resume else config, params, parts)
+    state, life = _start(without_bank if resume else config, params, runner)
     storage = open_storage(config, resume=resume, notify=functools.partial(_notify, console))
+    for note in policy.notes:
+        storage.notify(note)
     if (idle := jax.device_count() - config.mesh.devices) > 0:
         storage.notify(f"{idle} of {jax.device_count()} devices are idle; --mesh.data uses more")
     with storage.folder:
         found = storage.restore(state, config) if resume else None
         if resume and found is None:  # it ended before its first checkpoint
-            state, life = _start(config, params, parts)
+            state, life = _start(config, params, runner)
         state, life = found or (state, life)
         start = int(state.step)
         if start < config.steps:
@@ -177,14 +203,14 @@ def train(
                 with TrainingProgress(console, total=config.steps, start=start) as progress:
                     unseen = None
                     if found is None:
-                        unseen = _begin(state, life, parts, storage, progress)
+                        unseen = _begin(state, life, runner, storage, progress)
                     if observer is not None:
-                        observer(start, state, life, parts)
+                        observer(start, state, life, runner)
                     if start < config.steps and (asked := greatest(stop.received)):
                         raise ended_by(asked, start)
-                    compiled = _compile(state, parts, progress) if start < config.steps else 0.0
+                    compiled = _compile(state, runner, progress) if start < config.steps else 0.0
                     state, life = _run(
-                        state, life, parts, storage, progress, stop, unseen, observer, compiled
+                        state, life, runner, storage, progress, stop, unseen, observer, compiled
                     )
             finally:  # interrupted or not: who goes on at once finds the checkpoint complete
                 stop.only_saving()
@@ -193,10 +219,11 @@ def train(
         return RunSummary(storage.folder.path, int(state.step), life.skills)
 
 
-def _start(config: TrainConfig, params: Any, parts: Parts) -> tuple[TrainState, Life]:
+def _start(config: TrainConfig, params: Any, runner: Runner) -> tuple[TrainState, Life]:
     """What a run begins with."""
-    life = begin_life(config)
-    return parts.placed(init_state(config, params, make_bank(config, [life.skills]))), life
+    life = begin_life(config, runner.world)
+    bank = make_bank(config, runner.world, [life.skills])
+    return runner.placed(init_state(config, params, bank)), life
 
 
 def _notify(console: Console, line: str) -> None:
@@ -205,23 +232,23 @@ def _notify(console: Console, line: str) -> None:
 
 
 def _begin(
-    state: TrainState, life: Life, parts: Parts, storage: Storage, progress: TrainingProgress
+    state: TrainState, life: Life, runner: Runner, storage: Storage, progress: TrainingProgress
 ) -> float:
     """What precedes the first step: how well the policy starts (unseen games), a checkpoint."""
     progress.status("evaluating the starting policy (compiling first)")
-    unseen = _evaluate(state, parts, storage.folder, 0, (_mode(parts.config),))[1].success
+    unseen = _evaluate(state, runner, storage.folder, 0, (_mode(runner.config),))[1].success
     storage.folder.export_skills(life.skills)
-    storage.save(state, life, parts.config, unseen=unseen)
+    storage.save(state, life, runner.config, unseen=unseen)
     return unseen
 
 
-def _compile(state: TrainState, parts: Parts, progress: TrainingProgress) -> float:
+def _compile(state: TrainState, runner: Runner, progress: TrainingProgress) -> float:
     """Compiles the step before the first one, whose time is then its own; returns the seconds."""
-    if not hasattr(parts.step, "lower"):  # a function that somebody put around the compiled one
+    if not hasattr(runner.step, "lower"):  # a function that somebody put around the compiled one
         return 0.0
     progress.status("compiling the training step")
     began = time.perf_counter()
-    parts.step.lower(state, parts.games(games_of_step(parts.config, int(state.step)))).compile()
+    runner.step.lower(state, runner.games(games_of_step(runner.config, int(state.step)))).compile()
     seconds = time.perf_counter() - began
     progress.compiled("the training step", seconds)
     return seconds
@@ -235,7 +262,7 @@ def _mode(config: TrainConfig) -> str:
 def _run(
     state: TrainState,
     life: Life,
-    parts: Parts,
+    runner: Runner,
     storage: Storage,
     progress: TrainingProgress,
     stop: StopSignal,
@@ -244,7 +271,7 @@ def _run(
     compiled: float = 0.0,
 ) -> tuple[TrainState, Life]:
     """The steps; `compiled` is what compiling took before the first, in seconds."""
-    config, folder = parts.config, storage.folder
+    config, folder = runner.config, storage.folder
     mode = _mode(config)
     modes_at_end = ("bank", "none") if config.skills else ("none",)
     skipped, start = int(state.skipped), int(state.step)
@@ -252,7 +279,7 @@ def _run(
         began = time.perf_counter()
         games = games_of_step(config, step)
         names = [[skill.name for skill in version] for version in versions(life, config)]
-        state, metrics, evidence = parts.step(state, parts.games(games))
+        state, metrics, evidence = runner.step(state, runner.games(games))
         # Computing does not hold this call up, compiling does: the first time.
         waited = time.perf_counter() - began if step == start else 0.0
         metrics = jax.device_get(metrics)
@@ -261,10 +288,19 @@ def _run(
         tested = trial_lines(metrics, life, done, config)
         _check_finite(metrics, done, skipped, config)
         if config.skills and (any(life.proposals) or config.will_propose(done)):
-            episodes = episodes_of(jax.device_get(evidence), games, step, names, config.group_size)
+            episodes = episodes_of(
+                jax.device_get(evidence),
+                games,
+                step,
+                names,
+                group_size=config.group_size,
+                world=runner.world,
+            )
             life = learn(life, episodes)
-            new, life = after_step(state, life, metrics, done, config, folder, progress)
-            state = state if new is state else parts.placed(new)
+            new, life = after_step(
+                state, life, metrics, done, config, runner.world, folder, progress
+            )
+            state = state if new is state else runner.placed(new)
         line["seconds"] = time.perf_counter() - began - waited
         if step == start:
             line["compile_seconds"] = compiled + waited
@@ -275,15 +311,15 @@ def _run(
         evaluated = done == config.steps or _is_due(config.eval_every, done)
         if done == config.steps:
             progress.status("evaluating the trained policy")
-            unseen = _evaluate(state, parts, folder, done, modes_at_end)[1].success
+            unseen = _evaluate(state, runner, folder, done, modes_at_end)[1].success
         elif evaluated:
-            unseen = _evaluate(state, parts, folder, done, (mode,))[1].success
+            unseen = _evaluate(state, runner, folder, done, (mode,))[1].success
         asked = greatest(stop.received) if done < config.steps else 0
         due = _is_due(config.checkpoint_every, done) or (config.keep_best and evaluated)
         if asked or due or done == config.steps:
             storage.save(state, life, config, unseen=unseen if evaluated else None)
         if observer is not None:
-            observer(done, state, life, parts)
+            observer(done, state, life, runner)
         progress.update(
             done, success=float(metrics.success), unseen=unseen, trial=trial_words(metrics, life)
         )
@@ -294,29 +330,29 @@ def _run(
 
 def _evaluate(
     state: TrainState,
-    parts: Parts,
+    runner: Runner,
     folder: RunFolder,
     step: int,
     modes: tuple[str, ...],
 ) -> list[Evaluation]:
-    config = parts.config
+    config = runner.config
     found = []
     for mode in modes:
         for split in ("seen", "unseen"):
             found.append(
                 evaluate(
-                    state.params,
+                    rollout_params(state, config),
                     state.bank,
-                    world=parts.world,
-                    policy=parts.policy,
+                    world=runner.world,
+                    model=runner.policy.model,
+                    language=runner.policy.language,
                     split=split,
                     mode=mode,  # type: ignore[arg-type]
                     horizon=config.horizon,
                     capacity=config.capacity,
                     games=config.eval_tasks,
                     temperature=config.temperature,
-                    task_types=TASK_TYPES,
-                    rows=parts.rows,
+                    rows=runner.rows,
                 )
             )
             folder.write_eval({"step": step} | found[-1].to_json())

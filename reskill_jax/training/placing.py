@@ -4,18 +4,18 @@ import jax
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from reskill_jax.models.config import DecoderConfig
+from reskill_jax.models.model import Model
 from reskill_jax.models.sharding import param_specs
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.state import TrainState, make_optimizer
 
 
-def state_shardings(state: TrainState, mesh: Mesh, policy: DecoderConfig, config: TrainConfig):
+def state_shardings(state: TrainState, mesh: Mesh, model: Model, config: TrainConfig):
     """A pytree like `state`, of shardings: parameters and what goes with them by the rules.
 
     Args:
       state: a state, or its shape structs. mesh: of devices.
-      policy: the decoder's shape. config: of the run.
+      model: that is trained. config: of the run.
     """
 
     def placed(specs):
@@ -24,8 +24,10 @@ def state_shardings(state: TrainState, mesh: Mesh, policy: DecoderConfig, config
         )
 
     whole = NamedSharding(mesh, PartitionSpec())
-    params = placed(param_specs(policy, state.params, mesh))
     everything = jax.tree.map(lambda _: whole, state)
+    if jax.tree.leaves(state.frozen):  # adapters are small: every device holds them whole
+        return everything._replace(frozen=placed(param_specs(model, state.frozen, mesh)))
+    params = placed(param_specs(model, state.params, mesh))
     return everything._replace(
         params=params,
         reference=params if jax.tree.leaves(state.reference) else state.reference,

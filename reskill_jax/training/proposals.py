@@ -13,6 +13,7 @@ from reskill_jax.training.progress import TrainingProgress, event_text
 from reskill_jax.training.state import TrainState
 from reskill_jax.training.step import StepMetrics
 from reskill_jax.training.step_log import effect_words, evidence_of, margin_of, reason_of
+from reskill_jax.worlds.world import CompiledWorld
 
 
 def put_on_trial(
@@ -27,9 +28,11 @@ def put_on_trial(
     return state._replace(trials=trials)
 
 
-def with_versions(state: TrainState, life: Life, config: TrainConfig) -> TrainState:
+def with_versions(
+    state: TrainState, life: Life, config: TrainConfig, world: CompiledWorld
+) -> TrainState:
     """The state in which every arm holds its choice of the proposals under test."""
-    bank = make_bank(config, versions(life, config))
+    bank = make_bank(config, world, versions(life, config))
     return state._replace(bank=jax.tree.map(jnp.asarray, bank))
 
 
@@ -39,6 +42,7 @@ def after_step(
     metrics: StepMetrics,
     step: int,
     config: TrainConfig,
+    world: CompiledWorld,
     folder: RunFolder,
     progress: TrainingProgress,
 ) -> tuple[TrainState, Life]:
@@ -50,6 +54,7 @@ def after_step(
       metrics: of the step (host arrays).
       step: its number, from 1.
       config: of the run.
+      world: that is played.
       folder: gets the events and the skills in use.
       progress: tells the events.
 
@@ -66,12 +71,12 @@ def after_step(
                 folder.write_lifecycle(line | evidence_of(metrics, part))
                 progress.note(event_text(line, effect_words(metrics, part, config)))
     if step < config.steps:
-        life = _propose(life, step, config, folder, progress)
+        life = _propose(life, step, config, world, folder, progress)
     if life.skills != before.skills:
         folder.export_skills(life.skills)
     if life.skills == before.skills and life.proposals == before.proposals:
         return state, life
-    state = with_versions(state, life, config)
+    state = with_versions(state, life, config, world)
     for part, proposal in enumerate(life.proposals):
         if proposal is not None and proposal is not before.proposals[part]:
             state = put_on_trial(state, part, proposal, config)
@@ -79,14 +84,19 @@ def after_step(
 
 
 def _propose(
-    life: Life, step: int, config: TrainConfig, folder: RunFolder, progress: TrainingProgress
+    life: Life,
+    step: int,
+    config: TrainConfig,
+    world: CompiledWorld,
+    folder: RunFolder,
+    progress: TrainingProgress,
 ) -> Life:
     """Asks for proposals while there is room for one and the creator has one.
 
     With `auto_accept` the first is adopted at once, and no more are asked for in this step.
     """
     while True:
-        life, suggestion = suggest(life, step=step, config=config)
+        life, suggestion = suggest(life, step=step, config=config, world=world)
         if suggestion is None:
             return life
         folder.write_lifecycle(suggestion)

@@ -1,48 +1,117 @@
 """What only files and devices tell about the settings of a run: found out before it begins."""
 
+import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from reskill_jax.devices.mesh import make_mesh
 from reskill_jax.devices.shape import MeshShape
-from reskill_jax.models import weights
-from reskill_jax.models.decoder import DecoderConfig
+from reskill_jax.models import chat, weights
+from reskill_jax.models.checkpoint import LoadedModel, load_model
+from reskill_jax.models.families import ModelError
+from reskill_jax.models.model import Decoder, Model
 from reskill_jax.skills.patterns import TriggerError
 from reskill_jax.skills.skill import SkillError
 from reskill_jax.skills.skillmd import SkillFileError
 from reskill_jax.storage.mirror import Mirror
-from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.config import ModelConfig, TrainConfig
 from reskill_jax.training.lifecycle import make_bank, starting_skills
-from reskill_jax.worlds.household.world import HouseholdWorld
+from reskill_jax.worlds.language import (
+    Frame,
+    Language,
+    LanguageError,
+    symbol_language,
+    token_language,
+)
+from reskill_jax.worlds.registry import make_world
+from reskill_jax.worlds.world import CompiledWorld
 
 
 class TrainingError(ValueError):
     """A run that cannot begin or go on; the message says why and what to do."""
 
 
-def load_policy(name: str) -> tuple[Any, DecoderConfig]:
-    """Shipped weights by name, or a .safetensors file by path."""
-    if name.endswith(".safetensors"):
-        if not Path(name).is_file():
-            raise TrainingError(f"the policy {name}: there is no such file")
-        params, policy, _ = weights.load(name)
+class Policy(NamedTuple):
+    """A language model that plays a world."""
+
+    params: Any
+    model: Model
+    language: Language
+    notes: tuple[str, ...] = ()  # what a person should know about it
+    loaded: LoadedModel | None = None  # where it comes from, if that is a checkpoint of the Hub
+
+
+def load_policy(settings: ModelConfig, world: CompiledWorld) -> Policy:
+    """Reads a model, and the table of the world's symbols in its tokens.
+
+    Raises:
+      TrainingError, WeightsError, ModelError: it cannot be read, or does not play this world.
+    """
+    path = settings.path
+    if not path.endswith(".safetensors") and ("/" in path or Path(path).is_dir()):
+        if not Path(path).is_dir():
+            raise TrainingError(f"the model {path}: there is no such folder")
+        return _language_model(settings, world)
+    if path.endswith(".safetensors"):
+        if not Path(path).is_file():
+            raise TrainingError(f"the model {path}: there is no such file")
+        params, config, _ = weights.load(path)
     else:
-        params, policy, _ = weights.load_pretrained(name)
-    return params, policy
+        params, config, _ = weights.load_pretrained(path)
+    if config.vocabulary != len(world.language):
+        raise TrainingError(
+            f"the model {path} has {config.vocabulary} tokens, but the language of this world has "
+            f"{len(world.language)}; choose another --model"
+        )
+    return Policy(params, Decoder(config), symbol_language(world))
 
 
-def check_fit(config: TrainConfig, policy: DecoderConfig, world: HouseholdWorld) -> None:
+def _language_model(settings: ModelConfig, world: CompiledWorld) -> Policy:
+    loaded = load_model(settings.path, dtype=settings.dtype)
+    tokenizer = loaded.tokenizer
+    if tokenizer is None:
+        raise TrainingError(f"the model {settings.path} has no tokenizer in its folder")
+    template = None if settings.prompt == "plain" else chat.read_template(settings.path)
+    if template is None and settings.prompt == "chat":
+        raise TrainingError(f"the model {settings.path} has no chat template; --model.prompt plain")
+    notes: tuple[str, ...] = ()
+    try:
+        if template is None:
+            pieces = chat.plain_pieces(world.instruction, world.prompt)
+        else:
+            pieces = chat.cut_template(*template, world.instruction)
+            if pieces.rewrites:
+                notes = (
+                    "the chat template writes earlier turns in another way than the last one; "
+                    "here they stay as they were said",
+                )
+        start = tuple(tokenizer.encode(pieces.start))
+        if template is None:  # templates write it themselves
+            start = (*tokenizer.start, *start)
+        frame = Frame(
+            start, tuple(tokenizer.encode(pieces.ask)), tuple(tokenizer.encode(pieces.answered))
+        )
+        language = token_language(
+            world,
+            lambda text: tokenizer.encode(text, control=False),
+            frame,
+            space=template is None,
+        )
+    except (ModelError, LanguageError) as error:
+        raise TrainingError(f"the model {settings.path}: {error}") from error
+    model = Decoder(dataclasses.replace(loaded.model.config, remat=True))
+    return Policy(loaded.params, model, language, notes, loaded._replace(params={}))
+
+
+def check_fit(config: TrainConfig, policy: Policy, world: CompiledWorld) -> None:
     """Checks that policy, world and settings fit together.
 
     Raises:
       TrainingError: they do not.
     """
-    if policy.vocabulary != world.vocabulary:
-        raise TrainingError(
-            f"the policy {config.policy} has {policy.vocabulary} tokens, but the language of the "
-            f"household world has {world.vocabulary}; choose another --policy"
-        )
-    least = world.intro_symbols + 1 + world.command_length
+    language = policy.language
+    needed = language.action_tokens(world) + len(language.frame.ask)
+    least = len(language.frame.start) + world.introduction_length + needed
     if config.capacity < least:
         raise TrainingError(
             f"a context of {config.capacity} tokens has no room for the introduction and a "
@@ -60,10 +129,10 @@ def check_settings(config: TrainConfig, *, resume: bool = False) -> None:
       TrainingError: `bank` names no readable skills, or some that this world cannot run.
       MeshError: there are too few devices. MirrorError: there can be no such mirror.
     """
-    _, policy = load_policy(config.policy)
-    check_fit(config, policy, HouseholdWorld(spec=config.rooms))
+    world = make_world(config.world, rooms=config.rooms)
+    check_fit(config, load_policy(config.model, world), world)
     try:
-        make_bank(config, [() if resume else starting_skills(config)])
+        make_bank(config, world, [() if resume else starting_skills(config, world)])
     except (SkillFileError, SkillError, TriggerError, OSError) as error:
         raise TrainingError(f"--bank {config.bank}: {error}") from error
     if config.mesh != MeshShape():

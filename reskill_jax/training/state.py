@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from reskill_jax.core.trial import Trial, TrialHistory, idle_trial, start_history
+from reskill_jax.models.lora import init_adapters
 from reskill_jax.skills.bank import Bank
 from reskill_jax.training.config import TrainConfig
 
@@ -15,9 +16,9 @@ from reskill_jax.training.config import TrainConfig
 class TrainState(NamedTuple):
     """Policy and skills together. A arms, S slots."""
 
-    params: Any  # float32 master weights
+    params: Any  # float32 master weights that are trained: all of them, or low-rank adapters
     opt_state: Any
-    reference: Any  # the starting policy's parameters; () when no divergence is asked for
+    reference: Any  # the starting policy's parameters; () without a divergence, or with adapters
     key: chex.PRNGKey  # [] typed key, never used twice: each step folds its number in
     games: chex.PRNGKey  # [] typed key of the training games, see `step.game_key`
     step: chex.Array  # [] int32, completed training steps
@@ -25,6 +26,7 @@ class TrainState(NamedTuple):
     trials: Trial  # [K, ...], one a part, each of two arms: without it, with it
     history: TrialHistory
     skipped: chex.Array  # [] int32, updates left out because something was not finite
+    frozen: Any = ()  # what adapters add to, which no checkpoint holds; () without adapters
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
@@ -56,11 +58,15 @@ def init_state(config: TrainConfig, params, bank: Bank) -> TrainState:
       params: of the policy to start from.
       bank: skills of every arm, usually none.
     """
-    params = jax.tree.map(jnp.asarray, params)
+    params, frozen = jax.tree.map(jnp.asarray, params), ()
+    if config.model.lora_rank > 0:
+        key = jax.random.fold_in(jax.random.key(config.seed), 1 << 30)  # no step has this number
+        params, frozen = init_adapters(key, params, rank=config.model.lora_rank), params
+    starts_elsewhere = config.kl_weight > 0 and config.model.lora_rank == 0
     return TrainState(
         params=params,
         opt_state=make_optimizer(config).init(params),
-        reference=jax.tree.map(jnp.copy, params) if config.kl_weight > 0 else (),
+        reference=jax.tree.map(jnp.copy, params) if starts_elsewhere else (),
         key=jax.random.key(config.seed),
         games=games_key(config.seed),
         step=jnp.int32(0),
@@ -68,4 +74,5 @@ def init_state(config: TrainConfig, params, bank: Bank) -> TrainState:
         trials=idle_trials(config),
         history=start_history(),
         skipped=jnp.int32(0),
+        frozen=frozen,
     )

@@ -1,36 +1,38 @@
-"""One training step in a compiled world: assignment, rollout, update, counts, decision.
+"""One training step in a compiled world: assign -> play -> learn.
 
 `train_step` is one pure function and becomes ONE compiled program: nothing leaves the device
-between the assignment of arms and the decision about a trial. B groups, G rollouts per group,
-N = B * G rows, A arms, D decisions per row.
+between the assignment of arms and the decision about a trial. `assign` and `learn` are the same
+whatever plays in between. B groups, G rollouts per group, N = B * G rows, K parts under test, A
+arms, D decisions per row.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from reskill_jax.core.advantages import group_relative_advantages, whiten
-from reskill_jax.core.arms import arm_outcomes, assign_arms, assignment_probabilities
-from reskill_jax.core.contrast import Contrast, within_group_contrast
-from reskill_jax.core.factorial import arm_of_parts, arms_after
-from reskill_jax.core.horizon import estimate_horizon
-from reskill_jax.core.posterior import BetaPosterior, init_posterior
-from reskill_jax.core.trial import (
-    Trial,
-    decide_sequentially,
-    decide_trial,
-    finish_trial,
-    idle_trial,
-    observe_trial,
-)
-from reskill_jax.models.decoder import DecoderConfig
-from reskill_jax.rollouts.compiled import Rollout, rollout
+from reskill_jax.algorithms.algorithm import Algorithm
+from reskill_jax.algorithms.grpo import several_outcomes
+from reskill_jax.core.contrast import Contrast
+from reskill_jax.core.factorial import arm_of_parts
+from reskill_jax.core.posterior import BetaPosterior
+from reskill_jax.models.model import Model
+from reskill_jax.rollouts.compiled import play
+from reskill_jax.rollouts.episodes import Record, Rollouts
 from reskill_jax.skills.bank import differs
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.state import TrainState, games_key
-from reskill_jax.training.update import Batch, internalized, maybe_update_policy
+from reskill_jax.training.trials import assign_parts, compare, decide
+from reskill_jax.training.update import (
+    Learned,
+    batch_of,
+    internalized,
+    maybe_update_policy,
+    rollout_params,
+)
+from reskill_jax.worlds.language import Language
+from reskill_jax.worlds.world import CompiledWorld
 
 
 class StepMetrics(NamedTuple):
@@ -67,228 +69,122 @@ class Evidence(NamedTuple):
     success: chex.Array  # [N] bool
     valid: chex.Array  # [N] bool; what is False is no evidence
     turns: chex.Array  # [N] int32
-    intros: chex.Array  # [N, Li] int32
-    actions: chex.Array  # [N, T, La] int32
-    observations: chex.Array  # [N, T, Lo] int32
-    possible: chex.Array  # [N, T, K] bool, verbs
     fired: chex.Array  # [N, T, S] bool
+    record: Record
 
 
-def decide_part(
-    trial: Trial, history, counts, contrast: Contrast | None, *, horizon, config: TrainConfig
-):
-    """Counts of a step -> posterior and decision of one part under test.
+class Assignment(NamedTuple):
+    """Which rollout reads what."""
 
-    Returns:
-      The trial to go on with; the history; the trial as it stood when decided; the decision.
-    """
-    if config.discount == "last_step":  # every step's counts are added to the prior alone
-        trial = trial._replace(posterior=init_posterior(2))
-    trial = observe_trial(trial, *counts, horizon=horizon, contrast=contrast)
-    least = {"min_steps": config.min_trial_steps, "min_episodes": config.min_trial_episodes}
-    if config.trial_rule == "means":
-        decision = decide_trial(trial, **least)
-    else:
-        decision = decide_sequentially(
-            trial,
-            gain=config.trial_gain,
-            false_accept=config.trial_false_accept,
-            false_reject=config.trial_false_reject,
-            **least,
-        )
-
-    def finished(trial: Trial):
-        idle = idle_trial(2, max_steps=config.max_trial_steps)
-        idle = jax.tree.map(lambda a, b: a.astype(b.dtype), idle, trial)
-        return idle, finish_trial(history, trial, decision)
-
-    after, history = jax.lax.cond(decision >= 0, finished, lambda t: (t, history), trial)
-    return after, history, trial, decision
-
-
-def decide(
-    state: TrainState, successes, trials, *, config: TrainConfig, contrast: Contrast | None = None
-):
-    """Counts of a step -> posteriors, decisions, bank and horizon.
-
-    Args:
-      state: the state.
-      successes: [K, 2] int. trials: [K, 2] int. config: static.
-      contrast: [K, 2] differences within the step's groups; the sequential rule decides by them.
-
-    Returns:
-      The state; the trials as they stood when decided; the decisions [K]; the horizon used.
-    """
-    horizon = jnp.float32(jnp.inf)
-    if config.discount == "adaptive":
-        horizon = estimate_horizon(state.history.log_likelihood, state.history.completed)
-
-    def part(history, of_part):
-        trial, counts, contrast = of_part
-        trial, history, seen, decision = decide_part(
-            trial, history, counts, contrast, horizon=horizon, config=config
-        )
-        return history, (trial, seen, decision)
-
-    history, (after, seen, decisions) = jax.lax.scan(
-        part, state.history, (state.trials, (successes, trials), contrast)
-    )
-    arm = arms_after(decisions)
-    bank = jax.lax.cond(
-        jnp.any(decisions >= 0),
-        lambda bank: jax.tree.map(lambda x: x[arm], bank),
-        lambda bank: bank,
-        state.bank,
-    )
-    return state._replace(bank=bank, trials=after, history=history), seen, decisions, horizon
+    probabilities: chex.Array  # [K, 2] that the parts were drawn with, the same on every device
+    held: chex.Array  # [K, B, G] int32: 1 where a rollout holds the part
+    arms: chex.Array  # [N] int32, the version of the bank that results
+    keys: chex.PRNGKey  # [N] of the rollouts' own noise
+    own_keys: chex.PRNGKey  # [N] of what is drawn about them afterwards
 
 
 def assign(
-    keys: chex.PRNGKey, trials: Trial, *, num_groups: int, config: TrainConfig
-) -> tuple[chex.Array, chex.Array]:
-    """Which parts under test each rollout reads.
-
-    Args:
-      keys: [K] random keys, one a part.
-      trials: [K, ...] of two arms each, without the part and with it.
-      num_groups: B. config: static.
-
-    Returns:
-      [K, 2] the probabilities drawn with; [K, B, G] int32, 1 where a rollout holds the part.
-    """
-    floor = 0.5 if config.assignment == "uniform" else config.floor
-
-    def part(key, trial):
-        assignment = assignment_probabilities(trial.posterior, trial.arm_mask, floor=floor)
-        return assignment, assign_arms(
-            key,
-            assignment,
-            num_groups=num_groups,
-            group_size=config.group_size,
-            scheme=config.scheme,
-        )
-
-    return jax.vmap(part)(keys, trials)
-
-
-def compare(
-    held: chex.Array,
-    success: chex.Array,
-    valid: chex.Array,
-    differ: chex.Array,
-    *,
-    axis_name: str | None = None,
-) -> tuple[chex.Array, chex.Array, Contrast]:
-    """Rollouts without each part against those with it, whatever other parts they hold.
-
-    Args:
-      held: [K, B, G] 1 where a rollout holds the part.
-      success: [B, G] bool. valid: [B, G] bool.
-      differ: [K, B] bool, whether the part changes what can be read in the group's task; where it
-        does not, a difference would be noise.
-      axis_name: mapped axis over which groups are split.
-
-    Returns:
-      Successes [K, 2], trials [K, 2] and the contrast within groups [K, 2].
-    """
-
-    def part(held, differ):
-        counted = arm_outcomes(held, success, valid, num_arms=2, axis_name=axis_name)
-        compared = valid & ((held == 0) | differ[:, None])
-        return *counted, within_group_contrast(
-            held, success, compared, num_arms=2, axis_name=axis_name
-        )
-
-    return jax.vmap(part)(held, differ)
-
-
-def train_step(
-    state: TrainState,
-    games: chex.Array,
-    *,
-    world: Any,
-    policy: DecoderConfig,
-    config: TrainConfig,
-    axis_name: str | None = None,
-) -> tuple[TrainState, StepMetrics, Evidence]:
-    """One step of GRPO with the comparison of skill versions inside its groups.
+    state: TrainState, groups: int, *, config: TrainConfig, axis_name: str | None = None
+) -> Assignment:
+    """Draws which parts under test each rollout of this device reads.
 
     Args:
       state: the state.
-      games: [B] int32 numbers of the games to play (of this device's groups, with an axis_name).
-      world: a compiled world (static). policy: the decoder's shape (static). config: static.
-      axis_name: mapped axis over which groups are split (data parallel); every device draws the
-        arms of all groups from the same key and takes its own.
-
-    Returns:
-      The next state, metrics (the same on every device) and evidence (of this device's rows).
+      groups: B, of this device.
+      config: static.
+      axis_name: mapped axis over which groups are split: every device draws the arms of all groups
+        from the same key and takes its own.
     """
-    local_groups, group_size = games.shape[0], config.group_size
     devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
     step_key = jax.random.fold_in(state.key, state.step)
     arm_key, row_key = jax.random.split(step_key)
+    # No two draws share a key: 0 and 1 are those of the split above, 2 is `own_key`.
     own_key = jax.random.fold_in(step_key, 2)
-
-    # Arms: which parts under test each rollout reads. No two draws share a key: 0 and 1 are those
-    # of the split above, 2 is `own_key`.
     further = [jax.random.fold_in(step_key, 2 + k) for k in range(1, config.concurrent_trials)]
-    assignment, held = assign(
-        jnp.stack([arm_key, *further]),
-        state.trials,
-        num_groups=local_groups * devices,
-        config=config,
+    probabilities, held = assign_parts(
+        jnp.stack([arm_key, *further]), state.trials, num_groups=groups * devices, config=config
     )
-    held = jax.lax.dynamic_slice_in_dim(held, device * local_groups, local_groups, axis=1)
-    arms = arm_of_parts(held)
-
-    # Rollouts.
-    made = jax.vmap(lambda g: world.make(jax.random.fold_in(state.games, g), "train"))(games)
-    differ = jax.vmap(differs, in_axes=(None, 0))(state.bank, jax.vmap(world.task)(made))
-    made = jax.tree.map(lambda x: jnp.repeat(x, group_size, axis=0), made)
-    first_row = device * local_groups * group_size
-    rows = first_row + jnp.arange(local_groups * group_size)
-    played: Rollout = rollout(
-        jax.vmap(lambda row: jax.random.fold_in(row_key, row))(rows),
-        state.params,
-        made,
-        state.bank,
-        arms.reshape(-1) if config.skills else jnp.full(rows.shape, -1),
-        world=world,
-        config=policy,
-        horizon=config.horizon,
-        capacity=config.capacity,
-        temperature=config.temperature,
+    held = jax.lax.dynamic_slice_in_dim(held, device * groups, groups, axis=1)
+    first = device * groups * config.group_size
+    rows = first + jnp.arange(groups * config.group_size)
+    keys, own_keys = (
+        jax.vmap(lambda row, key=key: jax.random.fold_in(key, row))(rows)
+        for key in (row_key, own_key)
     )
+    return Assignment(probabilities, held, arm_of_parts(held).reshape(-1), keys, own_keys)
 
-    # Advantages over whole groups, all arms together.
-    valid = jnp.all(jnp.isfinite(played.transcript.log_prob), axis=1) & ~played.crowded
-    counts = valid.reshape(local_groups, group_size)
-    success = played.success.reshape(counts.shape) & counts
-    several = jnp.any(success, axis=1) & jnp.any(~success & counts, axis=1)
-    advantages = group_relative_advantages(
-        success, mask=counts, scale_by_std=config.scale_by_std
-    ).reshape(-1)
-    if config.whiten:
-        mixed = jnp.repeat(several, group_size) & valid
-        advantages = whiten(advantages, mixed, axis_name=axis_name) * mixed
-    batch = Batch(played.transcript, advantages, valid, jnp.zeros_like(valid))
+
+def learn(
+    state: TrainState,
+    played: Rollouts,
+    assignment: Assignment,
+    differ: chex.Array,
+    *,
+    model: Model,
+    algorithm: Algorithm,
+    config: TrainConfig,
+    axis_name: str | None = None,
+) -> tuple[TrainState, StepMetrics]:
+    """Updates the policy, and the comparison of the versions of the skills.
+
+    Args:
+      state: the state the rollouts were played with.
+      played: this device's rollouts, the G of a group one behind the other.
+      assignment: of `assign`.
+      differ: [B, A] bool, arms that can play a group's task otherwise than arm 0.
+      model, algorithm, config: static.
+      axis_name: mapped axis over which groups are split.
+
+    Returns:
+      The next state, and metrics, the same on every device.
+    """
+    batch = batch_of(played)
+    targets = algorithm.targets(batch, group_size=config.group_size, axis_name=axis_name)
+    lessons = Learned(played.transcript, batch, targets, jnp.zeros_like(played.valid))
     if config.skills and config.internalize > 0:
-        keys = jax.vmap(lambda row: jax.random.fold_in(own_key, row))(rows)
-        batch = internalized(batch, played.of_skills, keys, share=config.internalize)
-    state, (loss, kl, clipped, spread, norm) = maybe_update_policy(
-        state, batch, policy=policy, config=config, axis_name=axis_name
+        lessons = internalized(
+            lessons, played.of_skills, assignment.own_keys, share=config.internalize
+        )
+    state, update = maybe_update_policy(
+        state, lessons, model=model, algorithm=algorithm, config=config, axis_name=axis_name
     )
 
     # Versions of the skills: rollouts without a part against those with it.
+    valid = played.valid.reshape(-1, config.group_size)
+    success = played.success.reshape(valid.shape) & valid
     alone = [1 << part for part in range(config.concurrent_trials)]  # arms that hold one part
     successes, trials, contrast = compare(
-        held, success, counts, jnp.stack([differ[:, arm] for arm in alone]), axis_name=axis_name
+        assignment.held,
+        success,
+        valid,
+        jnp.stack([differ[:, arm] for arm in alone]),
+        axis_name=axis_name,
     )
     state, trial, decision, horizon = decide(
         state, successes, trials, config=config, contrast=contrast
     )
     state = state._replace(step=state.step + 1)
+    mixed = several_outcomes(success.astype(jnp.float32), valid)
+    metrics = StepMetrics(
+        arm_successes=successes,
+        arm_trials=trials,
+        assignment=assignment.probabilities,
+        posterior=trial.posterior,
+        contrast=trial.contrast,
+        trial_successes=jnp.sum(trial.successes, axis=1),
+        trial_trials=jnp.sum(trial.trials, axis=1),
+        decision=decision,
+        horizon=horizon,
+        **update,
+        **_figures(played, mixed, axis_name),
+        skipped=state.skipped,
+    )
+    return state, metrics
+
+
+def _figures(played: Rollouts, mixed: chex.Array, axis_name: str | None) -> dict[str, chex.Array]:
+    """Means and counts over the rollouts of all devices; `mixed` [B] bool."""
 
     def mean(x):
         average = jnp.mean(x.astype(jnp.float32))
@@ -298,40 +194,73 @@ def train_step(
         count = jnp.sum(x.astype(jnp.int32))
         return count if axis_name is None else jax.lax.psum(count, axis_name)
 
-    metrics = StepMetrics(
-        success=total(success) / jnp.maximum(total(valid), 1),
-        arm_successes=successes,
-        arm_trials=trials,
-        assignment=assignment,
-        posterior=trial.posterior,
-        contrast=trial.contrast,
-        trial_successes=jnp.sum(trial.successes, axis=1),
-        trial_trials=jnp.sum(trial.trials, axis=1),
-        decision=decision,
-        horizon=horizon,
-        loss=loss,
-        kl=kl,
-        clipped=clipped,
-        entropy=spread,
-        grad_norm=norm,
-        mixed_groups=mean(several),
-        turns=mean(played.turns),
-        context_tokens=mean(played.transcript.length),
-        skill_tokens=mean(jnp.sum(played.of_skills, axis=1)),
-        truncated=total(played.truncated),
-        invalid=total(~valid),
-        skipped=state.skipped,
+    won, valid = total(played.success & played.valid), total(played.valid)
+    return {
+        "success": won / jnp.maximum(valid, 1),
+        "mixed_groups": mean(mixed),
+        "turns": mean(played.turns),
+        "context_tokens": mean(played.transcript.length),
+        "skill_tokens": mean(jnp.sum(played.of_skills, axis=1)),
+        "truncated": total(played.truncated),
+        "invalid": total(~played.valid),
+    }
+
+
+def train_step(
+    state: TrainState,
+    games: chex.Array,
+    *,
+    world: CompiledWorld,
+    model: Model,
+    language: Language,
+    algorithm: Algorithm,
+    config: TrainConfig,
+    axis_name: str | None = None,
+) -> tuple[TrainState, StepMetrics, Evidence]:
+    """One step of training with the comparison of skill versions inside its groups.
+
+    Args:
+      state: the state.
+      games: [B] int32 numbers of the games to play (of this device's groups, with an axis_name).
+      world, model, language, algorithm, config: static.
+      axis_name: mapped axis over which groups are split (data parallel).
+
+    Returns:
+      The next state, metrics (the same on every device) and evidence (of this device's rows).
+    """
+    assignment = assign(state, games.shape[0], config=config, axis_name=axis_name)
+    tasks = jax.vmap(lambda g: world.make(jax.random.fold_in(state.games, g), "train"))(games)
+    differ = jax.vmap(differs, in_axes=(None, 0))(state.bank, jax.vmap(world.task_text)(tasks))
+    played, record = play(
+        assignment.keys,
+        rollout_params(state, config),
+        jax.tree.map(lambda x: jnp.repeat(x, config.group_size, axis=0), tasks),
+        state.bank,
+        assignment.arms if config.skills else jnp.full_like(assignment.arms, -1),
+        world=world,
+        model=model,
+        language=language,
+        max_turns=config.horizon,
+        context_length=config.capacity,
+        temperature=config.temperature,
+    )
+    state, metrics = learn(
+        state,
+        played,
+        assignment,
+        differ,
+        model=model,
+        algorithm=algorithm,
+        config=config,
+        axis_name=axis_name,
     )
     evidence = Evidence(
-        arms=arms.reshape(-1),
+        arms=assignment.arms,
         success=played.success,
-        valid=valid,
+        valid=played.valid,
         turns=played.turns,
-        intros=played.intros,
-        actions=played.actions,
-        observations=played.observations,
-        possible=played.possible,
         fired=played.fired,
+        record=record,
     )
     return state, metrics, evidence
 

@@ -24,6 +24,11 @@ MAY_DIFFER = (
 )
 
 
+def kept(state: TrainState) -> TrainState:
+    """What a checkpoint holds: not the weights that adapters add to, which lie elsewhere."""
+    return state._replace(frozen=())
+
+
 @dataclasses.dataclass(frozen=True)
 class Storage:
     """An open run; make it with `open_storage`."""
@@ -48,7 +53,7 @@ class Storage:
             self.folder.truncate_to({})
             return None
         restored = checkpoint.restore(
-            self.folder.checkpoints, state, config, may_differ=MAY_DIFFER, notify=self.notify
+            self.folder.checkpoints, kept(state), config, may_differ=MAY_DIFFER, notify=self.notify
         )
         life = Life.from_dict(restored.host["life"])
         sizes = restored.host["sizes"]
@@ -64,7 +69,7 @@ class Storage:
         from_first(go_back)
         self.folder.export_skills(life.skills)  # those of later steps may lie there
         self.notify(f"going on after step {restored.step}")
-        return restored.arrays, life
+        return restored.arrays._replace(frozen=state.frozen), life
 
     def _check_that_it_never_began(self) -> int:
         """A run without a checkpoint begins anew, unless it has had one.
@@ -108,7 +113,7 @@ class Storage:
         checkpoint.save(
             self.folder.checkpoints,
             int(state.step),
-            state,
+            kept(state),
             {"life": life.to_dict(), "sizes": self.folder.sizes()},
             config,
             keep=config.keep,

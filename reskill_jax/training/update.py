@@ -1,38 +1,63 @@
-"""The update of the policy: the GRPO loss, its gradient a few rows at a time, optimizer steps.
+"""The update of the policy: the loss, its gradient a few rows at a time, optimizer steps.
 
 N rows, D decisions per row, V vocabulary, M minibatches.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 
-from reskill_jax.core.losses import grpo_loss
+from reskill_jax.algorithms.algorithm import Algorithm, Batch, Scores, Targets
 from reskill_jax.devices.placement import keep_rows
-from reskill_jax.models import decoder
-from reskill_jax.models.decoder import DecoderConfig
+from reskill_jax.models.lora import merge
+from reskill_jax.models.model import Model
 from reskill_jax.models.sampling import NO_TOKEN, masked_log_probs
 from reskill_jax.rollouts import transcript as transcripts
+from reskill_jax.rollouts.episodes import Rollouts
 from reskill_jax.rollouts.transcript import Transcript
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.state import TrainState, make_optimizer
 
-_EIGHTHS = (5, 6, 8)  # of the capacity that rows are cut to; each is a program of its own
+_EIGHTHS = (5, 6, 8)  # of the context that rows are cut to; each is a program of its own
+_AT_ONCE = 128  # decisions whose candidates are gathered from a large vocabulary at once
 
 
-class Batch(NamedTuple):
+class Learned(NamedTuple):
     """Rows the loss is computed from."""
 
     transcript: Transcript
-    advantages: chex.Array  # [N] float
-    valid: chex.Array  # [N] bool
+    batch: Batch
+    targets: Targets
     internalized: chex.Array  # [N] bool; its decisions were sampled with skills that it lacks
 
 
-def internalized(batch: Batch, of_skills: chex.Array, keys: chex.PRNGKey, *, share: float) -> Batch:
+def batch_of(played: Rollouts) -> Batch:
+    """What an algorithm needs to know of rollouts."""
+    rows = played.transcript
+    used = jnp.arange(rows.position.shape[1]) < rows.count[:, None]
+    mask = used & played.valid[:, None] & (rows.weight > 0)
+    return Batch(played.reward, played.valid, rows.turn, mask, rows.log_prob)
+
+
+def whole_params(params: Any, frozen: Any, config: TrainConfig) -> Any:
+    """The parameters of the model: those that are trained, or with adapters what they add to."""
+    if config.model.lora_rank == 0:
+        return params
+    return merge(frozen, params, scale=config.model.lora_alpha / config.model.lora_rank)
+
+
+def rollout_params(state: TrainState, config: TrainConfig) -> Any:
+    """The parameters that a step's rollouts sample from."""
+    return whole_params(state.params, state.frozen, config)
+
+
+def internalized(
+    lessons: Learned, of_skills: chex.Array, keys: chex.PRNGKey, *, share: float
+) -> Learned:
     """Successes with skills in the prompt, some of them as if they had come about without.
 
     What skills make the policy do becomes its own: its next update makes the same decisions more
@@ -42,25 +67,45 @@ def internalized(batch: Batch, of_skills: chex.Array, keys: chex.PRNGKey, *, sha
     policy in this context.
 
     Args:
-      batch: of the step.
+      lessons: of the step.
       of_skills: [N, L] bool, tokens that are lines of skills.
       keys: [N] random keys, one a row.
       share: of these successes that is taken so; the others keep their lines (static).
 
     Returns:
-      The batch with other transcripts in the rows chosen.
+      The lessons with other transcripts in the rows chosen.
     """
-    chosen = (batch.advantages > 0) & jnp.any(of_skills, axis=1)
+    gained = jnp.any(lessons.targets.advantages > 0, axis=1)
+    chosen = gained & jnp.any(of_skills, axis=1)
     chosen = chosen & (jax.vmap(jax.random.uniform)(keys) < share)
-    alone = jax.vmap(transcripts.without)(batch.transcript, of_skills & chosen[:, None])
-    return batch._replace(transcript=alone, internalized=chosen)
+    alone = jax.vmap(transcripts.without)(lessons.transcript, of_skills & chosen[:, None])
+    return lessons._replace(transcript=alone, internalized=chosen)
 
 
-def decision_logits(params, transcript: Transcript, *, config: DecoderConfig) -> chex.Array:
+def decision_logits(params, transcript: Transcript, *, model: Model) -> chex.Array:
     """Logits of the candidates at every recorded decision: [N, D, K]."""
-    hidden = decoder.forward(params, transcript.tokens, config=config)
+    hidden = model.forward(params, transcript.tokens)
     at = jnp.take_along_axis(hidden, transcript.position[:, :, None], axis=1)
-    return decoder.logits(params, at, transcript.support, config=config)
+    support = transcript.support
+    rows, decisions, candidates = support.shape
+    if model.vocab_size * _AT_ONCE <= decisions * candidates * 1024 or decisions <= _AT_ONCE:
+        return model.logits(params, at, support)
+
+    # Of a large vocabulary every candidate's row is fetched: a few decisions at a time, and again
+    # for the gradient.
+    pieces = -(-decisions // _AT_ONCE)
+    padded = [(0, 0), (0, pieces * _AT_ONCE - decisions), (0, 0)]
+
+    def in_pieces(x):
+        x = jnp.pad(x, padded).reshape(rows, pieces, _AT_ONCE, x.shape[-1])
+        return jnp.swapaxes(x, 0, 1)
+
+    scored = jax.lax.map(
+        jax.checkpoint(lambda piece: model.logits(params, *piece)),
+        (in_pieces(at), in_pieces(support)),
+    )
+    scored = jnp.swapaxes(scored, 0, 1).reshape(rows, pieces * _AT_ONCE, candidates)
+    return scored[:, :decisions]
 
 
 def chosen_log_probs(
@@ -81,57 +126,51 @@ def chosen_log_probs(
     return jnp.sum(jnp.where(choice & used[:, :, None], log_probs, 0.0), axis=-1)
 
 
-def policy_loss(params, reference, batch: Batch, *, policy: DecoderConfig, config: TrainConfig):
-    """The GRPO loss of some rows, and what is worth logging about it: means over decisions.
+def policy_loss(
+    params,
+    frozen,
+    reference,
+    lessons: Learned,
+    *,
+    model: Model,
+    algorithm: Algorithm,
+    config: TrainConfig,
+):
+    """The algorithm's loss of some rows, and what is worth logging about it: means over decisions.
 
     Policy and reference are those that rollouts sample from, at the temperature they sample at.
     """
-    rows = batch.transcript
-    used = decisions_used(batch)
+    rows, batch = lessons.transcript, lessons.batch
 
     def chosen(params):
-        logits = decision_logits(params, rows, config=policy)
-        return chosen_log_probs(logits, rows, used, temperature=config.temperature)
+        logits = decision_logits(params, rows, model=model)
+        return chosen_log_probs(logits, rows, batch.mask, temperature=config.temperature)
 
-    log_probs = chosen(params)
+    log_probs = chosen(whole_params(params, frozen, config))
     own = jax.lax.stop_gradient(log_probs)
-    old = jnp.where(batch.internalized[:, None], own, rows.log_prob)
-    reference_log_probs = None
-    if config.kl_weight > 0:
-        reference_log_probs = chosen(reference)
-    parts = grpo_loss(
-        log_probs,
-        jnp.where(used, old, 0.0),
-        jnp.broadcast_to(batch.advantages[:, None], used.shape),
-        used,
-        reference_log_probs=reference_log_probs,
-        kl_weight=config.kl_weight,
-        clip_low=config.clip_low,
-        clip_high=config.clip_high,
-    )
-    return parts.loss, (parts.loss, parts.kl, parts.clipped)
-
-
-def decisions_used(batch: Batch) -> chex.Array:
-    """Decisions to learn from: [N, D] bool."""
-    rows = batch.transcript
-    used = jnp.arange(rows.position.shape[1]) < rows.count[:, None]
-    return used & batch.valid[:, None] & (rows.weight > 0)
+    old = jnp.where(lessons.internalized[:, None], own, batch.old)
+    batch = batch._replace(old=jnp.where(batch.mask, old, 0.0))
+    if algorithm.uses_reference:
+        batch = batch._replace(reference=chosen(reference))
+    loss, logs = algorithm.loss(Scores(log_probs), batch, lessons.targets)
+    return loss, {"loss": loss, **logs}
 
 
 def policy_gradient(
     params,
+    frozen,
     reference,
-    batch: Batch,
+    lessons: Learned,
     *,
-    policy: DecoderConfig,
+    model: Model,
+    algorithm: Algorithm,
     config: TrainConfig,
     axis_name: str | None = None,
     parts: int = 1,
     rows_at_once: int = 4,
     cut_above: int = 256,
 ):
-    """Gradient of the GRPO loss of a minibatch, a few rows at a time.
+    """Gradient of the loss of a minibatch, a few rows at a time.
 
     The gradient of `policy_loss` of the whole, for a third of the work. Rows without advantage
     have none and are left out (but with a divergence every row has one); the others are sorted by
@@ -139,61 +178,52 @@ def policy_gradient(
     the page faults.
 
     Args:
-      params, reference: of the policy and of the one it started from (() without a divergence).
-      batch: N rows of this device.
-      policy, config: static.
+      params: that are trained. frozen: what adapters add to, or ().
+      reference: of the policy it started from (() without a divergence).
+      lessons: N rows of this device.
+      model, algorithm, config: static.
       axis_name: mapped axis (data parallel).
       parts: devices that rows are split over by sharding; each works on a few of its own at once.
       rows_at_once: at most, per device; the largest number that divides its rows is taken.
-      cut_above: rows with a capacity up to this stay whole: with so few tokens, cutting saves
+      cut_above: rows with a context up to this stay whole: with so few tokens, cutting saves
         less than its programs take to compile.
 
     Returns:
-      (gradient, (loss, kl, clipped)): over all devices, the same on every one. `clipped` is the
-      share of decisions without gradient because of the clipping.
+      (gradient, logs): over all devices, the same on every one.
     """
-    decisions = jnp.sum(decisions_used(batch), axis=1)
-    total = jnp.sum(decisions)
+    total = jnp.sum(lessons.batch.mask)
     if axis_name is not None:
         total = jax.lax.psum(total, axis_name)
-    learned = decisions > 0
-    if config.kl_weight == 0:
-        learned = learned & (batch.advantages != 0)
-    capacity = batch.transcript.tokens.shape[1]
-    needed = jnp.where(learned, jnp.minimum(batch.transcript.length, capacity), 0)
-    batch = batch._replace(valid=batch.valid & learned)
-
-    rows = decisions.shape[0] // parts
-    size = max(k for k in range(1, rows_at_once + 1) if rows % k == 0)
-    order = jnp.argsort(-needed.reshape(parts, rows), axis=1)
-
-    def in_turns(x):
-        """[N, ...] -> [turns, parts * size, ...]: in every turn some rows of every device."""
-        x = x.reshape(parts, rows, *x.shape[1:])
-        x = jax.vmap(lambda x, order: x[order])(x, order)
-        x = jnp.swapaxes(x.reshape(parts, rows // size, size, *x.shape[2:]), 0, 1)
-        return keep_rows(x.reshape(rows // size, parts * size, *x.shape[3:]), axis=1)
-
-    few = jax.tree.map(in_turns, (batch, needed, decisions * learned))
+    lessons, needed, decisions = _with_a_gradient(lessons, algorithm)
+    capacity = lessons.transcript.tokens.shape[1]
+    few = _in_turns((lessons, needed, decisions), parts=parts, rows_at_once=rows_at_once)
     eighths = _EIGHTHS if capacity > cut_above else (8,)
     lengths = sorted({-(-capacity * n // 8) for n in eighths})
-    zeros = (jax.tree.map(jnp.zeros_like, params), (jnp.float32(0),) * 3)
 
     def cut_to(length: int):
-        def gradient(part: Batch):
+        def gradient(part: Learned):
             row = part.transcript
             row = row._replace(
                 tokens=row.tokens[:, :length],
                 # Of rows that are left out; an index outside would be filled with NaN.
                 position=jnp.minimum(row.position, length - 1),
             )
-            grad_fn = jax.grad(policy_loss, has_aux=True)
-            return grad_fn(
-                params, reference, part._replace(transcript=row), policy=policy, config=config
+            return jax.grad(policy_loss, has_aux=True)(
+                params,
+                frozen,
+                reference,
+                part._replace(transcript=row),
+                model=model,
+                algorithm=algorithm,
+                config=config,
             )
 
         return gradient
 
+    first = jax.tree.map(lambda x: x[0], few[0])
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(cut_to(lengths[-1]), first)
+    )
     branches = [lambda part: zeros, *[cut_to(length) for length in lengths]]
 
     def add(sums, few):
@@ -207,29 +237,74 @@ def policy_gradient(
     return found if axis_name is None else jax.lax.psum(found, axis_name)
 
 
+def _with_a_gradient(
+    lessons: Learned, algorithm: Algorithm
+) -> tuple[Learned, chex.Array, chex.Array]:
+    """Leaves out rows without a gradient.
+
+    Returns:
+      The lessons; [N] int32 tokens of a row that matter; [N] int32 decisions to learn from.
+    """
+    batch, rows = lessons.batch, lessons.transcript
+    decisions = jnp.sum(batch.mask, axis=1)
+    learned = decisions > 0
+    if not algorithm.uses_reference:
+        learned = learned & jnp.any(lessons.targets.advantages != 0, axis=1)
+    needed = jnp.where(learned, jnp.minimum(rows.length, rows.tokens.shape[1]), 0)
+    batch = batch._replace(mask=batch.mask & learned[:, None])
+    return lessons._replace(batch=batch), needed, decisions * learned
+
+
+def _in_turns(x: Any, *, parts: int, rows_at_once: int) -> Any:
+    """(lessons, needed [N], decisions [N]) -> the same in turns, the longest rows first.
+
+    [N, ...] becomes [turns, parts * size, ...]: in every turn some rows of every device.
+    """
+    needed = x[1]
+    rows = needed.shape[0] // parts
+    size = max(k for k in range(1, rows_at_once + 1) if rows % k == 0)
+    order = jnp.argsort(-needed.reshape(parts, rows), axis=1)
+
+    def in_turns(x):
+        x = x.reshape(parts, rows, *x.shape[1:])
+        x = jax.vmap(lambda x, order: x[order])(x, order)
+        x = jnp.swapaxes(x.reshape(parts, rows // size, size, *x.shape[2:]), 0, 1)
+        return keep_rows(x.reshape(rows // size, parts * size, *x.shape[3:]), axis=1)
+
+    return jax.tree.map(in_turns, x)
+
+
+Logs = Mapping[str, chex.Array]
+
+
 def maybe_update_policy(
     state: TrainState,
-    batch: Batch,
+    lessons: Learned,
     *,
-    policy: DecoderConfig,
+    model: Model,
+    algorithm: Algorithm,
     config: TrainConfig,
     axis_name: str | None = None,
-):
+) -> tuple[TrainState, Logs]:
     """`update_policy` in the steps that `config.policy_steps` names; in others nothing changes.
 
     A policy that is never trained costs nothing, not even the compilation of its update.
 
     Returns:
-      As `update_policy`; loss, kl, clipped and norm are 0 where nothing was updated.
+      As `update_policy`; all but the entropy is 0 where nothing was updated.
     """
     trained = config.policy_steps
 
     def update(state):
-        return update_policy(state, batch, policy=policy, config=config, axis_name=axis_name)
+        return update_policy(
+            state, lessons, model=model, algorithm=algorithm, config=config, axis_name=axis_name
+        )
 
     def rest(state):
-        spread, zero = entropy(batch, axis_name=axis_name), jnp.float32(0)
-        return state, (zero, zero, zero, spread, zero)
+        zero = jnp.float32(0)
+        spread = entropy(lessons.batch, axis_name=axis_name)
+        idle = dict.fromkeys(("loss", "kl", "clipped", "grad_norm"), zero)
+        return state, {**idle, "entropy": spread}
 
     if not trained:
         return rest(state)
@@ -241,27 +316,27 @@ def maybe_update_policy(
 
 def entropy(batch: Batch, *, axis_name: str | None = None) -> chex.Array:
     """Nats per decision of the distribution sampled from, estimated from what was sampled."""
-    used = decisions_used(batch)
-    sums = (jnp.sum(jnp.where(used, -batch.transcript.log_prob, 0.0)), jnp.sum(used))
+    sums = (jnp.sum(jnp.where(batch.mask, -batch.old, 0.0)), jnp.sum(batch.mask))
     spread, decisions = sums if axis_name is None else jax.lax.psum(sums, axis_name)
     return spread / jnp.maximum(decisions, 1)
 
 
 def update_policy(
     state: TrainState,
-    batch: Batch,
+    lessons: Learned,
     *,
-    policy: DecoderConfig,
+    model: Model,
+    algorithm: Algorithm,
     config: TrainConfig,
     axis_name: str | None = None,
-):
+) -> tuple[TrainState, Logs]:
     """One optimizer step per minibatch.
 
     Minibatch m takes rows m, m + M, m + 2M, ...: the same rows whatever the number of devices.
     An update whose gradient is not finite is left out and counted.
 
     Returns:
-      The state, and (loss, kl, clipped, `entropy`, gradient norm), means over minibatches.
+      The state; loss, kl, clipped and grad_norm as means over minibatches, and `entropy`.
     """
     optimizer = make_optimizer(config)
     count = config.minibatches
@@ -271,17 +346,19 @@ def update_policy(
 
     def minibatch(carry, part):
         params, opt_state, skipped = carry
-        grads, aux = policy_gradient(
+        grads, logs = policy_gradient(
             params,
-            state.reference,
+            state.frozen,
+            state.frozen if config.model.lora_rank else state.reference,
             part,
-            policy=policy,
+            model=model,
+            algorithm=algorithm,
             config=config,
             axis_name=axis_name,
             parts=1 if axis_name else config.mesh.rows,
         )
         norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(norm) & jnp.isfinite(aux[0])
+        finite = jnp.isfinite(norm) & jnp.isfinite(logs["loss"])
         grads = jax.tree.map(lambda g: jnp.where(finite, g, 0.0), grads)
         updates, new_opt_state = optimizer.update(grads, opt_state, params)
         new_params = optax.apply_updates(params, updates)
@@ -290,10 +367,12 @@ def update_policy(
             return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
 
         carry = (keep(new_params, params), keep(new_opt_state, opt_state), skipped + ~finite)
-        return carry, (*aux, norm)
+        return carry, {**logs, "grad_norm": norm}
 
     start = (state.params, state.opt_state, state.skipped)
-    (params, opt_state, skipped), logs = jax.lax.scan(minibatch, start, jax.tree.map(split, batch))
-    loss, kl, clipped, norm = jax.tree.map(jnp.mean, logs)
+    (params, opt_state, skipped), logs = jax.lax.scan(
+        minibatch, start, jax.tree.map(split, lessons)
+    )
+    logs = jax.tree.map(jnp.mean, logs)
     state = state._replace(params=params, opt_state=opt_state, skipped=skipped)
-    return state, (loss, kl, clipped, entropy(batch, axis_name=axis_name), norm)
+    return state, {**logs, "entropy": entropy(lessons.batch, axis_name=axis_name)}

@@ -3,6 +3,7 @@
 import functools
 import re
 import typing
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,13 +12,14 @@ from reskill_jax.skills.skill import MAX_OPERATIONS
 from reskill_jax.storage.run_folder import check_run_name
 
 if TYPE_CHECKING:
-    from reskill_jax.training.config import TrainConfig
+    from reskill_jax.training.config import ModelConfig, TrainConfig
 
 RESERVOIR_CAPACITY = 200  # episodes the creator keeps
 MAX_SEED = 2**32 - 1  # JAX's keys are made of 32 bits: more would be another seed's run
 MAX_INTEGER = 2**31 - 1
 MAX_SIZE = 2**24  # of what is played, kept or drawn from at once
 MAX_SKILLS = 256
+MAX_RANK = 4096  # of adapters
 MAX_TRIALS = 5  # at once: a version of the bank for every choice of them
 MAX_THINGS = 256  # of a kind in a room: far more than ALFRED's largest rooms have
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -37,7 +39,7 @@ _SIZES = (
     *("horizon", "capacity", "train_games", "groups", "group_size", "eval_tasks"),
     "max_trial_steps",
 )
-_TEXTS = ("name", "root", "policy", "bank", "mirror")
+_TEXTS = ("name", "root", "bank", "mirror")
 _BELOW_HALF = ("trial_gain", "trial_false_accept", "trial_false_reject")
 
 
@@ -54,16 +56,28 @@ def validate(config: "TrainConfig") -> None:
     _check_spans(config)
 
 
+def validate_model(model: "ModelConfig") -> None:
+    """Checks the settings of a model, as `validate`."""
+    _check_types(model, under="model.")
+    _check_text("model.path", model.path)
+    if not model.path:
+        raise ValueError("model.path must not be empty")
+    if not 0 <= model.lora_rank <= MAX_RANK:
+        raise ValueError(
+            f"model.lora_rank must be at least 0 and at most {MAX_RANK}, got {model.lora_rank}"
+        )
+    if not model.lora_alpha > 0:
+        raise ValueError(f"model.lora_alpha must be positive, got {model.lora_alpha}")
+
+
 @functools.cache
-def _hints() -> dict[str, Any]:
-    from reskill_jax.training.config import TrainConfig
-
-    return typing.get_type_hints(TrainConfig)
+def _hints(type_: Hashable) -> dict[str, Any]:
+    return typing.get_type_hints(type_)
 
 
-def _check_types(config: "TrainConfig") -> None:
-    for field, hint in _hints().items():
-        value = getattr(config, field)
+def _check_types(config: Any, under: str = "") -> None:
+    for name, hint in _hints(type(config)).items():
+        value, field = getattr(config, name), under + name
         options = typing.get_args(hint) if typing.get_origin(hint) is not Literal else ()
         if typing.get_origin(hint) is Literal:
             known = typing.get_args(hint)
@@ -147,14 +161,18 @@ def _check_ranges(config: "TrainConfig") -> None:
             raise ValueError(f"{field} must be at most {most}, got {getattr(config, field)}")
     for field in _TEXTS:
         value = getattr(config, field)
-        if value is not None and _UNPRINTABLE.search(value):
-            raise ValueError(f"{field} has characters that no path should have: {_told(value)}")
+        _check_text(field, value)
     check_run_name(config.name)
     for field in ("receptacles", "objects"):  # the minima are not larger
         if (count := getattr(config.rooms, field)) > MAX_THINGS:
             raise ValueError(f"rooms.{field} must be at most {MAX_THINGS}, got {_told(count)}")
     if "://" in config.root:
         raise ValueError(f"root must be a folder, got {config.root}; --mirror takes such places")
+
+
+def _check_text(field: str, value: str | None) -> None:
+    if value is not None and _UNPRINTABLE.search(value):
+        raise ValueError(f"{field} has characters that no path should have: {_told(value)}")
 
 
 def _check_batches(config: "TrainConfig") -> None:

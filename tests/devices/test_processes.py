@@ -96,7 +96,7 @@ def test_two_processes_agree_and_share_a_checkpoint(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_are_preempted_and_one_goes_on(lab, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "HouseholdWorld", lab.world_type)
+    monkeypatch.setattr(loop, "make_world", lab.make_world)
     config = dataclasses.replace(
         lab.config, root=str(tmp_path), name="two", checkpoint_every=100, eval_every=0
     )

@@ -19,19 +19,19 @@ from reskill_jax.devices.mesh import (
     place,
     row_sharding,
 )
-from reskill_jax.models import decoder
 from reskill_jax.models.decoder import DecoderConfig
+from reskill_jax.models.model import Decoder
 from reskill_jax.models.sharding import param_specs
 from reskill_jax.training import loop
 from reskill_jax.training.config import TrainConfig
 
-POLICY = DecoderConfig(vocabulary=259, width=64, layers=1, heads=4, kv_heads=2, mlp=192)
+MODEL = Decoder(DecoderConfig(vocabulary=259, width=64, layers=1, heads=4, kv_heads=2, mlp=192))
 MESH = MeshShape(data=2, fsdp=2, tensor=2)
 
 
 def test_parameters_are_split_by_the_names_of_their_axes():
-    shapes = jax.eval_shape(lambda: decoder.init(jax.random.key(0), POLICY))
-    specs = param_specs(POLICY, shapes, make_mesh(MESH))
+    shapes = jax.eval_shape(lambda: MODEL.init(jax.random.key(0)))
+    specs = param_specs(MODEL, shapes, make_mesh(MESH))
     block = specs["layer_0"]
     assert specs["embedding"] == P(None, "fsdp")  # 259 words do not split in two
     assert block["attention"]["qkv"] == P("fsdp", "tensor", None, None)
@@ -39,7 +39,7 @@ def test_parameters_are_split_by_the_names_of_their_axes():
     assert block["mlp"]["gate_up"] == P("fsdp", None, "tensor")
     assert block["mlp"]["down"] == P("tensor", "fsdp")
     assert specs["final_norm"] == P("fsdp")
-    wide = param_specs(POLICY, shapes, make_mesh(MeshShape(tensor=4)))["layer_0"]
+    wide = param_specs(MODEL, shapes, make_mesh(MeshShape(tensor=4)))["layer_0"]
     assert wide["attention"]["qkv"] == P("fsdp", None, None, None)  # two heads, four devices
     assert wide["mlp"]["down"] == P("tensor", "fsdp")
 
@@ -47,12 +47,12 @@ def test_parameters_are_split_by_the_names_of_their_axes():
 def test_rows_stay_on_their_devices():
     """Else the partitioner brings all rows everywhere, where the width of a matrix is split."""
     mesh = make_mesh(MeshShape(fsdp=4))
-    shapes = jax.eval_shape(lambda: decoder.init(jax.random.key(0), POLICY))
-    params = jax.tree.map(lambda spec: NamedSharding(mesh, spec), param_specs(POLICY, shapes, mesh))
+    shapes = jax.eval_shape(lambda: MODEL.init(jax.random.key(0)))
+    params = jax.tree.map(lambda spec: NamedSharding(mesh, spec), param_specs(MODEL, shapes, mesh))
     tokens = jax.ShapeDtypeStruct((8, 16), jnp.int32)
 
     def forward(params, tokens):
-        return decoder.forward(params, tokens, config=POLICY)
+        return MODEL.forward(params, tokens)
 
     program = jax.jit(on_mesh(forward, mesh), in_shardings=(params, row_sharding(mesh)))
     compiled = program.lower(shapes, tokens).compile()
@@ -99,20 +99,19 @@ def test_meshes_that_do_not_fit():
 
 @pytest.mark.slow
 def test_a_mesh_does_what_one_device_does(lab, monkeypatch):
-    monkeypatch.setattr(loop, "HouseholdWorld", lab.world_type)
     traces, program = [], loop.train_step
     monkeypatch.setattr(loop, "train_step", lambda *a, **k: traces.append(1) or program(*a, **k))
     config = lab.config
-    parts = loop.make_parts(dataclasses.replace(config, mesh=MESH), lab.policy)
+    runner = loop.make_runner(dataclasses.replace(config, mesh=MESH), lab.world, lab.policy)
     parts_held = [lab.skill("look", "look.")], [], [lab.skill("help", "help.")]
     arms = [sum((parts_held[k] for k in range(3) if arm >> k & 1), []) for arm in range(8)]
     one = lab.on_trial(lab.state(arms), 0, 2)
-    many = parts.placed(jax.tree.map(jnp.copy, one))
+    many = runner.placed(jax.tree.map(jnp.copy, one))
     decided = []
     for step in range(4):
         games = np.arange(2, dtype=np.int32) + 2 * step
         one, metrics, evidence = jax.device_get(lab.step(one, jnp.asarray(games)))
-        many, metrics2, evidence2 = parts.step(many, parts.games(games))
+        many, metrics2, evidence2 = runner.step(many, runner.games(games))
         chex.assert_trees_all_equal(evidence, jax.device_get(evidence2))
         for name in ("arm_successes", "arm_trials", "trial_trials", "decision", "skipped"):
             np.testing.assert_array_equal(getattr(metrics, name), getattr(metrics2, name), name)
@@ -124,13 +123,13 @@ def test_a_mesh_does_what_one_device_does(lab, monkeypatch):
         decided.append(metrics.decision)
         if step == 0:  # one more while the others are under test, as the loop puts it there
             one = lab.on_trial(jax.tree.map(jnp.asarray, one), 1)
-            many = parts.placed(lab.on_trial(many, 1))
+            many = runner.placed(lab.on_trial(many, 1))
     decided = np.array(decided)
     assert (decided.max(axis=0) >= 0).all() and len(set(decided.argmax(axis=0))) == 2
     assert all(
         leaf.sharding == place
         for leaf, place in zip(
-            jax.tree.leaves(many.params), jax.tree.leaves(parts.shardings.params), strict=True
+            jax.tree.leaves(many.params), jax.tree.leaves(runner.shardings.params), strict=True
         )
     )
     assert len(traces) == 1

@@ -4,16 +4,23 @@ import pytest
 
 from reskill_jax.evaluation import compiled_play, replay
 from reskill_jax.evaluation.act import ContextFull, PolicyPlayer, text_symbols
-from reskill_jax.models import decoder
 from reskill_jax.models.config import household_small
+from reskill_jax.models.model import Decoder
 from reskill_jax.skills.skill import Skill, SkillError, Trigger
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.lifecycle import make_bank
 from reskill_jax.worlds.household import symbols as sy
+from reskill_jax.worlds.household.world import HouseholdWorld
+from reskill_jax.worlds.language import symbol_language
 from reskill_jax.worlds.playing import Comparison, open_compiled, play
 
+WORLD = HouseholdWorld()
+
 CONFIG = TrainConfig()
-POLICY = household_small(sy.VOCABULARY_SIZE, width=16, layers=2, heads=2, kv_heads=1, mlp=32)
+POLICY = Decoder(
+    household_small(sy.VOCABULARY_SIZE, width=16, layers=2, heads=2, kv_heads=1, mlp=32)
+)
+LANGUAGE = symbol_language(WORLD)
 HORIZON, CAPACITY, GAMES = 12, 288, 6
 SKILLS = (
     Skill("first", "-", "do not look.", Trigger("beginning")),
@@ -33,7 +40,7 @@ SKILLS = (
 
 @pytest.fixture(scope="module")
 def params():
-    found = decoder.init(jax.random.key(3), POLICY)
+    found = POLICY.init(jax.random.key(3))
     # Random weights hardly tell symbols apart; sharper ones depend on their context.
     return jax.tree.map(lambda x: 3.0 * x if x.ndim > 1 else x, found)
 
@@ -46,7 +53,7 @@ def records():
 @pytest.fixture(scope="module")
 def compiled(params, records):
     """Episodes of the compiled rollout, and the rollout itself, by arm and temperature."""
-    loaded, bank = compiled_play.load_games(records), make_bank(CONFIG, [SKILLS])
+    loaded, bank = compiled_play.load_games(records), make_bank(CONFIG, WORLD, [SKILLS])
 
     def run(arm, temperature):
         keys = jax.vmap(lambda i: compiled_play.episode_key(5, i))(np.arange(GAMES))
@@ -59,13 +66,15 @@ def compiled(params, records):
             arms,
             np.float32(temperature),
             world=loaded.world,
-            policy=POLICY,
+            model=POLICY,
+            language=LANGUAGE,
             horizon=HORIZON,
             capacity=CAPACITY,
         )
         episodes = compiled_play.play_compiled(
             params,
             POLICY,
+            LANGUAGE,
             bank,
             records,
             horizon=HORIZON,
@@ -74,7 +83,7 @@ def compiled(params, records):
             temperature=temperature,
             seed=5,
         )
-        return jax.device_get(played), episodes
+        return jax.device_get(played[0]), episodes
 
     return {(a, t): run(a, t) for a in (0, -1) for t in (0.0, 1.0)}
 
@@ -87,6 +96,7 @@ def test_the_player_does_what_the_rollout_does(params, records, compiled, arm, t
         player = PolicyPlayer(
             params,
             POLICY,
+            LANGUAGE,
             SKILLS if arm == 0 else (),
             capacity=CAPACITY,
             temperature=temperature,
@@ -122,13 +132,13 @@ def test_what_is_compared_is_not_trivial(compiled):
 
 
 def test_a_full_context_ends_the_episode(params, records):
-    player = PolicyPlayer(params, POLICY, capacity=24)
+    player = PolicyPlayer(params, POLICY, LANGUAGE, capacity=24)
     intro = open_compiled(records[0]).intro
     assert len(text_symbols(intro)) + 1 + 6 > 24
     with pytest.raises(ContextFull, match="no room for a command"):
         player.act(intro, ["look", "inventory"])
     assert player.truncated
-    player = PolicyPlayer(params, POLICY, capacity=24)
+    player = PolicyPlayer(params, POLICY, LANGUAGE, capacity=24)
     episode = play(records[0], open_compiled, player, max_turns=3)
     assert episode.valid and not episode.won and episode.commands == ()
     assert len(episode.observations) == 1
@@ -162,13 +172,13 @@ def test_a_world_cannot_speak_with_the_marks_of_the_prompt():
 
 def test_commands_outside_the_language_can_be_played(params):
     for commands in (["dance"], ["go to fiddle 1", "go to flute 1"], ["sing", "go to shelf 1"]):
-        player = PolicyPlayer(params, POLICY, capacity=CAPACITY)
+        player = PolicyPlayer(params, POLICY, LANGUAGE, capacity=CAPACITY)
         for _ in range(2):
             assert player.act("What now?", commands) in commands
 
 
 def test_a_choice_of_one_is_no_decision(params):
-    player = PolicyPlayer(params, POLICY, capacity=CAPACITY)
+    player = PolicyPlayer(params, POLICY, LANGUAGE, capacity=CAPACITY)
     assert player.act("Nothing happens.", ["look"]) == "look"
     assert player.act("Nothing happens.", ["go to shelf 1", "go to shelf 2"]).startswith("go to")
     assert player.margins[0] == float("inf") and 0 < player.margins[1] < float("inf")
@@ -176,9 +186,9 @@ def test_a_choice_of_one_is_no_decision(params):
 
 def test_mistakes_are_named(params):
     with pytest.raises(ValueError, match="needs a key"):
-        PolicyPlayer(params, POLICY, capacity=CAPACITY, temperature=1.0)
+        PolicyPlayer(params, POLICY, LANGUAGE, capacity=CAPACITY, temperature=1.0)
     with pytest.raises(ValueError, match="no command is admissible"):
-        PolicyPlayer(params, POLICY, capacity=CAPACITY).act("Nothing happens.", [])
+        PolicyPlayer(params, POLICY, LANGUAGE, capacity=CAPACITY).act("Nothing happens.", [])
     odd = Skill("odd", "-", "whistle a tune.", Trigger("general"))
     with pytest.raises(SkillError, match="odd has a word this world lacks: 'whistle'"):
-        PolicyPlayer(params, POLICY, [odd], capacity=CAPACITY)
+        PolicyPlayer(params, POLICY, LANGUAGE, [odd], capacity=CAPACITY)

@@ -13,12 +13,14 @@ from reskill_jax.creators.rules.propose import Proposal
 from reskill_jax.evaluation import replay
 from reskill_jax.evaluation.compiled_play import load_games, play_compiled
 from reskill_jax.evaluation.replay import ReplayError, evaluate_run, load_run
-from reskill_jax.models import decoder, weights
+from reskill_jax.models import weights
 from reskill_jax.models.config import household_small
+from reskill_jax.models.model import Decoder
 from reskill_jax.skills.skill import Bundle, Operation, Skill, Trigger
 from reskill_jax.storage import checkpoint
 from reskill_jax.storage.run_folder import RunFolder
 from reskill_jax.training import evaluate
+from reskill_jax.training.config import ModelConfig
 from reskill_jax.training.lifecycle import begin_life, make_bank, versions
 from reskill_jax.training.state import init_state
 from reskill_jax.worlds import alfworld
@@ -28,10 +30,16 @@ from reskill_jax.worlds.household import TextGame
 from reskill_jax.worlds.household import symbols as sy
 from reskill_jax.worlds.household.tables import TASK_TYPES
 from reskill_jax.worlds.household.world import HouseholdWorld
+from reskill_jax.worlds.language import symbol_language
 from reskill_jax.worlds.playing import Episode, open_compiled, play
 
+WORLD = HouseholdWorld()
+
 ROOT = Path(__file__).resolve().parents[2]
-POLICY = household_small(sy.VOCABULARY_SIZE, width=16, layers=1, heads=2, kv_heads=1, mlp=32)
+POLICY = Decoder(
+    household_small(sy.VOCABULARY_SIZE, width=16, layers=1, heads=2, kv_heads=1, mlp=32)
+)
+LANGUAGE = symbol_language(WORLD)
 USED = Skill("used", "-", "open.", Trigger("general"))
 TRIED = Skill("tried", "-", "do not look.", Trigger("beginning"))
 needs_engine = pytest.mark.skipif(not alfworld.installed(), reason="needs the extra alfworld")
@@ -41,20 +49,20 @@ needs_engine = pytest.mark.skipif(not alfworld.installed(), reason="needs the ex
 def run(smallest, tmp_path_factory):
     """A run with two checkpoints: nothing under test at step 2, a candidate at step 4."""
     root = tmp_path_factory.mktemp("runs")
-    params = decoder.init(jax.random.key(1), POLICY)
-    weights.save(root / "start.safetensors", params, {}, POLICY)
+    params = POLICY.init(jax.random.key(1))
+    weights.save(root / "start.safetensors", params, {}, POLICY.config)
     config = dataclasses.replace(
-        smallest, policy=str(root / "start.safetensors"), root=str(root), eval_tasks=4
+        smallest, model=ModelConfig(str(root / "start.safetensors")), root=str(root), eval_tasks=4
     )
     # A stored run differs from its start, so that reading the wrong one is noticed.
     trained = jax.tree.map(lambda x: 3.0 * x if x.ndim > 1 else x, params)
-    life = dataclasses.replace(begin_life(config), skills=(USED,))
+    life = dataclasses.replace(begin_life(config, WORLD), skills=(USED,))
     bundle = Bundle((Operation("ADD", "tried", TRIED),))
     proposal = Proposal(1, "bundle", bundle, (USED, TRIED), "-", 0.0)
     tested = dataclasses.replace(life, proposals=(None, proposal, None))
     with RunFolder.create(root, config.name, config) as folder:
         for step, one in {2: life, 4: tested}.items():
-            state = init_state(config, trained, make_bank(config, versions(one, config)))
+            state = init_state(config, trained, make_bank(config, WORLD, versions(one, config)))
             state = state._replace(step=np.int32(step))
             host = {"life": one.to_dict(), "sizes": folder.sizes()}
             checkpoint.save(folder.checkpoints, step, state, host, config, block=True)
@@ -89,16 +97,16 @@ def test_a_run_is_evaluated_in_the_compiled_world(run, console):
     for line, mode in zip(lines, ("bank", "candidate"), strict=True):
         direct = evaluate.evaluate(
             loaded.params,
-            make_bank(one_at_a_time, [(USED,), (USED, TRIED)]),
+            make_bank(one_at_a_time, WORLD, [(USED,), (USED, TRIED)]),
             world=HouseholdWorld(spec=loaded.config.rooms),
-            policy=POLICY,
+            model=POLICY,
+            language=LANGUAGE,
             split="unseen",
             mode=mode,
             horizon=loaded.config.horizon,
             capacity=loaded.config.capacity,
             games=loaded.config.eval_tasks,
             temperature=loaded.config.temperature,
-            task_types=TASK_TYPES,
         )
         assert line == {"step": 4} | direct.to_json()
         assert line["episodes"] == 4 and line["split"] == "unseen"
@@ -126,6 +134,7 @@ def test_own_games_are_played_in_another_engine(run, console, monkeypatch):
     played = play_compiled(
         loaded.params,
         POLICY,
+        LANGUAGE,
         loaded.bank,
         replay.own_games(loaded.config, "unseen", 3),
         horizon=loaded.config.horizon,
@@ -216,13 +225,13 @@ def test_a_goal_of_unknown_words_is_played_and_told(run, record):
     broken = record._replace(pddl_problem="(", game="broken")
     settings = {"horizon": loaded.config.horizon, "capacity": loaded.config.capacity}
     episodes = play_compiled(
-        loaded.params, POLICY, loaded.bank, [broken, strange, record], batch=1, **settings
+        loaded.params, POLICY, LANGUAGE, loaded.bank, [broken, strange, record], batch=1, **settings
     )
     assert [e.game for e in episodes] == ["broken", "strange", record.game]
     assert not episodes[0].valid and episodes[0].error.startswith("PddlError")
     for one, episode in zip((strange, record), episodes[1:]):
         player = replay.PolicyPlayer(
-            loaded.params, POLICY, (USED,), capacity=loaded.config.capacity
+            loaded.params, POLICY, LANGUAGE, (USED,), capacity=loaded.config.capacity
         )
         theirs = play(one, open_compiled, player, max_turns=loaded.config.horizon)
         assert episode == theirs

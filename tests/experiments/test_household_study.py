@@ -73,11 +73,11 @@ def test_other_studies():
             changed
             == {
                 "rate": {"learning_rate", "final_learning_rate"},
-                "policy": {"policy"},
+                "policy": {"model"},
                 "rooms": {"rooms", "horizon", "capacity"},
             }[name.split("-")[0]]
         )
-    assert all(Path(c.policy).is_file() for n, c in cells.items() if n.startswith("policy"))
+    assert all(Path(c.model.path).is_file() for n, c in cells.items() if n.startswith("policy"))
 
 
 def test_seeds():
@@ -253,7 +253,7 @@ def run(tmp_path_factory, looking_world):
     def call(*arguments):
         trained.clear()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "HouseholdWorld", looking_world)
+            patch.setattr(loop, "make_world", lambda name, *, rooms: looking_world(spec=rooms))
             patch.setattr(loop, "train", counted)
             patch.setattr(household_study, "QUICK", quick)
             options = ["--quick", "--workers", "0", "--seeds", "0", "--policy", str(policy)]

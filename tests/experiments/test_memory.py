@@ -8,11 +8,15 @@ import pytest
 
 from reskill_jax.devices.mesh import make_mesh
 from reskill_jax.devices.shape import MeshShape
-from reskill_jax.models import decoder
+from reskill_jax.models.config import DecoderConfig
+from reskill_jax.models.model import Decoder
 from reskill_jax.training import loop
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.placing import state_shardings
 from reskill_jax.training.state import init_state
+from reskill_jax.worlds.household.world import HouseholdWorld
+
+WORLD = HouseholdWorld()
 
 
 @pytest.mark.parametrize("mesh", [(1, 1, 1), (1, 4, 1), (2, 2, 2)])
@@ -20,14 +24,23 @@ def test_what_is_held_is_what_the_formula_says(mesh):
     shape = memory.Shape(
         vocabulary=96, width=64, layers=3, heads=8, kv_heads=4, head=16, mlp=128, divergence=True
     )
-    policy = decoder.DecoderConfig(
-        vocabulary=96, width=64, layers=3, heads=8, kv_heads=4, head_width=16, mlp=128, qk_norm=True
+    model = Decoder(
+        DecoderConfig(
+            vocabulary=96,
+            width=64,
+            layers=3,
+            heads=8,
+            kv_heads=4,
+            head_width=16,
+            mlp=128,
+            qk_norm=True,
+        )
     )
     config = TrainConfig(kl_weight=0.1, mesh=MeshShape(*mesh))
-    bank = loop.make_bank(config, [()])
-    like = jax.eval_shape(lambda: init_state(config, decoder.init(jax.random.key(0), policy), bank))
+    bank = loop.make_bank(config, WORLD, [()])
+    like = jax.eval_shape(lambda: init_state(config, model.init(jax.random.key(0)), bank))
     assert sum(leaf.size for leaf in jax.tree.leaves(like.params)) == shape.parameters
-    shardings = state_shardings(like, make_mesh(config.mesh), policy, config)
+    shardings = state_shardings(like, make_mesh(config.mesh), model, config)
     trees = [(t.params, t.opt_state, t.reference) for t in (like, shardings)]
     held = sum(
         math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize

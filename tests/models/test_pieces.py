@@ -7,7 +7,6 @@ import random
 from importlib import resources
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -224,22 +223,9 @@ def test_symbols_that_cannot_make_a_model_are_refused():
         pieces.build_model(["", "a"], pad=0, unknown=0)
 
 
-def test_table_for_a_tokenizer_of_bytes():
-    table = pieces.symbol_table(lambda text: list(text.encode()), ["", "a", "bc\n"])
-    np.testing.assert_array_equal(table.tokens, [[0, 0, 0], [97, 0, 0], [98, 99, 10]])
-    np.testing.assert_array_equal(table.lengths, [0, 1, 3])
-    assert table.tokens.dtype == table.lengths.dtype == np.int32
-
-
-def test_table_of_the_household_tokenizer_is_the_identity():
-    table = pieces.symbol_table(HOUSEHOLD.encode, language.SYMBOLS)
-    np.testing.assert_array_equal(table.tokens[1:, 0], np.arange(1, language.VOCABULARY_SIZE))
-    assert table.tokens.shape[1] == 1 and table.lengths.tolist() == [0] + [1] * 258
-
-
-def test_a_symbol_without_tokens_is_an_error():
-    with pytest.raises(ValueError, match="'b'"):
-        pieces.symbol_table(lambda text: [1] if text == "a" else [], ["a", "b"])
+def test_every_symbol_of_the_household_is_its_own_token():
+    for number, text in enumerate(language.SYMBOLS[1:], start=1):
+        assert HOUSEHOLD.encode(text) == [number]
 
 
 def test_recorded_games_are_words_of_the_language_to_the_letter():

@@ -14,6 +14,9 @@ from reskill_jax.training.lifecycle import make_bank
 from reskill_jax.training.update import decision_logits
 from reskill_jax.worlds.household import TextGame, pddl
 from reskill_jax.worlds.household import symbols as sy
+from reskill_jax.worlds.household.world import HouseholdWorld
+
+WORLD = HouseholdWorld()
 
 ROWS = 8
 ARMS = np.asarray([0, 1, -1, 0, 1, 0, 1, -1], np.int32)
@@ -36,13 +39,13 @@ def arms_of_skills(lab):
 
 @pytest.fixture(scope="module")
 def bank(lab, arms_of_skills):
-    return make_bank(lab.config, arms_of_skills)
+    return make_bank(lab.config, WORLD, arms_of_skills)
 
 
 @pytest.fixture(scope="module")
 def logits_of(lab):
     """(params, transcripts) -> [N, D, K], as the loss computes them."""
-    return jax.jit(functools.partial(decision_logits, config=lab.policy))
+    return jax.jit(functools.partial(decision_logits, model=lab.model))
 
 
 def keys_of(seed, rows=ROWS):
@@ -73,8 +76,8 @@ def unpad(row):
 def told(row, skills, horizon, capacity):
     """The tokens of an episode, told again from its texts; who fired at each turn; and which of the
     tokens are lines of skills."""
-    turns, tokens, fired, places = int(row.turns), unpad(row.intros), [], []
-    action, observation = None, sy.text(row.intros)
+    turns, tokens, fired, places = int(row.turns), unpad(row.introductions), [], []
+    action, observation = None, sy.text(row.introductions)
     for turn in range(turns + 1):
         firing = [
             s.trigger.fires(turn=turn, last_action=action, observation=observation) for s in skills
@@ -129,7 +132,7 @@ def test_episodes_end_by_success_horizon_or_context(lab, episodes):
         # Finished rows are frozen.
         assert not row.actions[turns:].any() and not row.observations[turns:].any()
         assert all(unpad(a) for a in row.actions[:turns])
-        full = int(row.transcript.length) + lab.world.command_length > lab.config.capacity
+        full = int(row.transcript.length) + lab.world.action_length > lab.config.capacity
         early = turns < lab.config.horizon and not row.success
         assert bool(row.truncated) == early
         assert full or not early
@@ -142,7 +145,7 @@ def test_real_text_game_tells_the_same(episodes):
     for n in (0, 1, 3):
         game, row = jax.tree.map(lambda x, n=n: x[n], (games, played))
         host = TextGame.from_pddl(pddl.write(game), task=sy.text(game.task))
-        assert host.intro.split("Your task")[0] == sy.text(row.intros).split("Your task")[0]
+        assert host.intro.split("Your task")[0] == sy.text(row.introductions).split("Your task")[0]
         for turn in range(int(row.turns)):
             command = sy.text(row.actions[turn])
             assert command in host.admissible()
@@ -163,7 +166,7 @@ def test_recorded_log_probs_are_those_of_the_loss(lab, episodes, logits_of):
         assert ((rows.support >= 0).sum(-1)[used] > 1).all()
         assert (rows.weight == used).all()
         assert (np.diff(rows.turn) >= 0)[used[:, 1:]].all()
-        assert (rows.turn < played.turns[:, None])[used].all() and not played.crowded.any()
+        assert (rows.turn < played.turns[:, None])[used].all() and played.valid.all()
         decisions += used.sum()
     assert decisions > 100
 
@@ -209,7 +212,11 @@ def test_without_arms_no_skill_speaks(lab, bank):
     games, nobody = lab.make(keys_of(100)), np.full(ROWS, -1, np.int32)
     silent = lab.play(keys_of(0), lab.params(), games, bank, nobody)
     empty = lab.play(
-        keys_of(0), lab.params(), games, make_bank(lab.config, [()]), np.zeros(ROWS, np.int32)
+        keys_of(0),
+        lab.params(),
+        games,
+        make_bank(lab.config, WORLD, [()]),
+        np.zeros(ROWS, np.int32),
     )
     chex.assert_trees_all_equal(silent, empty)
     assert not np.asarray(silent.fired).any() and not np.asarray(silent.of_skills).any()

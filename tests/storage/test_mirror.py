@@ -453,7 +453,7 @@ def test_what_comes_from_a_mirror_stays_in_its_folder(tmp_path, name, word):
 def test_a_run_goes_on_from_its_mirror_on_another_machine(lab, tmp_path, monkeypatch, place):
     from reskill_jax.training import loop
 
-    monkeypatch.setattr(loop, "HouseholdWorld", lab.world_type)
+    monkeypatch.setattr(loop, "make_world", lab.make_world)
     config = dataclasses.replace(lab.config, name="m", keep_best=True, keep=1)
 
     def train(root, *, resume=False, observer=None, **changes):

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import fsspec
 import jax
@@ -17,6 +17,9 @@ from reskill_jax.storage.run_folder import RunFolderError
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.lifecycle import begin_life
 from reskill_jax.training.storage import open_storage
+from reskill_jax.worlds.household.world import HouseholdWorld
+
+WORLD = HouseholdWorld()
 
 
 class State(NamedTuple):
@@ -24,6 +27,7 @@ class State(NamedTuple):
 
     step: jax.Array
     params: dict
+    frozen: Any = ()
 
 
 STATE = State(jnp.int32(0), {"weights": jnp.arange(6.0)})
@@ -47,7 +51,7 @@ class Run:
         self.config, self.told = config, []
         self.storage = open_storage(config, resume=resume, notify=self.told.append)
         found = self.storage.restore(STATE, config) if resume else None
-        self.state, self.life = found or (STATE, begin_life(config))
+        self.state, self.life = found or (STATE, begin_life(config, WORLD))
 
     @property
     def folder(self):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reskill_jax.devices.shape import MeshShape
-from reskill_jax.training.config import PRESETS, TrainConfig, program_of
+from reskill_jax.training.config import PRESETS, ModelConfig, TrainConfig, program_of
 from reskill_jax.training.config_file import ConfigError, apply_config
 from reskill_jax.training.state import games_key, make_optimizer
 from reskill_jax.worlds.household.generator import RoomSpec
@@ -96,7 +96,6 @@ def test_presets_are_valid_and_named():
         ("root", "a\0b", r"root has characters that no path should have: 'a\\x00b'"),
         ("root", "\ud800", r"root has characters that no path should have: '\\ud800'"),
         ("root", "gs://x", "root must be a folder, got gs://x; --mirror takes such places"),
-        ("policy", "a\nb", r"policy has characters that no path should have: 'a\\nb'"),
         ("bank", "\x1b[31m", r"bank has characters that no path should have: '\\x1b"),
         ("rooms", RoomSpec(receptacles=257), "rooms.receptacles must be at most 256, got 257"),
         ("rooms", RoomSpec(objects=10**6), "rooms.objects must be at most 256, got 1000000"),
@@ -106,6 +105,25 @@ def test_a_bad_value_is_named(field, value, says):
     with pytest.raises(ValueError, match=says) as caught:
         dataclasses.replace(TrainConfig(), **{field: value})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "field, value, says",
+    [
+        ("path", "a\nb", r"model.path has characters that no path should have: 'a\\nb'"),
+        ("path", 3, "model.path must be a text, got 3"),
+        ("path", "", "model.path must not be empty"),
+        ("prompt", "loud", "model.prompt must be one of auto, plain, chat, got 'loud'"),
+        ("dtype", "float16", "model.dtype must be one of float32, bfloat16, got 'float16'"),
+        ("lora_rank", -1, "model.lora_rank must be at least 0 and at most 4096, got -1"),
+        ("lora_rank", 1.5, "model.lora_rank must be an integer, got 1.5"),
+        ("lora_alpha", 0.0, "model.lora_alpha must be positive, got 0.0"),
+        ("lora_alpha", float("nan"), "model.lora_alpha must be finite in float32, got nan"),
+    ],
+)
+def test_a_bad_value_of_the_model_is_named(field, value, says):
+    with pytest.raises(ValueError, match=says):
+        ModelConfig(**{field: value})
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,17 @@ import pytest
 
 from reskill_jax.training.evaluate import Evaluation, evaluate, play_games
 from reskill_jax.training.lifecycle import make_bank
-from reskill_jax.worlds.household.tables import TASK_TYPES
+from reskill_jax.worlds.household.world import HouseholdWorld
+
+WORLD = HouseholdWorld()
 
 
 def options(lab):
     """What all evaluations here share, the split of seen tasks among it."""
     return dict(
         world=lab.world,
-        policy=lab.policy,
+        model=lab.model,
+        language=lab.language,
         split="seen",
         horizon=lab.config.horizon,
         capacity=lab.config.capacity,
@@ -27,13 +30,13 @@ def options(lab):
 def bank_of(lab):
     """The arrays of two arms: of a run that tests one proposal at a time."""
     one_at_a_time = dataclasses.replace(lab.config, concurrent_trials=1)
-    return lambda *arms: make_bank(one_at_a_time, arms)
+    return lambda *arms: make_bank(one_at_a_time, WORLD, arms)
 
 
 @pytest.fixture(scope="module")
 def play(lab, bank_of):
     def run(arms=((),), mode="bank", **changes):
-        asked = options(lab) | {"mode": mode, "task_types": TASK_TYPES} | changes
+        asked = options(lab) | {"mode": mode} | changes
         return evaluate(lab.params(), bank_of(*arms), **asked)
 
     return run
@@ -77,10 +80,10 @@ def test_modes_do_not_mix_arms(play, versions):
 def test_the_candidate_is_all_that_is_under_test(lab, play, versions):
     """The last arm, which holds every part, and not those that hold some."""
     one, other = versions
-    bank = make_bank(lab.config, [one] * 7 + [other])
+    bank = make_bank(lab.config, WORLD, [one] * 7 + [other])
     assert lab.config.arms == 8
     for mode, skills in (("candidate", other), ("bank", one)):
-        found = evaluate(lab.params(), bank, mode=mode, task_types=TASK_TYPES, **options(lab))
+        found = evaluate(lab.params(), bank, mode=mode, **options(lab))
         assert (found.split, found.mode) == ("seen", mode)
         assert found[2:] == play([skills])[2:]
     assert play([one])[2:] != play([other])[2:]
@@ -103,7 +106,8 @@ def test_bad_requests(lab, play, bank_of):
             lab.params(),
             bank,
             world=lab.world,
-            policy=lab.policy,
+            model=lab.model,
+            language=lab.language,
             split="seen",
             mode="candidate",
             horizon=2,

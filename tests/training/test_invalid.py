@@ -1,4 +1,4 @@
-"""Episodes with a log-probability that is not finite do not count, and are counted."""
+"""Episodes that are not valid do not count, and are counted."""
 
 import dataclasses
 import functools
@@ -11,7 +11,6 @@ import pytest
 
 from reskill_jax.training import loop
 from reskill_jax.training import step as steps
-from reskill_jax.training.step import train_step
 
 BAD = np.array([[0, 0, 0, 1], [0, 1, 1, 0]], bool).reshape(-1)
 WON = np.array([[1, 0, 0, 1], [1, 1, 1, 1]], bool).reshape(-1)
@@ -23,27 +22,24 @@ def outcome(lab):
     config = dataclasses.replace(lab.config, policy_until=0, groups=2, group_size=4)
     taught = {}
 
-    def rollout(*arguments, **options):
+    def unplayed(*arguments, **options):
         like = jax.eval_shape(functools.partial(play, **options), *arguments)  # nothing is played
-        record = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
-        log_prob = jnp.where(BAD[:, None], jnp.nan, record.transcript.log_prob)
-        transcript = record.transcript._replace(log_prob=log_prob)
-        return record._replace(transcript=transcript, success=jnp.asarray(WON))
+        played, record = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+        reward = played.reward.at[:, 0].set(WON)
+        return played._replace(reward=reward, success=jnp.asarray(WON), valid=~BAD), record
 
     def update(state, batch, **options):
-        taught["batch"] = batch
+        taught["batch"] = batch.batch.valid, batch.targets.advantages
         return maybe_update(state, batch, **options)
 
-    play, maybe_update = steps.rollout, steps.maybe_update_policy
+    play, maybe_update = steps.play, steps.maybe_update_policy
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "rollout", rollout)
+        patch.setattr(steps, "play", unplayed)
         patch.setattr(steps, "maybe_update_policy", update)
 
         @jax.jit
         def run(state, games):
-            program = functools.partial(
-                train_step, world=lab.world, policy=lab.policy, config=config
-            )
+            program = lab.program(config, lab.world)
             return *program(state, games), taught["batch"]
 
         return jax.device_get(run(lab.state(), jnp.arange(2)))
@@ -57,12 +53,12 @@ def test_they_are_counted_and_do_not_count(outcome, lab):
     np.testing.assert_array_equal(metrics.arm_trials, [[5, 0]] * lab.config.concurrent_trials)
     np.testing.assert_array_equal(metrics.arm_successes, [[3, 0]] * lab.config.concurrent_trials)
     np.testing.assert_array_equal(evidence.valid, ~BAD)
-    np.testing.assert_array_equal(batch.valid, ~BAD)
+    np.testing.assert_array_equal(batch[0], ~BAD)
     assert metrics.mixed_groups == 0.5  # of the second group only successes are left
 
 
 def test_advantages_are_those_of_the_valid_ones(outcome):
-    advantages = outcome[3].advantages
+    advantages = outcome[3][1][:, 0]
     expected = np.array([2 / 3, -1 / 3, -1 / 3, 0]) / np.sqrt(1 / 3)
     np.testing.assert_allclose(advantages[:4], expected, rtol=1e-5)
     np.testing.assert_array_equal(advantages[4:], 0)

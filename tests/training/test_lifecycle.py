@@ -28,6 +28,9 @@ from reskill_jax.training.lifecycle import (
 )
 from reskill_jax.worlds.household import symbols as sy
 from reskill_jax.worlds.household.tables import TASK_TYPES, TEMPLATES
+from reskill_jax.worlds.household.world import HouseholdWorld
+
+WORLD = HouseholdWorld()
 
 CONFIG = TrainConfig(cooldown=3, concurrent_trials=3)
 PARTS = CONFIG.concurrent_trials
@@ -67,7 +70,7 @@ def proposed(creator, bundle, skills, kind="bundle"):
 
 def on_trial(bundle, skills=(A, B), kind="bundle", part=0, **changes):
     """A life in which one proposal is under test."""
-    creator, proposal = proposed(begin_life(CONFIG).creator, bundle, skills, kind)
+    creator, proposal = proposed(begin_life(CONFIG, WORLD).creator, bundle, skills, kind)
     served = {s.name: 5 for s in skills}
     proposals = tuple(proposal if k == part else None for k in range(PARTS))
     return Life(creator, tuple(skills), proposals, **{"served": served} | changes)
@@ -75,7 +78,7 @@ def on_trial(bundle, skills=(A, B), kind="bundle", part=0, **changes):
 
 def three_on_trial(**changes):
     """In part 0 "a" becomes "c", in part 1 "b" goes, in part 2 "d" comes."""
-    creator, proposals = begin_life(CONFIG).creator, []
+    creator, proposals = begin_life(CONFIG, WORLD).creator, []
     for bundle, kind in (
         ([Operation("MODIFY", "a", C)], "bundle"),
         ([Operation("DELETE", "b")], "retirement"),
@@ -93,7 +96,7 @@ def test_json_round_trip_is_exact():
     life = dataclasses.replace(life, creator=creator)
     idle = dataclasses.replace(life, proposals=IDLE)
     several = three_on_trial(next_proposal=4)
-    for one in (life, begin_life(CONFIG), idle, several, settled(several, 1, 0)):
+    for one in (life, begin_life(CONFIG, WORLD), idle, several, settled(several, 1, 0)):
         text = json.dumps(one.to_dict())
         again = Life.from_dict(json.loads(text))
         assert again == one
@@ -172,13 +175,13 @@ def test_versions_hold_every_choice_of_the_proposals():
         *((A, B, D), (C, B, D), (A, D), (C, D)),
     ]
     assert versions(life, CONFIG) == expected
-    bank = make_bank(CONFIG, versions(life, CONFIG))
+    bank = make_bank(CONFIG, WORLD, versions(life, CONFIG))
     assert (bank.kind != 0).sum(axis=1).tolist() == [2, 2, 1, 1, 3, 3, 2, 2]
 
 
 def test_a_free_part_makes_no_difference():
-    assert versions(begin_life(CONFIG), CONFIG) == [()] * 8
-    life = dataclasses.replace(begin_life(CONFIG), skills=(A, B))
+    assert versions(begin_life(CONFIG, WORLD), CONFIG) == [()] * 8
+    life = dataclasses.replace(begin_life(CONFIG, WORLD), skills=(A, B))
     assert versions(life, CONFIG) == [(A, B)] * 8
     middle = on_trial([Operation("DELETE", "b")], part=1)
     assert versions(middle, CONFIG) == [(A, B), (A, B), (A,), (A,)] * 2
@@ -237,14 +240,14 @@ def test_a_decision_leaves_the_service_of_other_skills():
 
 
 def test_what_is_under_test():
-    assert under_test(begin_life(CONFIG)) == {}
+    assert under_test(begin_life(CONFIG, WORLD)) == {}
     assert under_test(three_on_trial()) == {"a": C, "b": None, "d": D}
     both = on_trial([Operation("DELETE", "b"), Operation("ADD", "c", C)], part=2)
     assert under_test(both) == {"b": None, "c": C}
 
 
 def test_learning_counts_service():
-    life = Life(begin_life(CONFIG).creator, (A, B), served={"a": 3, "gone": 8})
+    life = Life(begin_life(CONFIG, WORLD).creator, (A, B), served={"a": 3, "gone": 8})
     after = learn(life, [episode()])
     assert after.served == {"a": 4, "b": 1}
     assert len(after.creator.reservoir) == 1 and len(life.creator.reservoir) == 0
@@ -283,34 +286,36 @@ def creator(monkeypatch):
 def test_a_suggestion_goes_on_trial(creator):
     creator.proposal = [Operation("ADD", "a", A)]
     config = dataclasses.replace(CONFIG, concurrent_trials=1)
-    life, line = suggest(begin_life(config), step=6, config=config)
+    life, line = suggest(begin_life(config, WORLD), step=6, config=config, world=WORLD)
     (proposal,) = life.proposals
     assert proposal.version == (A,) and life.skills == ()
     assert line["event"] == "proposed" and line["trial"] == 0 and line["reason"] == "it may help"
     assert line["operations"][0]["skill"] == A.to_dict()
     # Nothing else while it is tested, and a pause after it.
-    assert suggest(life, step=7, config=config) == (life, None)
+    assert suggest(life, step=7, config=config, world=WORLD) == (life, None)
     life, _ = settle(life, 0, 0, step=8, config=config, reason="")
-    assert suggest(life, step=10, config=config) == (life, None)
+    assert suggest(life, step=10, config=config, world=WORLD) == (life, None)
     assert (creator.retire, creator.bundle) == (1, 1)
-    assert suggest(life, step=11, config=config)[1]["trial"] == 1
+    assert suggest(life, step=11, config=config, world=WORLD)[1]["trial"] == 1
 
 
 def test_suggestions_fill_the_free_parts(creator):
     """One after the other, while there is a free part; each is told what the others test."""
-    life = begin_life(CONFIG)
+    life = begin_life(CONFIG, WORLD)
     for number, one in enumerate((A, B, C)):
         creator.proposal = [Operation("ADD", one.name, one)]
-        life, line = suggest(life, step=6, config=CONFIG)
+        life, line = suggest(life, step=6, config=CONFIG, world=WORLD)
         assert line["trial"] == number
         assert [p and p.id for p in life.proposals] == [*range(number + 1), *[None] * (2 - number)]
     assert creator.tested == [{}, {"a": A}, {"a": A, "b": B}]
-    assert suggest(life, step=7, config=CONFIG) == (life, None) and creator.bundle == 3
+    assert suggest(life, step=7, config=CONFIG, world=WORLD) == (life, None) and creator.bundle == 3
     # The part that becomes free is the one that is filled, after a pause.
     life = settled(life, 1, 0)
-    assert suggest(life, step=11, config=CONFIG) == (life, None) and creator.bundle == 3
+    assert (
+        suggest(life, step=11, config=CONFIG, world=WORLD) == (life, None) and creator.bundle == 3
+    )
     creator.proposal = [Operation("ADD", "d", D)]
-    life, line = suggest(life, step=12, config=CONFIG)
+    life, line = suggest(life, step=12, config=CONFIG, world=WORLD)
     assert [p.id for p in life.proposals] == [0, 3, 2] and line["trial"] == 3
     assert creator.tested[3] == {"a": A, "c": C}
     assert names(versions(life, CONFIG)[7]) == ["a", "d", "c"]
@@ -320,11 +325,11 @@ def test_a_skill_under_test_is_not_put_to_a_retirement_trial(creator):
     """Nor one that another proposal changes."""
     creator.retirement = [Operation("DELETE", "b")]
     life = on_trial([Operation("MODIFY", "a", C)], part=1)
-    life, line = suggest(life, step=6, config=CONFIG)
+    life, line = suggest(life, step=6, config=CONFIG, world=WORLD)
     assert creator.retirable == [(B,)]
     assert line["event"] == "retirement_started" and life.proposals[0].kind == "retirement"
     creator.retirement = None
-    suggest(life, step=6, config=CONFIG)
+    suggest(life, step=6, config=CONFIG, world=WORLD)
     assert creator.retirable == [(B,), ()]
 
 
@@ -352,10 +357,10 @@ def test_the_creator_leaves_what_is_under_test_alone():
     """The real one: whatever it proposes, every choice of the proposals can be made a bank."""
     config = dataclasses.replace(CONFIG, cooldown=0, reservoir=100)
     never = Skill("never-open", "-", "do not open.", Trigger("general"))
-    life = dataclasses.replace(begin_life(config), skills=(never, B))
+    life = dataclasses.replace(begin_life(config, WORLD), skills=(never, B))
     life = dataclasses.replace(life, creator=observe(life.creator, deeds_that_decide()))
     for step in range(1, 40):
-        life, line = suggest(life, step=step, config=config)
+        life, line = suggest(life, step=step, config=config, world=WORLD)
         pending = [proposal for proposal in life.proposals if proposal is not None]
         touched = [
             {o.name for o in p.bundle.operations}
@@ -366,7 +371,7 @@ def test_the_creator_leaves_what_is_under_test_alone():
         every = versions(life, config)
         assert all(len(set(names(version))) == len(version) for version in every)
         if line is not None:
-            assert make_bank(config, every).kind.shape == (8, config.slots)
+            assert make_bank(config, WORLD, every).kind.shape == (8, config.slots)
     assert len(pending) == 3 and any(len(one) == 2 for one in touched)  # one has a new name
     for part in range(3):
         life, _ = settle(life, part, 1, step=40, config=config, reason="")
@@ -375,8 +380,8 @@ def test_the_creator_leaves_what_is_under_test_alone():
 
 def test_a_retirement_that_is_due_goes_first(creator):
     creator.proposal, creator.retirement = [Operation("ADD", "c", C)], [Operation("DELETE", "a")]
-    life = Life(begin_life(CONFIG).creator, (A, B), IDLE, served={"a": 20, "b": 1})
-    life, line = suggest(life, step=6, config=CONFIG)
+    life = Life(begin_life(CONFIG, WORLD).creator, (A, B), IDLE, served={"a": 20, "b": 1})
+    life, line = suggest(life, step=6, config=CONFIG, world=WORLD)
     assert line["event"] == "retirement_started" and life.proposals[0].version == (B,)
     assert life.proposals[1:] == IDLE[1:]
     assert (creator.retire, creator.bundle) == (1, 0)
@@ -384,17 +389,17 @@ def test_a_retirement_that_is_due_goes_first(creator):
 
 def test_a_refusal_is_told_once(creator):
     creator.pause = 4
-    life, line = suggest(begin_life(CONFIG), step=6, config=CONFIG)
+    life, line = suggest(begin_life(CONFIG, WORLD), step=6, config=CONFIG, world=WORLD)
     assert life.proposals == IDLE and life.creator.next_attempt == 4
     assert (line["event"], line["trial"], line["operations"]) == ("unproposed", None, [])
     assert line["reason"] == "nothing to contrast"
     creator.pause = 0  # it did not even look
-    assert suggest(life, step=7, config=CONFIG)[1] is None
+    assert suggest(life, step=7, config=CONFIG, world=WORLD)[1] is None
 
 
 def test_arms_that_are_not_given_hold_the_bank_in_use():
     config = dataclasses.replace(CONFIG, concurrent_trials=2)
-    bank = make_bank(config, [(A,), (A, B)])
+    bank = make_bank(config, WORLD, [(A,), (A, B)])
     for array in bank:
         np.testing.assert_array_equal(array[2], array[0])
         np.testing.assert_array_equal(array[3], array[0])
@@ -427,14 +432,16 @@ def test_episodes_of_a_step():
         success=success,
         valid=np.arange(8) != 5,
         turns=turns,
-        intros=intros,
-        actions=actions,
-        observations=observations,
-        possible=np.tile(np.arange(len(sy.VERBS)) < 2, (8, 2, 1)),
+        record=types.SimpleNamespace(
+            introductions=intros,
+            actions=actions,
+            observations=observations,
+            affordances=np.tile(np.arange(len(sy.VERBS)) < 2, (8, 2, 1)),
+        ),
         fired=fired,
     )
     names = [["a"], ["a", "b"]]
-    found = episodes_of(evidence, np.asarray([31, 5]), 9, names, group_size=4)
+    found = episodes_of(evidence, np.asarray([31, 5]), 9, names, group_size=4, world=WORLD)
     # One of each (task, arm, outcome): the first.
     assert [(e.task, e.arm, e.success, len(e.actions)) for e in found] == [
         ("31", 0, True, 1),
@@ -463,29 +470,31 @@ def test_family_of_every_goal(task_type):
             success=[False],
             valid=[True],
             turns=np.zeros(1, int),
-            intros=padded([intro_of(goal)], 24),
-            actions=np.zeros((1, 1, 6), int),
-            observations=np.zeros((1, 1, 4), int),
-            possible=np.zeros((1, 1, len(sy.VERBS)), bool),
+            record=types.SimpleNamespace(
+                introductions=padded([intro_of(goal)], 24),
+                actions=np.zeros((1, 1, 6), int),
+                observations=np.zeros((1, 1, 4), int),
+                affordances=np.zeros((1, 1, len(sy.VERBS)), bool),
+            ),
             fired=np.zeros((1, 1, 2), bool),
         )
-        (found,) = episodes_of(evidence, np.asarray([1]), 0, [[]], group_size=1)
+        (found,) = episodes_of(evidence, np.asarray([1]), 0, [[]], group_size=1, world=WORLD)
         assert found.goal == goal
         assert found.family == task_type
 
 
 def test_the_skills_a_run_begins_with(tmp_path):
-    assert begin_life(CONFIG).skills == ()
-    good = begin_life(dataclasses.replace(CONFIG, bank="good")).skills
-    assert good and make_bank(CONFIG, [good]).kind.any()
+    assert begin_life(CONFIG, WORLD).skills == ()
+    good = begin_life(dataclasses.replace(CONFIG, bank="good"), WORLD).skills
+    assert good and make_bank(CONFIG, WORLD, [good]).kind.any()
     export_skills((A, B), tmp_path)
-    assert begin_life(dataclasses.replace(CONFIG, bank=str(tmp_path))).skills == (A, B)
-    assert begin_life(dataclasses.replace(CONFIG, skills=False)).skills == ()
+    assert begin_life(dataclasses.replace(CONFIG, bank=str(tmp_path)), WORLD).skills == (A, B)
+    assert begin_life(dataclasses.replace(CONFIG, skills=False), WORLD).skills == ()
     with pytest.raises(SkillFileError, match="there is no such folder"):
-        begin_life(dataclasses.replace(CONFIG, bank=str(tmp_path / "none")))
+        begin_life(dataclasses.replace(CONFIG, bank=str(tmp_path / "none")), WORLD)
     (tmp_path / "empty").mkdir()
     with pytest.raises(SkillFileError, match="empty: there is no folder with a SKILL.md in it"):
-        begin_life(dataclasses.replace(CONFIG, bank=str(tmp_path / "empty")))
+        begin_life(dataclasses.replace(CONFIG, bank=str(tmp_path / "empty")), WORLD)
 
 
 def test_skills_of_others_in_the_folder_a_run_begins_with(tmp_path):
@@ -495,7 +504,7 @@ def test_skills_of_others_in_the_folder_a_run_begins_with(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "SKILL.md").write_text(text)
     with pytest.warns(SkillFileWarning) as told:
-        assert begin_life(config).skills == (A,)
+        assert begin_life(config, WORLD).skills == (A,)
     assert [str(one.message).split(": ")[2][:30] for one in told] == [
         "it does not begin with '---' a",
         "description must be a text, go",
@@ -507,19 +516,19 @@ def test_skills_of_others_in_the_folder_a_run_begins_with(tmp_path):
     path = tmp_path / "theirs" / "SKILL.md"
     path.write_text(front + "# How to open\n\nGo to the " + "nearest " * 3000 + "place.\n")
     with pytest.raises(SkillError, match="of theirs has a word this world lacks: 'How'") as error:
-        make_bank(config, [begin_life(config).skills])
+        make_bank(config, WORLD, [begin_life(config, WORLD).skills])
     assert len(str(error.value)) < 120
     path.write_text(front + "open.\n")
-    skills = begin_life(config).skills
+    skills = begin_life(config, WORLD).skills
     assert [one.name for one in skills] == ["a", "theirs"]
-    assert make_bank(config, [skills]).kind[0, :2].tolist() == [3, 1]
-    life = Life(begin_life(config).creator, skills)
+    assert make_bank(config, WORLD, [skills]).kind[0, :2].tolist() == [3, 1]
+    life = Life(begin_life(config, WORLD).creator, skills)
     assert Life.from_dict(json.loads(json.dumps(life.to_dict()))) == life
 
 
 def test_nothing_is_proposed_when_the_bank_is_fixed(creator):
     config = dataclasses.replace(CONFIG, skills_until=4)
     creator.proposal = [Operation("ADD", "a", A)]
-    life = begin_life(CONFIG)
-    assert suggest(life, step=4, config=config) == (life, None)
-    assert suggest(life, step=3, config=config)[0].proposals[0] is not None
+    life = begin_life(CONFIG, WORLD)
+    assert suggest(life, step=4, config=config, world=WORLD) == (life, None)
+    assert suggest(life, step=3, config=config, world=WORLD)[0].proposals[0] is not None

@@ -24,19 +24,23 @@ from reskill_jax import cli
 from reskill_jax.core.contrast import Contrast
 from reskill_jax.core.posterior import BetaPosterior
 from reskill_jax.creators.rules.propose import Proposal
-from reskill_jax.models import decoder, weights
+from reskill_jax.models import weights
+from reskill_jax.models.model import Decoder
 from reskill_jax.skills.skill import Bundle, Operation
 from reskill_jax.skills.skillmd import SkillFileError, export_skill
 from reskill_jax.storage import checkpoint
 from reskill_jax.storage.run_folder import RunFolder
 from reskill_jax.training import loop, step_log
-from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.config import ModelConfig, TrainConfig
 from reskill_jax.training.config_file import apply_config, read_config
 from reskill_jax.training.lifecycle import Life, begin_life, make_bank
 from reskill_jax.training.proposals import put_on_trial, with_versions
 from reskill_jax.training.state import init_state
 from reskill_jax.training.storage import MAY_DIFFER
 from reskill_jax.worlds.household.handwritten import GOOD
+from reskill_jax.worlds.household.world import HouseholdWorld
+
+WORLD = HouseholdWorld()
 
 STEPS = 40
 TIMED = ("seconds", "compile_seconds")
@@ -52,7 +56,7 @@ def lines(path, *without):
 def restored(lab, folder, step=None):
     """The state and the life in a checkpoint."""
     config = apply_config(TrainConfig(), read_config(folder / "config.json"), where="")
-    like = init_state(config, lab.params(), make_bank(config, [()]))
+    like = init_state(config, lab.params(), make_bank(config, WORLD, [()]))
     found = checkpoint.restore(folder / "checkpoints", like, config, step, may_differ=MAY_DIFFER)
     return found.step, jax.device_get(found.arrays._replace(key=())), found.host["life"]
 
@@ -83,7 +87,7 @@ def train(lab, tmp_path_factory):
     def run(name, *, resume=False, observer=None, **changes):
         config = dataclasses.replace(lab.config, root=str(root), name=name, **changes)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "HouseholdWorld", lab.world_type)
+            patch.setattr(loop, "make_world", lab.make_world)
             console = Console(file=io.StringIO())
             return loop.train(config, resume=resume, console=console, observer=observer)
 
@@ -322,9 +326,9 @@ def test_going_on_without_the_folder_of_the_first_skills(train, lab, tmp_path):
 def test_adopting_without_a_trial(train):
     played = []
 
-    def observer(step, state, life, parts):
+    def observer(step, state, life, runner):
         played.append((bool(state.trials.active.any()), any(life.proposals)))
-        arms = make_bank(parts.config, [life.skills])
+        arms = make_bank(runner.config, WORLD, [life.skills])
         chex.assert_trees_all_equal(jax.device_get(state.bank), arms)
 
     run = train("auto", auto_accept=True, eval_every=0, observer=observer)
@@ -344,8 +348,8 @@ def test_adopting_without_a_trial(train):
 def test_a_fixed_bank_and_an_observer(train):
     seen = []
 
-    def observer(step, state, life, parts):
-        assert int(state.step) == step and parts.config.bank == "good"
+    def observer(step, state, life, runner):
+        assert int(state.step) == step and runner.config.bank == "good"
         seen.append((step, life.skills, int(np.asarray(state.bank.kind[0] > 0).sum())))
 
     run = train("fixed", bank="good", skills_until=0, eval_every=0, observer=observer)
@@ -391,16 +395,18 @@ def test_a_proposal_goes_on_trial_in_its_own_part(lab):
 
 def test_every_arm_holds_its_choice_of_the_proposals(lab):
     open_, look = lab.skill("open", "open."), lab.skill("look", "look.")
-    life = dataclasses.replace(begin_life(lab.config), skills=(open_,))
+    life = dataclasses.replace(begin_life(lab.config, WORLD), skills=(open_,))
     changes = Operation("DELETE", "open"), Operation("ADD", "look", look)
     proposals = [Proposal(0, "bundle", Bundle((one,)), (), "for tests", 1.0) for one in changes]
     life = dataclasses.replace(life, proposals=(proposals[0], None, proposals[1]))
-    state = with_versions(lab.state(), life, lab.config)
+    state = with_versions(lab.state(), life, lab.config, WORLD)
     arms = [(open_,), (), (open_,), (), (open_, look), (look,), (open_, look), (look,)]
-    chex.assert_trees_all_equal(jax.device_get(state.bank), make_bank(lab.config, arms))
+    chex.assert_trees_all_equal(jax.device_get(state.bank), make_bank(lab.config, WORLD, arms))
     life = dataclasses.replace(life, proposals=(None,) * 3)
-    state = with_versions(state, life, lab.config)
-    chex.assert_trees_all_equal(jax.device_get(state.bank), make_bank(lab.config, [(open_,)]))
+    state = with_versions(state, life, lab.config, WORLD)
+    chex.assert_trees_all_equal(
+        jax.device_get(state.bank), make_bank(lab.config, WORLD, [(open_,)])
+    )
 
 
 # --- the real command -----------------------------------------------------------------------------
@@ -427,7 +433,7 @@ def options(here, smallest, weights_file):
     """Words of a command that trains the smallest run."""
     file = here / "smallest.json"
     file.write_text(json.dumps(dataclasses.asdict(smallest)))
-    return ["train", "--config", str(file), "--policy", str(weights_file), "--eval-every", "0"]
+    return ["train", "--config", str(file), "--model", str(weights_file), "--eval-every", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -462,7 +468,7 @@ def test_the_command_in_this_process(lab, options, tmp_path, monkeypatch, capsys
     """With the program that the other tests have compiled; the real one is below."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(loop, "HouseholdWorld", lab.world_type)
+    monkeypatch.setattr(loop, "make_world", lab.make_world)
     assert cli.main([*options, "--name", "here"]) == 0
     check_run(tmp_path / "runs" / "here", capsys.readouterr().out, lab.config.steps)
 
@@ -540,8 +546,8 @@ def test_unknown_key(here):
 
 
 def test_missing_weights(here):
-    error = refused(here, *"train --name none --policy none.safetensors".split())
-    assert error == "reskill: the policy none.safetensors: there is no such file\n"
+    error = refused(here, *"train --name none --model none.safetensors".split())
+    assert error == "reskill: the model none.safetensors: there is no such file\n"
     assert not (here / "runs" / "none").exists()
 
 
@@ -560,11 +566,11 @@ def test_a_context_without_room_for_a_command(train):
 
 
 def test_weights_of_another_language(train, tmp_path, lab):
-    policy = dataclasses.replace(lab.policy, vocabulary=300)
+    model = Decoder(dataclasses.replace(lab.model.config, vocabulary=300))
     path = tmp_path / "other.safetensors"
-    weights.save(path, decoder.init(jax.random.key(0), policy), {}, policy)
+    weights.save(path, model.init(jax.random.key(0)), {}, model.config)
     with pytest.raises(loop.TrainingError, match="300 tokens, but the language .* has 259"):
-        train("other", policy=str(path))
+        train("other", model=ModelConfig(str(path)))
 
 
 @pytest.mark.slow
@@ -596,20 +602,20 @@ def test_the_step_is_compiled_before_the_first_one_and_once(tmp_path):
         compiled.extend([event] * event.endswith("backend_compile_duration"))
 
     out = io.StringIO()
-    parts = loop.Parts(
+    runner = loop.Runner(
         TrainConfig(groups=2, group_size=2, train_games=4, min_trial_episodes=4),
         None, None,
         jax.jit(lambda state, games: (Counter(state.step + 1), games), donate_argnums=0),
     )  # fmt: skip
     state = Counter(jax.numpy.int32(0))
-    games = parts.games(loop.games_of_step(parts.config, 0))
+    games = runner.games(loop.games_of_step(runner.config, 0))
     jax.monitoring.register_event_duration_secs_listener(listener)
     try:
         with loop.TrainingProgress(Console(file=out, width=80), total=3) as progress:
-            loop._compile(state, parts, progress)
+            loop._compile(state, runner, progress)
         assert len(compiled) == 1
-        state, _ = parts.step(state, games)
-        parts.step(state, games)
+        state, _ = runner.step(state, games)
+        runner.step(state, games)
         assert len(compiled) == 1
     finally:
         jax.monitoring.unregister_event_duration_listener(listener)
@@ -619,10 +625,10 @@ def test_the_step_is_compiled_before_the_first_one_and_once(tmp_path):
 
 
 def test_a_function_put_around_the_step_is_compiled_by_its_first_call():
-    parts = loop.Parts(TrainConfig(), None, None, lambda state, games: state)
+    runner = loop.Runner(TrainConfig(), None, None, lambda state, games: state)
     out = io.StringIO()
     with loop.TrainingProgress(Console(file=out, width=80), total=3) as progress:
-        loop._compile(Counter(jax.numpy.int32(0)), parts, progress)
+        loop._compile(Counter(jax.numpy.int32(0)), runner, progress)
     assert out.getvalue() == ""
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from reskill_jax.algorithms.algorithm import Targets
 from reskill_jax.core.arms import arm_outcomes
 from reskill_jax.core.contrast import within_group_contrast
 from reskill_jax.creators.rules.propose import Proposal
@@ -20,8 +21,11 @@ from reskill_jax.training import loop
 from reskill_jax.training.lifecycle import begin_life, make_bank, versions
 from reskill_jax.training.proposals import put_on_trial, with_versions
 from reskill_jax.training.step import decide, game_key
-from reskill_jax.training.update import Batch, decision_logits, internalized
+from reskill_jax.training.update import Learned, batch_of, decision_logits, internalized
 from reskill_jax.worlds.household import symbols as sy
+from reskill_jax.worlds.household.world import HouseholdWorld
+
+WORLD = HouseholdWorld()
 
 STEPS, PARTS = 64, 3
 INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
@@ -68,7 +72,7 @@ def settled(life, decisions):
 def run(lab):
     """64 steps; in every part that was idle in a step a proposal goes on trial, as the loop does
     it. The last part begins late, so that two are decided together while it goes on."""
-    config, state, life = lab.config, lab.state(), begin_life(lab.config)
+    config, state, life = lab.config, lab.state(), begin_life(lab.config, WORLD)
     steps, number = [], 0
     for step in range(STEPS):
         games = loop.games_of_step(config, step)
@@ -98,7 +102,7 @@ def run(lab):
                 life = dataclasses.replace(life, proposals=tuple(proposals))
                 begun.append(part)
         if life != before:
-            state = with_versions(state, life, config)
+            state = with_versions(state, life, config, WORLD)
         for part in begun:
             state = put_on_trial(state, part, life.proposals[part], config)
     return steps
@@ -156,7 +160,7 @@ def test_counts_are_those_of_the_episodes(lab, run):
         assert metrics.turns == pytest.approx(seen.turns.mean())
         looked = [
             any(sy.text(a) == "look" for a in actions[:turns])
-            for actions, turns in zip(seen.actions, seen.turns, strict=True)
+            for actions, turns in zip(seen.record.actions, seen.turns, strict=True)
         ]
         np.testing.assert_array_equal(seen.success, looked)
 
@@ -221,7 +225,7 @@ def test_arms_hold_what_is_accepted_and_nothing_that_is_rejected(lab, run):
                 if proposal is not None and held:
                     skills = proposal.bundle.apply(skills)
             versions.append(skills)
-        chex.assert_trees_all_equal(step.bank, make_bank(lab.config, versions))
+        chex.assert_trees_all_equal(step.bank, make_bank(lab.config, WORLD, versions))
 
 
 def test_skills_speak_only_to_their_arm(lab, run):
@@ -275,7 +279,7 @@ def test_the_gradient_is_that_of_group_relative_advantages(lab, one_batch):
     ]
     played = jax.tree.map(lambda *x: jnp.concatenate(x), *halves)
     np.testing.assert_array_equal(played.success, evidence.success)
-    np.testing.assert_array_equal(played.actions, evidence.actions)
+    np.testing.assert_array_equal(played.actions, evidence.record.actions)
     assert set(np.asarray(evidence.arms).tolist()) == {0, 1}
 
     rewards = np.asarray(evidence.success, np.float64).reshape(4, 4)
@@ -288,7 +292,9 @@ def test_the_gradient_is_that_of_group_relative_advantages(lab, one_batch):
     advantages = np.where(mixed, (advantages - inside.mean()) / inside.std(), 0.0)
 
     # Half of the successes are learned from without the skill's lines.
-    batch = Batch(played.transcript, jnp.asarray(advantages), jnp.ones(16, bool), None)
+    batch = batch_of(played.rollouts)
+    targets = Targets(jnp.broadcast_to(advantages[:, None], batch.mask.shape))
+    batch = Learned(played.transcript, batch, targets, None)
     own = jax.random.fold_in(step_key, 2)
     own = jax.vmap(lambda row: jax.random.fold_in(own, row))(jnp.arange(16))
     batch = internalized(batch, played.of_skills, own, share=0.5)
@@ -300,7 +306,7 @@ def test_the_gradient_is_that_of_group_relative_advantages(lab, one_batch):
     choice = jnp.take_along_axis(rows.tokens, rows.position + 1, axis=1)
 
     def objective(params):
-        logits = decision_logits(params, rows, config=lab.policy)
+        logits = decision_logits(params, rows, model=lab.model)
         found = masked_log_probs(logits, rows.support >= 0)
         chosen = jnp.sum(jnp.where(rows.support == choice[:, :, None], found, 0), axis=-1)
         return -jnp.sum(jnp.where(used, chosen, 0) * advantages[:, None]) / used.sum()
@@ -346,7 +352,7 @@ def test_one_proposal_at_a_time(lab, one_batch):
     (first,), (last,) = decisions
     mean = metrics.posterior.alpha / (metrics.posterior.alpha + metrics.posterior.beta)
     assert first == -1 and last == int(mean[0, 1] > mean[0, 0])
-    bank = make_bank(one_batch.config, [versions[last]] * 2)
+    bank = make_bank(one_batch.config, WORLD, [versions[last]] * 2)
     chex.assert_trees_all_equal(jax.device_get(state.bank), bank)
     assert not state.trials.active.any()
     state, metrics, evidence = one_batch.step(state, one_batch.games)
@@ -415,7 +421,7 @@ def test_plain_grpo_is_the_step_with_an_empty_bank(lab):
 @pytest.mark.slow
 def test_groups_without_variance_change_nothing(lab):
     """The real household, where an untrained policy wins nothing in six turns."""
-    parts = loop.make_parts(lab.config, lab.policy)
+    parts = loop.make_runner(lab.config, lab.world, lab.policy)
     after, metrics, _ = parts.step(lab.state(), jnp.arange(2, dtype=jnp.int32))
     assert metrics.success == 0 and metrics.mixed_groups == 0
     assert metrics.grad_norm == 0 and metrics.loss == 0
@@ -424,7 +430,8 @@ def test_groups_without_variance_change_nothing(lab):
 
 def test_the_seed_is_no_part_of_the_program(lab):
     other = dataclasses.replace(lab.config, seed=5, name="other", eval_every=3)
-    assert loop.make_parts(lab.config, lab.policy).step is loop.make_parts(other, lab.policy).step
+    one, two = (loop.make_runner(c, lab.world, lab.policy) for c in (lab.config, other))
+    assert one.step is two.step
     games = jnp.arange(lab.config.groups, dtype=jnp.int32)
     programs = [
         str(jax.make_jaxpr(lab.program(config, lab.world))(lab.state(config=config), games))
@@ -456,7 +463,7 @@ def test_the_sequential_rule_decides_by_differences_within_groups(lab):
         """Every arm with what is accepted and without what is rejected."""
         taken = sum(1 << part for part, one in enumerate(decisions) if one == 1)
         open_ = sum(1 << part for part, one in enumerate(decisions) if one == -1)
-        return make_bank(config, [held_in(arm & open_ | taken) for arm in range(8)])
+        return make_bank(config, WORLD, [held_in(arm & open_ | taken) for arm in range(8)])
 
     @jax.jit
     def step(state, held, success):
@@ -517,7 +524,7 @@ def test_a_decision_changes_its_own_part_alone(lab):
 
     def bank_of(choices):
         held = ([one for one, is_in in zip(skills, bits, strict=True) if is_in] for bits in choices)
-        return jax.tree.map(jnp.asarray, make_bank(config, list(held)))
+        return jax.tree.map(jnp.asarray, make_bank(config, WORLD, list(held)))
 
     every = [tuple(arm >> part & 1 for part in range(PARTS)) for arm in range(8)]
     step = jax.jit(functools.partial(decide, config=config))

@@ -9,15 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from reskill_jax.models import decoder
+from reskill_jax.algorithms.algorithm import Batch, Targets
 from reskill_jax.models.decoder import DecoderConfig
+from reskill_jax.models.model import Decoder
 from reskill_jax.rollouts.transcript import Transcript, candidates
 from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.loop import algorithm_of
 from reskill_jax.training.state import init_state, make_optimizer
 from reskill_jax.training.update import (
-    Batch,
+    Learned,
     decision_logits,
-    decisions_used,
     entropy,
     internalized,
     maybe_update_policy,
@@ -26,14 +27,15 @@ from reskill_jax.training.update import (
     update_policy,
 )
 
-POLICY = DecoderConfig(vocabulary=11, width=8, layers=1, heads=2, kv_heads=1, mlp=8)
+MODEL = Decoder(DecoderConfig(vocabulary=11, width=8, layers=1, heads=2, kv_heads=1, mlp=8))
+VOCABULARY = MODEL.vocab_size
 ROWS, CAPACITY, DECISIONS = 8, 32, 6
 CONFIG = TrainConfig(steps=4, capacity=CAPACITY, groups=2, group_size=4, minibatches=2)
 DIVERGING = dataclasses.replace(CONFIG, kl_weight=0.3)
 
 
 def params(seed=0):
-    return decoder.init(jax.random.key(seed), POLICY)
+    return MODEL.init(jax.random.key(seed))
 
 
 def batch(lengths=(32, 3, 9, 20, 24, 21, 12, 32), advantages=(1, 0, -1, 0.5, 0, 2, -0.5, 0)):
@@ -44,12 +46,12 @@ def batch(lengths=(32, 3, 9, 20, 24, 21, 12, 32), advantages=(1, 0, -1, 0.5, 0, 
     position = np.zeros((ROWS, DECISIONS), np.int32)
     for row, (n, length) in enumerate(zip(count, lengths, strict=True)):
         position[row, :n] = np.arange(length - 1 - n, length - 1)
-    tokens = rng.integers(0, POLICY.vocabulary, (ROWS, CAPACITY))
+    tokens = rng.integers(0, VOCABULARY, (ROWS, CAPACITY))
     tokens = np.where(np.arange(CAPACITY) < lengths[:, None], tokens, 0)
-    allowed = rng.random((ROWS, DECISIONS, POLICY.vocabulary)) < 0.6
+    allowed = rng.random((ROWS, DECISIONS, VOCABULARY)) < 0.6
     choice = np.take_along_axis(tokens, position + 1, axis=1)
     np.put_along_axis(allowed, choice[:, :, None], True, axis=2)
-    support, _ = jax.vmap(jax.vmap(lambda mask: candidates(mask, most=POLICY.vocabulary)))(allowed)
+    support, _ = jax.vmap(jax.vmap(lambda mask: candidates(mask, most=VOCABULARY)))(allowed)
     transcript = Transcript(
         tokens=jnp.asarray(tokens, jnp.int32),
         length=jnp.asarray(lengths, jnp.int32),
@@ -61,28 +63,57 @@ def batch(lengths=(32, 3, 9, 20, 24, 21, 12, 32), advantages=(1, 0, -1, 0.5, 0, 
         count=jnp.asarray(count, jnp.int32),
     )
     every, none = jnp.ones(ROWS, bool), jnp.zeros(ROWS, bool)
-    return Batch(transcript, jnp.asarray(advantages, jnp.float32), every, none)
+    used = jnp.arange(DECISIONS) < transcript.count[:, None]
+    made = Batch(jnp.zeros((ROWS, 1)), every, transcript.turn, used, transcript.log_prob)
+    return Learned(transcript, made, targets(advantages), none)
+
+
+def targets(advantages):
+    """The same advantage for every decision of a row."""
+    row = jnp.asarray(advantages, jnp.float32)
+    return Targets(jnp.broadcast_to(row[:, None], (ROWS, DECISIONS)))
+
+
+def only(lessons, valid):
+    """With these rows alone."""
+    mask = lessons.batch.mask & jnp.asarray(valid)[:, None]
+    return lessons._replace(batch=lessons.batch._replace(mask=mask, valid=jnp.asarray(valid)))
+
+
+def recorded_as(lessons, log_prob):
+    return lessons._replace(batch=lessons.batch._replace(old=log_prob))
+
+
+def static(config):
+    return {"model": MODEL, "algorithm": algorithm_of(config), "config": config}
+
+
+def told(logs):
+    return tuple(logs[name] for name in ("loss", "kl", "clipped"))
 
 
 @functools.cache
 def whole(config):
     """The plain way: everything at once, at full length."""
-    return jax.jit(
-        jax.grad(functools.partial(policy_loss, policy=POLICY, config=config), has_aux=True)
-    )
+    gradient = jax.grad(functools.partial(policy_loss, **static(config)), has_aux=True)
+
+    @jax.jit
+    def program(params, reference, lessons):
+        grads, logs = gradient(params, (), reference, lessons)
+        return grads, told(logs)
+
+    return program
 
 
 @functools.cache
 def in_parts(config, rows_at_once=2, cut_above=0):
-    return jax.jit(
-        functools.partial(
-            policy_gradient,
-            policy=POLICY,
-            config=config,
-            rows_at_once=rows_at_once,
-            cut_above=cut_above,
-        )
-    )
+    @jax.jit
+    def program(params, reference, lessons):
+        sizes = {"rows_at_once": rows_at_once, "cut_above": cut_above}
+        grads, logs = policy_gradient(params, (), reference, lessons, **static(config), **sizes)
+        return grads, told(logs)
+
+    return program
 
 
 @pytest.mark.parametrize("config", [CONFIG, DIVERGING], ids=["plain", "divergence"])
@@ -115,19 +146,20 @@ def plainly_chosen(logits, rows, used):
 def test_the_loss_is_of_the_distribution_sampled_from():
     """At another temperature the ratio to what was recorded is 1, and the reference is as warm."""
     config, made = dataclasses.replace(DIVERGING, temperature=0.5), batch()
-    rows, used = made.transcript, np.asarray(decisions_used(made))
+    rows, used = made.transcript, np.asarray(made.batch.mask)
 
     @jax.jit
     def chosen(params):
-        logits = decision_logits(params, rows, config=POLICY)
-        return plainly_chosen(2 * logits, rows, decisions_used(made))
+        logits = decision_logits(params, rows, model=MODEL)
+        return plainly_chosen(2 * logits, rows, made.batch.mask)
 
     ours, theirs = (np.asarray(chosen(params(seed)))[used] for seed in (0, 1))
-    recorded = made._replace(transcript=rows._replace(log_prob=chosen(params())))
-    loss = jax.jit(functools.partial(policy_loss, policy=POLICY, config=config))
-    total, (_, kl, clipped) = loss(params(), params(1), recorded)
+    recorded = recorded_as(made, chosen(params()))
+    loss = jax.jit(functools.partial(policy_loss, **static(config)))
+    total, logs = loss(params(), (), params(1), recorded)
+    _, kl, clipped = told(logs)
     expected_kl = np.mean(np.minimum(np.exp(theirs - ours) - (theirs - ours) - 1, 10))
-    advantages = np.broadcast_to(np.asarray(made.advantages)[:, None], used.shape)[used]
+    advantages = np.asarray(made.targets.advantages)[used]
     assert kl == pytest.approx(expected_kl, rel=1e-4) and clipped == 0
     assert total == pytest.approx(-advantages.mean() + 0.3 * expected_kl, rel=1e-4)
 
@@ -160,7 +192,7 @@ def test_successes_that_read_skills_are_taken_without_them():
     np.testing.assert_array_equal(taken.internalized, np.isin(np.arange(ROWS), [0, 3]))
     rest = np.array([1, 2, 4, 5, 6, 7])
     chex.assert_trees_all_equal(rows_of(taken, rest), rows_of(made, rest))
-    chex.assert_trees_all_equal((taken.advantages, taken.valid), (made.advantages, made.valid))
+    chex.assert_trees_all_equal((taken.batch, taken.targets), (made.batch, made.targets))
     for row in (0, 3):
         old, new = rows_of(made, row), rows_of(taken, row)
         length, count = int(old.length), int(old.count)
@@ -171,7 +203,7 @@ def test_successes_that_read_skills_are_taken_without_them():
         np.testing.assert_array_equal(new.position[:count], old.position[:count] - 2)
         for name in ("support", "turn", "log_prob", "weight"):
             np.testing.assert_array_equal(getattr(new, name), getattr(old, name), name)
-    assert entropy(taken) == entropy(made)  # of what was sampled
+    assert entropy(taken.batch) == entropy(made.batch)  # of what was sampled
 
 
 def test_the_share_of_successes_that_is_taken():
@@ -200,27 +232,27 @@ def test_where_nobody_sampled_there_is_no_ratio():
     """However far off what was recorded: the gradient of -advantage * log-probability."""
     made = batch()
     marks = skill_lines(made)
-    far = made.transcript._replace(log_prob=made.transcript.log_prob + 9)  # ratios below e^-6
-    taken = take(made._replace(transcript=far), marks, KEYS, share=1.0)
+    far = recorded_as(made, made.batch.old + 9)  # ratios below e^-6
+    taken = take(far, marks, KEYS, share=1.0)
     ours = np.asarray(taken.internalized)
     np.testing.assert_array_equal(np.flatnonzero(ours), [0, 3, 5])
-    grads, (loss, _, clipped) = whole(CONFIG)(params(), (), taken._replace(valid=jnp.asarray(ours)))
-    rows, used = taken.transcript, np.asarray(decisions_used(taken)) & ours[:, None]
+    grads, (loss, _, clipped) = whole(CONFIG)(params(), (), only(taken, ours))
+    rows, used = taken.transcript, np.asarray(taken.batch.mask) & ours[:, None]
 
     def objective(params):
-        logits = decision_logits(params, rows, config=POLICY)
+        logits = decision_logits(params, rows, model=MODEL)
         chosen = plainly_chosen(logits, rows, jnp.asarray(used))
-        return -jnp.sum(jnp.where(used, chosen * taken.advantages[:, None], 0)) / used.sum()
+        return -jnp.sum(jnp.where(used, chosen * taken.targets.advantages, 0)) / used.sum()
 
     chex.assert_trees_all_close(grads, jax.grad(objective)(params()), rtol=1e-4, atol=1e-6)
     assert float(optax_norm(grads)) > 1e-2
     assert clipped == 0
-    of_ones = (np.asarray(taken.advantages)[:, None] * used).sum() / used.sum()
+    of_ones = (np.asarray(taken.targets.advantages) * used).sum() / used.sum()
     assert loss == pytest.approx(-of_ones, rel=1e-5)
     # A few rows at a time it is the same, and as it was sampled there is hardly any gradient.
     parts, wanted = (program(CONFIG)(params(), (), taken)[0] for program in (in_parts, whole))
     chex.assert_trees_all_close(parts, wanted, rtol=2e-4, atol=1e-6)
-    recorded = taken._replace(valid=jnp.asarray(ours), internalized=jnp.zeros(ROWS, bool))
+    recorded = only(taken, ours)._replace(internalized=jnp.zeros(ROWS, bool))
     weak, _ = whole(CONFIG)(params(), (), recorded)
     assert float(optax_norm(weak)) < 0.02 * float(optax_norm(grads))
 
@@ -228,17 +260,16 @@ def test_where_nobody_sampled_there_is_no_ratio():
 def test_others_beside_internalized_rows_keep_their_ratio():
     """The rows that keep their lines are clipped as ever."""
     made = batch(advantages=[1, 1, 1, 1, -1, -1, -1, -1])
-    near = made.transcript._replace(log_prob=made.transcript.log_prob - 9)  # ratios above e^6
-    made = made._replace(transcript=near, valid=jnp.arange(ROWS) < 4)
+    made = only(recorded_as(made, made.batch.old - 9), jnp.arange(ROWS) < 4)  # ratios above e^6
     taken = take(made, skill_lines(made, rows=(0, 3)), KEYS, share=1.0)
-    used = np.asarray(decisions_used(made)).sum(axis=1)
+    used = np.asarray(made.batch.mask).sum(axis=1)
     _, (_, _, clipped) = whole(CONFIG)(params(), (), taken)
     assert clipped == pytest.approx((used[1] + used[2]) / used.sum())
 
 
 def test_rows_that_are_not_valid_do_not_count():
     full = batch()
-    without = full._replace(valid=jnp.array([True] * 7 + [False]).at[5].set(False))
+    without = only(full, jnp.array([True] * 7 + [False]).at[5].set(False))
     grads, _ = in_parts(CONFIG)(params(), (), without)
     chex.assert_trees_all_close(grads, whole(CONFIG)(params(), (), without)[0], atol=1e-6)
     other, _ = in_parts(CONFIG)(params(), (), full)
@@ -250,7 +281,7 @@ def test_nothing_to_learn_from_is_a_zero_gradient():
     grads, aux = in_parts(CONFIG)(params(), (), nothing)
     chex.assert_trees_all_equal(grads, jax.tree.map(jnp.zeros_like, params()))
     assert [float(x) for x in aux] == [0, 0, 0]
-    invalid = batch()._replace(valid=jnp.zeros(ROWS, bool))
+    invalid = only(batch(), jnp.zeros(ROWS, bool))
     grads, _ = in_parts(DIVERGING)(params(), params(1), invalid)
     chex.assert_trees_all_equal(grads, jax.tree.map(jnp.zeros_like, params()))
 
@@ -268,11 +299,12 @@ def test_devices_share_one_gradient():
     halves = jax.tree.map(lambda x: x.reshape(2, ROWS // 2, *x.shape[1:]), rows)
     shared = jax.pmap(
         lambda part: policy_gradient(
-            params(), (), part, policy=POLICY, config=CONFIG, axis_name="data", rows_at_once=2
+            params(), (), (), part, **static(CONFIG), axis_name="data", rows_at_once=2
         ),
         axis_name="data",
         devices=jax.devices()[:2],
     )(halves)
+    shared = shared[0], told(shared[1])
     one = in_parts(CONFIG)(params(), (), rows)
     for device in range(2):
         chex.assert_trees_all_close(
@@ -283,16 +315,19 @@ def test_devices_share_one_gradient():
 def test_update_reports_entropy_and_skips_what_is_not_finite():
     config = dataclasses.replace(CONFIG, minibatches=2)
     state = init_state(config, params(), ())
-    update = jax.jit(functools.partial(update_policy, policy=POLICY, config=config))
+    update = jax.jit(functools.partial(update_policy, **static(config)))
     rows = batch()
-    after, (loss, kl, _, entropy, norm) = update(state, rows)
+    after, logs = update(state, rows)
+    loss, kl, _ = told(logs)
     used = np.arange(DECISIONS) < np.asarray(rows.transcript.count)[:, None]
-    assert entropy == pytest.approx(-np.asarray(rows.transcript.log_prob)[used].mean(), rel=1e-5)
-    assert np.isfinite(loss) and kl == 0 and norm > 0
+    assert logs["entropy"] == pytest.approx(
+        -np.asarray(rows.transcript.log_prob)[used].mean(), rel=1e-5
+    )
+    assert np.isfinite(loss) and kl == 0 and logs["grad_norm"] > 0
     assert int(after.skipped) == 0
     assert float(optax_norm(jax.tree.map(jnp.subtract, after.params, state.params))) > 0
 
-    broken = rows._replace(advantages=rows.advantages.at[0].set(jnp.nan))  # of minibatch 0
+    broken = rows._replace(targets=targets([jnp.nan, *[0] * 7]))  # of minibatch 0
     after, _ = update(state, broken)
     assert int(after.skipped) == 1
     chex.assert_tree_all_finite(after.params)
@@ -300,12 +335,13 @@ def test_update_reports_entropy_and_skips_what_is_not_finite():
 
 def test_only_the_named_steps_train_the_policy():
     config = dataclasses.replace(CONFIG, steps=6, policy_from=2, policy_until=4)
-    update = jax.jit(functools.partial(maybe_update_policy, policy=POLICY, config=config))
+    update = jax.jit(functools.partial(maybe_update_policy, **static(config)))
     start = init_state(config, params(), ())
     rows = batch()
     for step in range(6):
-        after, (loss, _, _, spread, norm) = update(start._replace(step=jnp.int32(step)), rows)
-        assert spread == pytest.approx(float(entropy(rows)), rel=1e-6)
+        after, logs = update(start._replace(step=jnp.int32(step)), rows)
+        loss, norm = logs["loss"], logs["grad_norm"]
+        assert logs["entropy"] == pytest.approx(float(entropy(rows.batch)), rel=1e-6)
         if 2 <= step < 4:
             assert norm > 0 and loss != 0
             moved = jax.tree.map(jnp.subtract, after.params, start.params)
@@ -319,10 +355,10 @@ def test_only_the_named_steps_train_the_policy():
 def test_a_frozen_policy_has_no_update_in_its_program():
     frozen = dataclasses.replace(CONFIG, policy_until=0)
     start = init_state(frozen, params(), ())
-    update = functools.partial(maybe_update_policy, policy=POLICY, config=frozen)
+    update = functools.partial(maybe_update_policy, **static(frozen))
     after, logs = update(start, batch())
     chex.assert_trees_all_equal(after.params, start.params)
-    assert logs[3] > 0 and logs[4] == 0
+    assert logs["entropy"] > 0 and logs["grad_norm"] == 0
     assert "dot_general" not in str(jax.make_jaxpr(update)(start, batch()))
 
 

@@ -161,6 +161,10 @@ _LONGEST_PHRASE = 4  # words of " if the task says"
 PAD, UNKNOWN, PROMPT, SKILL, DO_NOT, IF_TASK_SAYS = range(len(_CONTROL))
 FIRST_VERB = len(_CONTROL)  # symbol of verb v is FIRST_VERB + v
 FIRST_NUMBER = SYMBOL_ID[" 1"]  # symbol of number n is FIRST_NUMBER + n - 1
+# Of which commands consist.
+SPOKEN = tuple(
+    SYMBOL_ID[text] for text in (*(" " + verb for verb in VERBS), *_CONNECTORS, *_STEMS, *_NUMBERS)
+)
 
 
 def symbol(text: str) -> int:

@@ -1,20 +1,31 @@
-"""The household world behind the interface that rollouts use: a language, games, prefix decoding.
-
-A compiled world is any object with these members; its methods take ONE game and are vmapped by the
-caller. Commands are spelled symbol by symbol under a mask (`begin`, `allowed`, `advance`), and
-`play` carries out the finished one.
-"""
+"""The household world as a `CompiledWorld`: a language, tasks, actions spelled symbol by symbol."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 import chex
 import jax.numpy as jnp
 
-from . import commands, engine
+from reskill_jax.skills.skill import Skill
+from reskill_jax.worlds.vocabulary import ActionVocabulary
+from reskill_jax.worlds.world import Step
+
+from . import commands, engine, symbols
 from .families import SPLITS
 from .generator import SMALL, RoomSpec, generate
-from .symbols import PROMPT, SYMBOLS, VERBS, VOCABULARY_SIZE
+from .handwritten import GOOD
+from .tables import TASK_TYPES
 from .types import MAX_SHARED, TASK_LENGTH, Game, State
+from .vocabulary import household_vocabulary
+
+# Words of a task that tell its kind; the first kind has none.
+_TELLING = (
+    {"look", "examine"},
+    {"clean"},
+    {"hot", "heat"},
+    {"cool"},
+    {"two"},
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,21 +38,29 @@ class HouseholdWorld:
 
     spec: RoomSpec = SMALL
 
-    language = SYMBOLS
-    vocabulary = VOCABULARY_SIZE
-    prompt = PROMPT
-    verbs = VERBS
+    language = symbols.SYMBOLS
+    spoken = symbols.SPOKEN
+    instruction = (
+        "You are in a household and solve a task by giving one short command at a time, such as: "
+        "go to cabinet 1, open drawer 2, take mug 1 from shelf 1, move mug 1 to sinkbasin 1, "
+        "clean mug 1 with sinkbasin 1. Answer with the next command and nothing else."
+    )
+    prompt = symbols.SYMBOLS[symbols.PROMPT]
+    skill_header = symbols.SYMBOLS[symbols.SKILL]
+    unknown = symbols.UNKNOWN
     splits = SPLITS
-    command_length = commands.COMMAND_LENGTH
+    task_types = TASK_TYPES
+    affordances = symbols.VERBS
+    action_length = commands.COMMAND_LENGTH
     decisions_per_turn = 5  # verb, word, number, second word, second number
 
     @property
-    def intro_symbols(self) -> int:
+    def introduction_length(self) -> int:
         """Width of the introduction."""
         return engine.intro_capacity(self.spec.receptacles, TASK_LENGTH)
 
     @property
-    def max_symbols(self) -> int:
+    def observation_length(self) -> int:
         """Width of an observation: that of the longest that rooms of these sizes can show."""
         shared = MAX_SHARED if self.spec.share_place > 0 else 1
         return engine.observation_capacity(self.spec.receptacles, self.spec.objects, shared=shared)
@@ -50,40 +69,77 @@ class HouseholdWorld:
         """Makes one game of a split: its name, or its index in `splits`, which may be traced."""
         return generate(key, spec=self.spec, split=split)
 
-    def reset(self, game: Game) -> tuple[State, chex.Array, chex.Array]:
-        """Returns the first state and the introduction ([intro_symbols] int32, length)."""
-        intro, length = engine.intro(game, max_symbols=self.intro_symbols)
-        return game.start, intro, length
-
-    def task(self, game: Game) -> chex.Array:
+    def task_text(self, task: Game) -> chex.Array:
         """[TASK_LENGTH] int32: symbols of the task, PAD behind."""
-        return game.task
+        return task.task
 
-    def possible(self, game: Game, state: State) -> chex.Array:
-        """[len(verbs)] bool: verbs that some admissible command begins with."""
-        return commands.admissible(game, state).verbs
+    def task_type(self, task: Game) -> chex.Array:
+        """[] int32, index into `task_types`."""
+        return task.task_type
 
-    def begin(self, game: Game, state: State) -> commands.Cursor:
+    def reset(self, task: Game) -> tuple[State, chex.Array]:
+        """Returns the first state and the introduction ([introduction_length] int32)."""
+        intro, _ = engine.intro(task, max_symbols=self.introduction_length)
+        return task.start, intro
+
+    def affords(self, task: Game, state: State) -> chex.Array:
+        """[len(affordances)] bool: verbs that some admissible command begins with."""
+        return commands.admissible(task, state).verbs
+
+    def begin(self, task: Game, state: State) -> commands.Cursor:
         """Starts a command."""
-        return commands.begin(game, state)
+        return commands.begin(task, state)
 
-    def allowed(self, game: Game, cursor: commands.Cursor) -> chex.Array:
+    def allowed(self, task: Game, cursor: commands.Cursor) -> chex.Array:
         """[V] bool: symbols that can come next."""
-        return commands.allowed(game, cursor)
+        return commands.allowed(task, cursor)
 
-    def advance(self, game: Game, state: State, cursor: commands.Cursor, symbol) -> commands.Cursor:
+    def advance(self, task: Game, state: State, cursor: commands.Cursor, symbol) -> commands.Cursor:
         """Spells one symbol."""
-        return commands.advance(game, state, cursor, symbol)
+        return commands.advance(task, state, cursor, symbol)
 
-    def play(self, game: Game, state: State, cursor: commands.Cursor):
-        """Carries out the spelled command.
+    def action(self, task: Game, cursor: commands.Cursor) -> chex.Array:
+        """[action_length] int32 symbols of the finished command."""
+        return commands.command_symbols(task, commands.to_command(cursor))[0]
 
-        Returns:
-          state; the command ([command_length] int32, length); the observation ([max_symbols] int32,
-          length); won ([] bool).
-        """
-        command = commands.to_command(cursor)
-        written, command_length = commands.command_symbols(game, command)
-        state, seen, length = engine.step(game, state, command, max_symbols=self.max_symbols)
-        won = engine.won(game, state)
-        return state, (written, command_length), (seen, length), jnp.asarray(won)
+    def step(self, task: Game, state: State, cursor: commands.Cursor) -> tuple[State, Step]:
+        """Carries out the finished command; the first moment at which the goal holds ends it."""
+        state, seen, _ = engine.step(
+            task, state, commands.to_command(cursor), max_symbols=self.observation_length
+        )
+        won = jnp.asarray(engine.won(task, state))
+        return state, Step(seen, won.astype(jnp.float32), won, won)
+
+    def text(self, symbols_: Sequence[int]) -> str:
+        """The text of symbols, without white space in front."""
+        return symbols.text(symbols_)
+
+    def words(self, sentence: str) -> list[int]:
+        """See `symbols.words`."""
+        return symbols.words(sentence)
+
+    def lacking(self, sentence: str) -> list[str]:
+        """See `symbols.lacking`."""
+        return symbols.lacking(sentence)
+
+    def task_of(self, introduction: str) -> str:
+        """The task in the text of an introduction."""
+        return symbols.task_of(introduction)
+
+    def type_of(self, task: str) -> str:
+        """The kind of task as its words tell it."""
+        words = set(task.split())
+        for task_type, telling in zip(TASK_TYPES[1:], _TELLING, strict=True):
+            if words & telling:
+                return task_type
+        return TASK_TYPES[0]
+
+    @property
+    def actions(self) -> ActionVocabulary:
+        """The words of commands."""
+        return household_vocabulary()
+
+    @property
+    def banks(self) -> Mapping[str, tuple[Skill, ...]]:
+        """The hand-written skills."""
+        return {"good": GOOD}

@@ -10,6 +10,7 @@ from reskill_jax.worlds.household.expert import BEGINNER
 from reskill_jax.worlds.household.generator import RoomSpec
 from reskill_jax.worlds.household.types import Command
 from reskill_jax.worlds.household.world import HouseholdWorld
+from reskill_jax.worlds.world import Step
 
 WORLD = HouseholdWorld()
 
@@ -19,15 +20,17 @@ WORLD = HouseholdWorld()
 def _spelled(game, state, command):
     spelled, _ = commands.command_symbols(game, command)
     cursor, legal, choices = WORLD.begin(game, state), jnp.bool_(True), jnp.int32(0)
-    for i in range(WORLD.command_length):
+    for i in range(WORLD.action_length):
         mask = WORLD.allowed(game, cursor)
         legal &= cursor.done | mask[spelled[i]]
         choices += ~cursor.done & (mask.sum() > 1)
         cursor = WORLD.advance(game, state, cursor, spelled[i])
-    by_world = WORLD.play(game, state, cursor)
-    moved, seen, length = engine.step(game, state, command, max_symbols=WORLD.max_symbols)
-    by_engine = moved, commands.command_symbols(game, command), (seen, length)
-    return legal, cursor.done, choices, by_world, (*by_engine, engine.won(game, moved))
+    by_world = (*WORLD.step(game, state, cursor), WORLD.action(game, cursor))
+    moved, seen, length = engine.step(game, state, command, max_symbols=WORLD.observation_length)
+    seen = jnp.where(jnp.arange(seen.shape[0]) < length, seen, sy.PAD)
+    won = engine.won(game, moved)
+    by_engine = moved, Step(seen, won.astype(jnp.float32), won, won), spelled
+    return legal, cursor.done, choices, by_world, by_engine
 
 
 def test_a_spelled_command_is_the_engines_step(make_games, play):
@@ -41,9 +44,10 @@ def test_a_spelled_command_is_the_engines_step(make_games, play):
 
 
 def test_introduction_fits_and_names_everything(make_games):
-    state, intros, lengths = jax.jit(jax.vmap(WORLD.reset))(make_games("train"))
+    state, intros = jax.jit(jax.vmap(WORLD.reset))(make_games("train"))
+    lengths = (np.asarray(intros) != sy.PAD).sum(axis=1)
     jax.tree.map(np.testing.assert_array_equal, state, make_games("train").start)
-    assert intros.shape[1] == WORLD.intro_symbols >= lengths.max()
+    assert intros.shape[1] == WORLD.introduction_length >= lengths.max()
     games = make_games("train")
     for i in (0, 1, 2):
         said = sy.text(intros[i])
@@ -61,8 +65,7 @@ def test_worlds_are_equal_by_their_settings():
     assert HouseholdWorld() == WORLD and hash(HouseholdWorld()) == hash(WORLD)
     small = RoomSpec(receptacles=6, min_receptacles=5, objects=5, min_objects=4)
     assert HouseholdWorld(spec=small) != WORLD
-    assert WORLD.vocabulary == len(WORLD.language) == 259
-    assert WORLD.language[WORLD.prompt] == "\n>"
+    assert len(WORLD.language) == 259 and WORLD.prompt in WORLD.language
 
 
 def test_no_answer_is_cut():
@@ -84,13 +87,13 @@ def test_no_answer_is_cut():
 
         places = jnp.arange(spec.receptacles, dtype=jnp.int32)
         at = jax.vmap(answers, in_axes=(0, None))
-        return at(places, world.max_symbols), at(places, 1000)
+        return at(places, world.observation_length), at(places, 1000)
 
     fitting, whole = lengths(jax.random.split(jax.random.key(2), 64))
     jax.tree.map(np.testing.assert_array_equal, fitting, whole)
-    assert 48 < whole[0].max() <= world.max_symbols
+    assert 48 < whole[0].max() <= world.observation_length
 
 
 def test_rooms_without_shared_places_need_less():
     apart = HouseholdWorld(spec=RoomSpec(share_place=0.0))
-    assert apart.max_symbols < WORLD.max_symbols
+    assert apart.observation_length < WORLD.observation_length

@@ -1,0 +1,1 @@
+"""How rewards become an update of the policy."""

@@ -1,0 +1,57 @@
+"""The command `reskill pretrain`."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+
+from reskill_jax.cli.arguments import parse, peek, spelled_out
+from reskill_jax.cli.errors import CommandLineError
+from reskill_jax.training.pretraining import PRESETS, PretrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainArguments:
+    """Fit a model to demonstrations: expert play with mistakes, and directives that are obeyed.
+
+    Writes ROOT/NAME/: configuration, metrics, a checkpoint to go on from, and the model.
+    """
+
+    config: Annotated[PretrainConfig, tyro.conf.OmitArgPrefixes]
+    preset: str = "model"
+    """Settings to start from: "model" (a language model) or "small" (a small policy, from random
+    weights)."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on from the last checkpoint of ROOT/NAME; give the same options."""
+
+
+def pretrain_and_tell(arguments: Sequence[str]) -> int:
+    """Pretrains, says where the model lies."""
+    from rich.console import Console
+
+    from reskill_jax.devices.compilation_cache import keep_compiled_programs
+    from reskill_jax.devices.preemption import Interrupted, Preempted
+    from reskill_jax.training.pretraining import pretrain
+
+    arguments = [spelled_out(argument) for argument in arguments]
+    preset = peek(arguments, "--preset") or "model"
+    if preset not in PRESETS:
+        raise CommandLineError(f"there is no preset {preset[:60]!r}; there are: model, small")
+    default = PretrainArguments(PRESETS[preset](), preset)
+    parsed = parse(
+        PretrainArguments,
+        arguments,
+        prog="reskill pretrain",
+        description=PretrainArguments.__doc__,
+        default=default,
+    )
+    keep_compiled_programs()
+    console = Console()
+    try:
+        path = pretrain(parsed.config, resume=parsed.resume, console=console)
+    except (KeyboardInterrupt, Preempted) as end:
+        console.print(str(end) or "interrupted", highlight=False, markup=False, soft_wrap=True)
+        return end.status if isinstance(end, Preempted) else Interrupted.status
+    console.print(f"model  {path}", highlight=False, markup=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,402 @@
+"""Pretraining: any model learns to play from demonstrations that are made on the device.
+
+Each wave generates fresh episodes of a player with habits (its mistakes leave something to learn
+afterwards) who mostly obeys directives, sorts them by length, so that short ones are not padded to
+the longest, and takes one optimizer step per batch. Every wave's randomness follows from the seed
+and its number alone.
+
+N rows, D decisions of a row, K candidates, V vocabulary.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from rich.console import Console
+
+from reskill_jax.devices.preemption import StopSignal, ended_by
+from reskill_jax.models import weights
+from reskill_jax.models.checkpoint import save_model
+from reskill_jax.models.config import DecoderConfig
+from reskill_jax.models.lora import init_adapters, merge
+from reskill_jax.models.model import Decoder, Model
+from reskill_jax.models.sampling import NO_TOKEN, masked_log_probs
+from reskill_jax.rollouts import transcript as transcripts
+from reskill_jax.rollouts.transcript import Transcript
+from reskill_jax.storage import checkpoint
+from reskill_jax.storage.provenance import provenance
+from reskill_jax.storage.run_folder import RunFolder
+from reskill_jax.training.config import ModelConfig
+from reskill_jax.training.demonstrations import Demonstration, demonstrate
+from reskill_jax.training.progress import TrainingProgress
+from reskill_jax.training.settings import Policy, TrainingError, load_policy
+from reskill_jax.training.update import decision_logits
+from reskill_jax.worlds.household.expert import Habits
+from reskill_jax.worlds.household.generator import RoomSpec
+from reskill_jax.worlds.household.world import HouseholdWorld
+from reskill_jax.worlds.language import symbol_language
+
+MAY_DIFFER = ("name", "root", "waves", "save_every")
+
+
+@dataclasses.dataclass(frozen=True)
+class SmallShape:
+    """Sizes of a small policy with random weights (--fresh)."""
+
+    width: int = 64
+    layers: int = 3
+    heads: int = 4
+    kv_heads: int = 2
+    mlp: int = 192
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig:
+    """Fit a model to demonstrations. Writes ROOT/NAME/, the model as `model` in it."""
+
+    name: str = "pretrain"
+    """Name of the run: its files lie in ROOT/NAME."""
+    root: str = "runs"
+    """Folder of all runs."""
+    seed: int = 0
+    """Everything random follows from it."""
+    model: ModelConfig = ModelConfig()
+    """The model to start from."""
+    fresh: bool = False
+    """Start from a small policy with random weights instead."""
+    shape: SmallShape = SmallShape()
+    """Of the fresh policy."""
+    rooms: RoomSpec = RoomSpec()
+    """Sizes of the household's rooms."""
+    habits: Habits = Habits()
+    """Of the player that is imitated: the chance of each slip when it can happen."""
+    max_turns: int = 20
+    """Turns of an episode."""
+    context_length: int = 2048
+    """Tokens of an episode; what lies beyond is not learned."""
+    waves: int = 20
+    """Waves of fresh episodes."""
+    episodes: int = 64
+    """Episodes of a wave."""
+    batch: int = 8
+    """Episodes of an optimizer step."""
+    learning_rate: float = 1e-4
+    """After the warm-up."""
+    final_learning_rate: float = 1e-5
+    """Of the last step; in between it falls linearly."""
+    warmup: int = 20
+    """Optimizer steps in which the rate rises from 0."""
+    weight_decay: float = 0.01
+    """Of AdamW."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    unmasked_share: float = 0.1
+    """Weight of the likelihood among all tokens, beside that among the admissible ones."""
+    sharpen: float = 1.0
+    """Temperature that is folded into the weights written at the end; below 1 plays more surely."""
+    save_every: int = 5
+    """Waves between checkpoints."""
+
+    def __post_init__(self):
+        sizes = ("max_turns", "context_length", "waves", "episodes", "batch", "save_every")
+        for field in sizes:
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
+        if self.episodes % self.batch:
+            raise ValueError(f"{self.episodes} episodes do not split into batches of {self.batch}")
+        if not self.sharpen > 0:
+            raise ValueError(f"sharpen must be positive, got {self.sharpen}")
+
+
+def small() -> PretrainConfig:
+    """The settings with which small policies like the shipped one are made, in an hour."""
+    return PretrainConfig(
+        fresh=True,
+        max_turns=24,
+        context_length=512,
+        waves=280,
+        episodes=512,
+        batch=32,
+        learning_rate=2.5e-3,
+        final_learning_rate=5e-5,
+        warmup=200,
+        sharpen=0.65,
+        save_every=10,
+    )
+
+
+PRESETS = {"model": PretrainConfig, "small": small}
+
+
+class Learner(NamedTuple):
+    """What pretraining changes."""
+
+    params: Any
+    opt_state: Any
+
+
+def starting_policy(config: PretrainConfig, world: HouseholdWorld) -> Policy:
+    """The model of the first wave.
+
+    Raises:
+      TrainingError, WeightsError, ModelError: it cannot be read.
+    """
+    if not config.fresh:
+        policy = load_policy(config.model, world)
+        return policy._replace(params=_as_before_sharpening(config.model.path, policy.params))
+    shape = dataclasses.asdict(config.shape)
+    model = Decoder(DecoderConfig(vocabulary=len(world.language), **shape))
+    return Policy(model.init(jax.random.key(config.seed + 1)), model, symbol_language(world))
+
+
+def _as_before_sharpening(path: str, params: Any) -> Any:
+    """A small policy that was written with `sharpen` has it folded into its last norm."""
+    if "/" in path and not path.endswith(".safetensors"):
+        return params
+    load = weights.load if path.endswith(".safetensors") else weights.load_pretrained
+    settings = load(path)[2].get("settings", {})
+    sharpened = settings.get("sharpen", 1.0) if isinstance(settings, dict) else 1.0
+    return params | {"final_norm": params["final_norm"] * sharpened}
+
+
+def demonstration_loss(params, rows: Transcript, *, model: Model, unmasked_share: float):
+    """Mean negative log-likelihood of the decisions of some rows that are to be learned.
+
+    Args:
+      params: of the model. rows: of [N, ...] arrays.
+      model: static. unmasked_share: of the likelihood among all tokens.
+
+    Returns:
+      The loss, and ([3]: likelihood among the candidates, among all tokens, share of decisions at
+      which the likeliest candidate is the one demonstrated).
+    """
+    used = jnp.arange(rows.position.shape[1]) < rows.count[:, None]
+    weight = rows.weight * used
+    total = jnp.maximum(weight.sum(), 1.0)
+    logits = decision_logits(params, rows, model=model)
+    allowed = (rows.support != NO_TOKEN) | ~used[:, :, None]
+    log_probs = masked_log_probs(logits, allowed)
+    chosen = rows.support == jax.vmap(transcripts.choices)(rows)[:, :, None]
+    chosen = chosen & used[:, :, None]
+    masked = -jnp.sum(jnp.sum(jnp.where(chosen, log_probs, 0), axis=-1) * weight) / total
+    best = jnp.argmax(log_probs, axis=-1) == jnp.argmax(chosen, axis=-1)
+    agreement = jnp.sum(best * weight) / total
+    unmasked = jnp.float32(0)
+    if unmasked_share > 0:
+        picked = jnp.sum(jnp.where(chosen, logits, 0), axis=-1)
+        unmasked = jnp.sum((_normalizers(params, rows, model) - picked) * weight) / total
+    return masked + unmasked_share * unmasked, jnp.stack([masked, unmasked, agreement])
+
+
+def _normalizers(params, rows: Transcript, model: Model):
+    """[N, D] log-sum-exp of all logits, a row at a time and again for the gradient."""
+    hidden = model.forward(params, rows.tokens)
+    at = jnp.take_along_axis(hidden, rows.position[:, :, None], axis=1)
+    whole = jax.checkpoint(lambda row: jax.nn.logsumexp(model.logits(params, row), axis=-1))
+    return jax.lax.map(whole, at)
+
+
+class Programs(NamedTuple):
+    """The compiled functions."""
+
+    init: Any  # params -> (Learner, frozen)
+    episodes: Any  # wave -> Demonstration of [episodes, ...] arrays
+    train: Any  # (Learner, frozen, rows) -> (Learner, [3])
+
+
+def make_programs(config: PretrainConfig, world: HouseholdWorld, policy: Policy) -> Programs:
+    """Compiles for a configuration; programs of `train` come with the shapes of its rows."""
+    steps = config.waves * (config.episodes // config.batch)
+    rising = optax.linear_schedule(0.0, config.learning_rate, max(1, config.warmup))
+    falling = optax.linear_schedule(
+        config.learning_rate, config.final_learning_rate, max(1, steps - config.warmup)
+    )
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(config.max_grad_norm),
+        optax.adamw(
+            optax.join_schedules([rising, falling], [config.warmup]),
+            b2=0.98,
+            weight_decay=config.weight_decay,
+        ),
+    )
+    rank, scale = config.model.lora_rank, config.model.lora_alpha / max(1, config.model.lora_rank)
+
+    def init(params):
+        frozen: Any = ()
+        if rank:
+            key = jax.random.fold_in(jax.random.key(config.seed), 1 << 30)
+            params, frozen = init_adapters(key, params, rank=rank), params
+        return Learner(params, optimizer.init(params)), frozen
+
+    @jax.jit
+    def episodes(wave):
+        play = functools.partial(
+            demonstrate,
+            spec=config.rooms,
+            language=policy.language,
+            habits=config.habits,
+            horizon=config.max_turns,
+            capacity=config.context_length,
+        )
+        key = jax.random.fold_in(jax.random.key(config.seed), wave)
+        return jax.vmap(play)(jax.random.split(key, config.episodes))
+
+    def loss(params, frozen, rows):
+        whole = merge(frozen, params, scale=scale) if rank else params
+        return demonstration_loss(
+            whole, rows, model=policy.model, unmasked_share=config.unmasked_share
+        )
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train(learner: Learner, frozen, rows: Transcript):
+        grads, told = jax.grad(loss, has_aux=True)(learner.params, frozen, rows)
+        updates, opt_state = optimizer.update(grads, learner.opt_state, learner.params)
+        return Learner(optax.apply_updates(learner.params, updates), opt_state), told
+
+    return Programs(init, episodes, train)
+
+
+def batches(
+    rows: Transcript, config: PretrainConfig, wave: int, *, buckets: int
+) -> Iterator[Transcript]:
+    """The rows of a wave in batches of about the same length, in random order.
+
+    Args:
+      rows: of [episodes, ...] numpy arrays.
+      config: of the run. wave: its number.
+      buckets: how many lengths there can be; each compiles a program.
+    """
+    order = np.argsort(rows.length, kind="stable").reshape(-1, config.batch)
+    wide = -(-config.context_length // buckets)
+    many = -(-rows.position.shape[1] // buckets)
+    for chosen in np.random.default_rng((config.seed, wave)).permutation(order):
+        part = Transcript(*(field[chosen] for field in rows))
+        width = min(config.context_length, -(-int(part.length.max()) // wide) * wide)
+        count = max(1, int(part.count.max()))
+        decisions = min(part.position.shape[1], -(-count // many) * many)
+        yield part._replace(
+            tokens=part.tokens[:, :width],
+            position=np.minimum(part.position[:, :decisions], width - 1),
+            support=part.support[:, :decisions],
+            turn=part.turn[:, :decisions],
+            log_prob=part.log_prob[:, :decisions],
+            weight=part.weight[:, :decisions],
+        )
+
+
+def pretrain(config: PretrainConfig, *, resume: bool = False, console: Console) -> Path:
+    """Runs all waves, from the last checkpoint on if it is resumed, and writes the model.
+
+    Returns:
+      Where the model lies: a folder as the Hub has it, or a .safetensors file of a small policy.
+
+    Raises:
+      RunFolderError, CheckpointError, TrainingError, WeightsError, ModelError: in one line.
+      Preempted, Interrupted: SIGTERM or Ctrl-C came; the last wave is in a checkpoint.
+    """
+    world = HouseholdWorld(spec=config.rooms)
+    policy = starting_policy(config, world)
+    programs = make_programs(config, world, policy)
+    learner, frozen = programs.init(policy.params)
+    stored = told(config)
+    if resume:
+        folder = RunFolder.reopen(config.root, config.name)
+    else:
+        folder = RunFolder.create(config.root, config.name, stored)
+    with folder, StopSignal(tell=console.print) as stop:
+        first = 0
+        if resume:
+            found = checkpoint.restore(
+                folder.checkpoints, learner, stored, may_differ=MAY_DIFFER, notify=console.print
+            )
+            learner, first = found.arrays, found.step
+            folder.truncate_to(found.host["sizes"])
+        folder.add_provenance(provenance(step=first))
+
+        def save(done: int) -> None:
+            host = {"sizes": folder.sizes()}
+            checkpoint.save(folder.checkpoints, done, learner, host, stored, keep=1, block=True)
+
+        with TrainingProgress(console, total=config.waves, start=first) as progress:
+            progress.status("compiling")
+            for wave in range(first, config.waves):
+                learner, line = _wave(config, programs, policy, learner, frozen, wave)
+                folder.write_metrics(line)
+                progress.update(wave + 1, success=line["player_success"])
+                progress.note(
+                    f"wave {wave + 1}: loss {line['masked']:.3f}, "
+                    f"{line['agreement']:.0%} of the decisions as demonstrated"
+                )
+                asked = stop.received if wave + 1 < config.waves else 0
+                if asked or (wave + 1) % config.save_every == 0 or wave + 1 == config.waves:
+                    save(wave + 1)
+                if asked:
+                    raise ended_by(asked, wave + 1)
+        return _write(config, policy, learner, frozen, folder.path)
+
+
+def _wave(
+    config: PretrainConfig, programs: Programs, policy: Policy, learner: Learner, frozen, wave: int
+) -> tuple[Learner, dict[str, Any]]:
+    """One wave; the learner after it, and its line of the log."""
+    began = time.perf_counter()
+    played: Demonstration = jax.device_get(programs.episodes(wave))
+    if not played.admissible.all():
+        raise AssertionError(f"wave {wave}: the player chose an inadmissible command")
+    rows, sums = played.transcript, np.zeros(3)
+    buckets = 8 if policy.language.identity else 4
+    for part in batches(rows, config, wave, buckets=buckets):
+        learner, figures = programs.train(learner, frozen, part)
+        sums += np.asarray(figures)
+    masked, unmasked, agreement = sums / (config.episodes // config.batch)
+    if not np.isfinite(masked):
+        raise TrainingError(f"wave {wave}: the loss is not finite; use a lower --learning-rate")
+    return learner, {
+        "step": wave + 1,
+        "masked": round(float(masked), 4),
+        "unmasked": round(float(unmasked), 4),
+        "agreement": round(float(agreement), 4),
+        "player_success": round(float(played.won.mean()), 3),
+        "tokens": round(float(rows.length.mean()), 1),
+        "longest": int(rows.length.max()),
+        "cut": int((rows.length > config.context_length).sum()),
+        "seconds": round(time.perf_counter() - began, 2),
+    }
+
+
+def _write(
+    config: PretrainConfig, policy: Policy, learner: Learner, frozen: Any, folder: Path
+) -> Path:
+    """The trained model, as others read it."""
+    params = learner.params
+    if config.model.lora_rank:
+        params = merge(frozen, params, scale=config.model.lora_alpha / config.model.lora_rank)
+    if policy.loaded is not None:
+        save_model(folder / "model", policy.loaded._replace(params=params))
+        return folder / "model"
+    params = dict(params) | {"final_norm": params["final_norm"] / config.sharpen}
+    about = {
+        "settings": told(config),
+        "data": "demonstrations generated on the device from the seed: a player with habits that "
+        "obeys directives, in rooms of the train split; object-place combinations of the unseen "
+        "split and the held-out directives never occur",
+        "start": "random parameters" if config.fresh else config.model.path,
+        "episodes": config.waves * config.episodes,
+        **provenance(step=config.waves),
+    }
+    path = folder / "model.safetensors"
+    assert isinstance(policy.model, Decoder)
+    weights.save(path, params, about, policy.model.config)
+    return path
+
+
+def told(config: PretrainConfig) -> dict[str, Any]:
+    """A configuration as plain JSON values."""
+    return dataclasses.asdict(config) | {"habits": config.habits._asdict()}

@@ -1,0 +1,152 @@
+"""Trials inside the compiled step: parts under test are drawn, compared and decided about.
+
+B groups, G rollouts per group, K parts under test, each with two arms: without it and with it.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from reskill_jax.core.arms import arm_outcomes, assign_arms, assignment_probabilities
+from reskill_jax.core.contrast import Contrast, within_group_contrast
+from reskill_jax.core.factorial import arms_after
+from reskill_jax.core.horizon import estimate_horizon
+from reskill_jax.core.posterior import init_posterior
+from reskill_jax.core.trial import (
+    Trial,
+    decide_sequentially,
+    decide_trial,
+    finish_trial,
+    idle_trial,
+    observe_trial,
+)
+from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.state import TrainState
+
+
+def decide_part(
+    trial: Trial, history, counts, contrast: Contrast | None, *, horizon, config: TrainConfig
+):
+    """Counts of a step -> posterior and decision of one part under test.
+
+    Returns:
+      The trial to go on with; the history; the trial as it stood when decided; the decision.
+    """
+    if config.discount == "last_step":  # every step's counts are added to the prior alone
+        trial = trial._replace(posterior=init_posterior(2))
+    trial = observe_trial(trial, *counts, horizon=horizon, contrast=contrast)
+    least = {"min_steps": config.min_trial_steps, "min_episodes": config.min_trial_episodes}
+    if config.trial_rule == "means":
+        decision = decide_trial(trial, **least)
+    else:
+        decision = decide_sequentially(
+            trial,
+            gain=config.trial_gain,
+            false_accept=config.trial_false_accept,
+            false_reject=config.trial_false_reject,
+            **least,
+        )
+
+    def finished(trial: Trial):
+        idle = idle_trial(2, max_steps=config.max_trial_steps)
+        idle = jax.tree.map(lambda a, b: a.astype(b.dtype), idle, trial)
+        return idle, finish_trial(history, trial, decision)
+
+    after, history = jax.lax.cond(decision >= 0, finished, lambda t: (t, history), trial)
+    return after, history, trial, decision
+
+
+def decide(
+    state: TrainState, successes, trials, *, config: TrainConfig, contrast: Contrast | None = None
+):
+    """Counts of a step -> posteriors, decisions, bank and horizon.
+
+    Args:
+      state: the state.
+      successes: [K, 2] int. trials: [K, 2] int. config: static.
+      contrast: [K, 2] differences within the step's groups; the sequential rule decides by them.
+
+    Returns:
+      The state; the trials as they stood when decided; the decisions [K]; the horizon used.
+    """
+    horizon = jnp.float32(jnp.inf)
+    if config.discount == "adaptive":
+        horizon = estimate_horizon(state.history.log_likelihood, state.history.completed)
+
+    def part(history, of_part):
+        trial, counts, contrast = of_part
+        trial, history, seen, decision = decide_part(
+            trial, history, counts, contrast, horizon=horizon, config=config
+        )
+        return history, (trial, seen, decision)
+
+    history, (after, seen, decisions) = jax.lax.scan(
+        part, state.history, (state.trials, (successes, trials), contrast)
+    )
+    arm = arms_after(decisions)
+    bank = jax.lax.cond(
+        jnp.any(decisions >= 0),
+        lambda bank: jax.tree.map(lambda x: x[arm], bank),
+        lambda bank: bank,
+        state.bank,
+    )
+    return state._replace(bank=bank, trials=after, history=history), seen, decisions, horizon
+
+
+def assign_parts(
+    keys: chex.PRNGKey, trials: Trial, *, num_groups: int, config: TrainConfig
+) -> tuple[chex.Array, chex.Array]:
+    """Which parts under test each rollout reads.
+
+    Args:
+      keys: [K] random keys, one a part.
+      trials: [K, ...] of two arms each, without the part and with it.
+      num_groups: B. config: static.
+
+    Returns:
+      [K, 2] the probabilities drawn with; [K, B, G] int32, 1 where a rollout holds the part.
+    """
+    floor = 0.5 if config.assignment == "uniform" else config.floor
+
+    def part(key, trial):
+        assignment = assignment_probabilities(trial.posterior, trial.arm_mask, floor=floor)
+        return assignment, assign_arms(
+            key,
+            assignment,
+            num_groups=num_groups,
+            group_size=config.group_size,
+            scheme=config.scheme,
+        )
+
+    return jax.vmap(part)(keys, trials)
+
+
+def compare(
+    held: chex.Array,
+    success: chex.Array,
+    valid: chex.Array,
+    differ: chex.Array,
+    *,
+    axis_name: str | None = None,
+) -> tuple[chex.Array, chex.Array, Contrast]:
+    """Rollouts without each part against those with it, whatever other parts they hold.
+
+    Args:
+      held: [K, B, G] 1 where a rollout holds the part.
+      success: [B, G] bool. valid: [B, G] bool.
+      differ: [K, B] bool, whether the part changes what can be read in the group's task; where it
+        does not, a difference would be noise.
+      axis_name: mapped axis over which groups are split.
+
+    Returns:
+      Successes [K, 2], trials [K, 2] and the contrast within groups [K, 2].
+    """
+
+    def part(held, differ):
+        counted = arm_outcomes(held, success, valid, num_arms=2, axis_name=axis_name)
+        compared = valid & ((held == 0) | differ[:, None])
+        return *counted, within_group_contrast(
+            held, success, compared, num_arms=2, axis_name=axis_name
+        )
+
+    return jax.vmap(part)(held, differ)

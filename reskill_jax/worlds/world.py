@@ -1,0 +1,176 @@
+"""What the rest of the library asks of a compiled world.
+
+A compiled world speaks in symbols: fixed texts, numbered. Symbol 0 is padding. Its functions are
+pure, take ONE task and are vmapped by the caller. Actions are spelled symbol by symbol: `begin`,
+`allowed` and `advance` until the cursor is done, which it is as soon as the action is certain;
+`action` tells all of its symbols, and `step` carries it out.
+
+V symbols of the language, Li, La, Lo symbols of an introduction, an action, an observation.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import chex
+
+from reskill_jax.skills.skill import Skill
+
+from .vocabulary import ActionVocabulary
+
+PAD = 0
+
+
+class Step(NamedTuple):
+    """What an action leads to."""
+
+    observation: chex.Array  # [Lo] int32 symbols, PAD behind
+    reward: chex.Array  # [] float32
+    success: chex.Array  # [] bool: the task is solved
+    done: chex.Array  # [] bool: the episode is over
+
+
+class CompiledWorld(Protocol):
+    """A world that is played inside the compiled step. Hashable: it is a static argument."""
+
+    def __hash__(self) -> int: ...
+
+    # --- sizes and texts ---
+
+    @property
+    def language(self) -> tuple[str, ...]:
+        """[V] text of every symbol."""
+        ...
+
+    @property
+    def spoken(self) -> tuple[int, ...]:
+        """Symbols that actions consist of."""
+        ...
+
+    @property
+    def instruction(self) -> str:
+        """What a language model is told before its first episode; "" = nothing."""
+        ...
+
+    @property
+    def prompt(self) -> str:
+        """Text of the symbol that asks for an action in plain text."""
+        ...
+
+    @property
+    def skill_header(self) -> str:
+        """Text of the symbol that opens the line of a skill."""
+        ...
+
+    @property
+    def unknown(self) -> int:
+        """The symbol of words that the language lacks."""
+        ...
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits of tasks."""
+        ...
+
+    @property
+    def task_types(self) -> tuple[str, ...]:
+        """Names of the kinds of tasks; () = there are none."""
+        ...
+
+    @property
+    def affordances(self) -> tuple[str, ...]:
+        """Names of what may be possible in a state, [K] of `affords`."""
+        ...
+
+    @property
+    def introduction_length(self) -> int:
+        """Li."""
+        ...
+
+    @property
+    def action_length(self) -> int:
+        """La."""
+        ...
+
+    @property
+    def observation_length(self) -> int:
+        """Lo."""
+        ...
+
+    @property
+    def decisions_per_turn(self) -> int:
+        """Most symbols of an action that are chosen among several."""
+        ...
+
+    # --- pure functions of arrays ---
+
+    def make(self, key: chex.PRNGKey, split: Any) -> Any:
+        """A task of a split: of its name, or its index, which may be traced."""
+        ...
+
+    def task_text(self, task: Any) -> chex.Array:
+        """[Lt] int32 symbols of the task, PAD behind."""
+        ...
+
+    def task_type(self, task: Any) -> chex.Array:
+        """[] int32, index into `task_types`."""
+        ...
+
+    def reset(self, task: Any) -> tuple[Any, chex.Array]:
+        """The first state, and the introduction [Li]."""
+        ...
+
+    def affords(self, task: Any, state: Any) -> chex.Array:
+        """[K] bool: what is possible in a state."""
+        ...
+
+    def begin(self, task: Any, state: Any) -> Any:
+        """A cursor before the first symbol of an action; it has a field `done` [] bool."""
+        ...
+
+    def allowed(self, task: Any, cursor: Any) -> chex.Array:
+        """[V] bool: symbols that can come next."""
+        ...
+
+    def advance(self, task: Any, state: Any, cursor: Any, symbol: chex.Array) -> Any:
+        """The cursor behind one more symbol."""
+        ...
+
+    def action(self, task: Any, cursor: Any) -> chex.Array:
+        """[La] int32 symbols of a finished action, PAD behind."""
+        ...
+
+    def step(self, task: Any, state: Any, cursor: Any) -> tuple[Any, Step]:
+        """The state after a finished action, and what it leads to."""
+        ...
+
+    # --- words, on the host ---
+
+    def text(self, symbols: Sequence[int]) -> str:
+        """The text of symbols, without white space in front."""
+        ...
+
+    def words(self, sentence: str) -> list[int]:
+        """The symbols of a sentence such as a skill's action."""
+        ...
+
+    def lacking(self, sentence: str) -> list[str]:
+        """The words of a sentence that the language lacks."""
+        ...
+
+    def task_of(self, introduction: str) -> str:
+        """The task in the text of an introduction."""
+        ...
+
+    def type_of(self, task: str) -> str:
+        """The kind of a task as its words tell it."""
+        ...
+
+    @property
+    def actions(self) -> ActionVocabulary:
+        """The words of actions, from which skills are made."""
+        ...
+
+    @property
+    def banks(self) -> Mapping[str, tuple[Skill, ...]]:
+        """Skills that come with the world, by name."""
+        ...
