@@ -19,17 +19,23 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
 import dataclasses  # noqa: E402
 import functools  # noqa: E402
+import json  # noqa: E402
 import types  # noqa: E402
 from typing import NamedTuple  # noqa: E402
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import tokenizers  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 from reskill_jax.models import weights  # noqa: E402
 from reskill_jax.models.decoder import DecoderConfig  # noqa: E402
+from reskill_jax.models.families import read_config  # noqa: E402
+from reskill_jax.models.layout import parts  # noqa: E402
 from reskill_jax.models.model import Decoder  # noqa: E402
+from reskill_jax.models.tensors import write_tensors  # noqa: E402
 from reskill_jax.rollouts.compiled import play as play_rows  # noqa: E402
 from reskill_jax.rollouts.episodes import Record, Rollouts  # noqa: E402
 from reskill_jax.skills.skill import Skill, Trigger  # noqa: E402
@@ -229,6 +235,60 @@ def weights_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("policy") / "tiny.safetensors"
     weights.save(path, MODEL.init(jax.random.key(2)), {"made by": "tests"}, POLICY)
     return path
+
+
+CHAT = (
+    "{% for m in messages %}{{ '<|' + m.role.replace('assistant', 'agent') + '|>\n' + m.content "
+    "+ '<|end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|agent|>\n' }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def checkpoint_folder(tmp_path_factory):
+    """A tiny checkpoint as the Hub has it: random weights, and a token for every byte."""
+    folder = tmp_path_factory.mktemp("hub") / "tiny"
+    folder.mkdir()
+    settings = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": 260,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "tie_word_embeddings": False,
+    }
+    (folder / "config.json").write_text(json.dumps(settings))
+    config, source = read_config(settings)
+    rng = np.random.default_rng(0)
+    arrays = {
+        name: rng.normal(0, 0.2, shape).astype(np.float32) + (len(shape) == 1)
+        for part in parts(config, source)
+        for name, shape in zip(part.names, part.shapes, strict=True)
+    }
+    shapes = {name: ("F32", array.shape) for name, array in arrays.items()}
+    write_tensors(folder / "model.safetensors", shapes, arrays.__getitem__)
+    letters = {letter: i for i, letter in bytes_to_letters().items()}
+    made = tokenizers.Tokenizer(
+        tokenizers.models.BPE(vocab={c: i for c, i in letters.items()}, merges=[])
+    )
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    for name in ("<|system|>", "<|user|>", "<|agent|>", "<|end|>"):
+        made.add_special_tokens([tokenizers.AddedToken(name, special=True, normalized=False)])
+    made.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text(CHAT)
+    return folder
+
+
+def bytes_to_letters():
+    """Byte -> the letter that stands for it in byte-level BPE (GPT-2's table)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {
+        byte: chr(256 + place) for place, byte in enumerate(others)
+    }
 
 
 @pytest.fixture(scope="session")

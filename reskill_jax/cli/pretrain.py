@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -12,13 +12,12 @@ from reskill_jax.training.pretraining import PRESETS, PretrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class PretrainArguments:
+class PretrainArguments(PretrainConfig):
     """Fit a model to demonstrations: expert play with mistakes, and directives that are obeyed.
 
     Writes ROOT/NAME/: configuration, metrics, a checkpoint to go on from, and the model.
     """
 
-    config: Annotated[PretrainConfig, tyro.conf.OmitArgPrefixes]
     preset: str = "model"
     """Settings to start from: "model" (a language model) or "small" (a small policy, from random
     weights)."""
@@ -38,7 +37,7 @@ def pretrain_and_tell(arguments: Sequence[str]) -> int:
     preset = peek(arguments, "--preset") or "model"
     if preset not in PRESETS:
         raise CommandLineError(f"there is no preset {preset[:60]!r}; there are: model, small")
-    default = PretrainArguments(PRESETS[preset](), preset)
+    default = PretrainArguments(**_settings(PRESETS[preset]()), preset=preset)
     parsed = parse(
         PretrainArguments,
         arguments,
@@ -49,9 +48,15 @@ def pretrain_and_tell(arguments: Sequence[str]) -> int:
     keep_compiled_programs()
     console = Console()
     try:
-        path = pretrain(parsed.config, resume=parsed.resume, console=console)
+        config = PretrainConfig(**_settings(parsed))
+        path = pretrain(config, resume=parsed.resume, console=console)
     except (KeyboardInterrupt, Preempted) as end:
         console.print(str(end) or "interrupted", highlight=False, markup=False, soft_wrap=True)
         return end.status if isinstance(end, Preempted) else Interrupted.status
     console.print(f"model  {path}", highlight=False, markup=False, soft_wrap=True)
     return 0
+
+
+def _settings(config: PretrainConfig) -> dict[str, Any]:
+    """The settings of a run among the arguments."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(PretrainConfig)}

@@ -25,9 +25,9 @@ def check_run(folder: Path) -> None:
       RunError: in one line.
     """
     from reskill_jax.training.config import TrainConfig
-    from reskill_jax.training.config_file import apply_config, read_config
+    from reskill_jax.training.config_file import read_stored_config
 
     stored = folder / "config.json"
     if not stored.is_file():
         raise RunError(f"{folder} is no run folder: it has no config.json")
-    apply_config(TrainConfig(), read_config(stored), where=str(stored))
+    read_stored_config(stored, TrainConfig())

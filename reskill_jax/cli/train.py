@@ -17,7 +17,13 @@ from reskill_jax.cli.arguments import parse, peek, spelled_out
 from reskill_jax.cli.errors import CommandLineError, mistakes_of_the_command_line
 from reskill_jax.devices.shape import MeshShape
 from reskill_jax.training.config import PRESETS, ModelConfig, TrainConfig
-from reskill_jax.training.config_file import apply_config, convert, nearest, read_config
+from reskill_jax.training.config_file import (
+    apply_config,
+    convert,
+    nearest,
+    read_config,
+    read_stored_config,
+)
 from reskill_jax.worlds.household.generator import RoomSpec
 
 # How --help arranges the settings; those with settings of their own come last.
@@ -163,7 +169,7 @@ def _stored(
     stored = Path(root) / name / "config.json"
     if not stored.is_file():
         raise CommandLineError(f"nothing to resume: there is no run in {stored.parent}")
-    config = apply_config(config, read_config(stored), where=str(stored))
+    config = read_stored_config(stored, config)
     return dataclasses.replace(config, root=root, name=name)
 
 

@@ -22,7 +22,7 @@ from reskill_jax.storage import checkpoint
 from reskill_jax.storage.intervals import wilson_interval
 from reskill_jax.training import evaluate
 from reskill_jax.training.config import TrainConfig
-from reskill_jax.training.config_file import apply_config, read_config
+from reskill_jax.training.config_file import read_stored_config
 from reskill_jax.training.lifecycle import Life, make_bank, versions
 from reskill_jax.training.settings import Policy, load_policy
 from reskill_jax.training.state import init_state
@@ -93,7 +93,7 @@ def load_run(
     """
     folder = Path(folder)
     stored = folder / "config.json"
-    config = apply_config(TrainConfig(), read_config(stored), where=str(stored))
+    config = read_stored_config(stored, TrainConfig())
     world = make_world(config.world, rooms=config.rooms)
     policy = load_policy(config.model, world)
     checkpoints = folder / "checkpoints"

@@ -87,6 +87,29 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     return values
 
 
+def read_stored_config(path: str | os.PathLike[str], default: T) -> T:
+    """The configuration that a run keeps in its folder, on top of `default`.
+
+    Raises:
+      ConfigError: it cannot be read, or is of another version, which is then named.
+    """
+    values = read_config(path)
+    try:
+        return apply_config(default, values, where=str(path))
+    except ConfigError as error:
+        raise ConfigError(f"{error}{_made_by(path)}") from error
+
+
+def _made_by(path: str | os.PathLike[str]) -> str:
+    """Which version wrote a run's configuration, as far as it tells."""
+    entries = json.loads(Path(path).read_text(encoding="utf-8")).get("provenance")
+    last = entries[-1] if isinstance(entries, list) and entries else None
+    if not isinstance(last, dict):
+        return ""
+    version, commit = (str(last.get(name) or "?")[:40] for name in ("reskill_jax", "commit"))
+    return f"; the run was made by reskill_jax {version} (commit {commit}): use that, or train anew"
+
+
 def _parse_json(text: str) -> Any:
     """JSON without duplicate keys, NaN and Infinity."""
 

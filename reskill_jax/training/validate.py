@@ -3,7 +3,6 @@
 import functools
 import re
 import typing
-from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -71,12 +70,12 @@ def validate_model(model: "ModelConfig") -> None:
 
 
 @functools.cache
-def _hints(type_: Hashable) -> dict[str, Any]:
+def _hints(type_: Any) -> dict[str, Any]:
     return typing.get_type_hints(type_)
 
 
 def _check_types(config: Any, under: str = "") -> None:
-    for name, hint in _hints(type(config)).items():
+    for name, hint in _hints(type(config)).items():  # type: ignore[arg-type]
         value, field = getattr(config, name), under + name
         options = typing.get_args(hint) if typing.get_origin(hint) is not Literal else ()
         if typing.get_origin(hint) is Literal:
