@@ -2,6 +2,8 @@
 
 They need jax and chex only, and work under jit, vmap and pmap in any train loop. They are imported
 when first used, so `import reskill_jax` is quick, and it touches no device.
+
+`train`, `load_model` and `save_model` are here as well; they need the whole of the package.
 """
 
 import importlib
@@ -37,16 +39,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "advantages": ("group_relative_advantages", "whiten"),
-    "arms": ("arm_outcomes", "assign_arms", "assignment_probabilities"),
-    "horizon": ("estimate_horizon", "horizon_log_likelihood"),
-    "posterior": (
+    "core.advantages": ("group_relative_advantages", "whiten"),
+    "core.arms": ("arm_outcomes", "assign_arms", "assignment_probabilities"),
+    "core.horizon": ("estimate_horizon", "horizon_log_likelihood"),
+    "core.posterior": (
         "BetaPosterior",
         "discount_weight",
         "init_posterior",
         "probability_best",
         "update_posterior",
     ),
+    # Not among the names of `import *`, which asks for jax and chex alone.
+    "models.checkpoint": ("load_model", "save_model"),
+    "training.loop": ("train",),
 }
 
 
@@ -54,7 +59,7 @@ def __getattr__(name: str) -> Any:
     """Imports a public name when it is first asked for (PEP 562)."""
     for module, names in _HOMES.items():
         if name in names:
-            value = getattr(importlib.import_module(f"reskill_jax.core.{module}"), name)
+            value = getattr(importlib.import_module(f"reskill_jax.{module}"), name)
             globals()[name] = value
             return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -28,6 +28,12 @@ def test_every_public_name_is_the_one_of_its_module():
     assert set(reskill_jax.__all__) <= set(dir(reskill_jax))
 
 
+def test_what_needs_the_whole_package_is_there_too():
+    for name, home in {"train": "training.loop", "load_model": "models.checkpoint"}.items():
+        assert getattr(reskill_jax, name).__module__ == f"reskill_jax.{home}"
+        assert name not in reskill_jax.__all__
+
+
 def test_an_unknown_name_is_an_error():
     with pytest.raises(AttributeError, match="has no attribute 'whitten'"):
         _ = reskill_jax.whitten

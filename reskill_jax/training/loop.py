@@ -18,6 +18,7 @@ from reskill_jax.devices.mesh import make_mesh, on_mesh, place, row_sharding
 from reskill_jax.devices.preemption import StopSignal, ended_by
 from reskill_jax.devices.processes import greatest, is_first
 from reskill_jax.devices.shape import MeshShape
+from reskill_jax.models.checkpoint import LoadedModel
 from reskill_jax.models.model import Model
 from reskill_jax.skills.skill import Skill
 from reskill_jax.storage.provenance import provenance
@@ -154,6 +155,7 @@ def train(
     config: TrainConfig,
     *,
     world: CompiledWorld | None = None,
+    model: LoadedModel | None = None,
     resume: bool = False,
     console: Console | None = None,
     observer: Observer | None = None,
@@ -163,6 +165,8 @@ def train(
     Args:
       config: of the run.
       world: to play; None = the one that `config.world` names.
+      model: to train, of `load_model`; None = the one that `config.model` names. A run that others
+        are to read (`reskill eval`, `export`) has to name it there, too.
       resume: go on from the last good checkpoint of this run.
       console: where to report.
       observer: called with (steps done, state, life, runner) before the first step of this call and
@@ -179,7 +183,7 @@ def train(
     """
     console = (console or Console()) if is_first() else Console(quiet=True)
     world = make_world(config.world, rooms=config.rooms) if world is None else world
-    policy = load_policy(config.model, world)
+    policy = load_policy(config.model, world, loaded=model)
     runner = make_runner(config, world, policy)
     params = policy.params
     # A run that goes on has its skills in the checkpoint: the folder they came from may be gone.

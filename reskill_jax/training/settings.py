@@ -41,17 +41,26 @@ class Policy(NamedTuple):
     loaded: LoadedModel | None = None  # where it comes from, if that is a checkpoint of the Hub
 
 
-def load_policy(settings: ModelConfig, world: CompiledWorld) -> Policy:
+def load_policy(
+    settings: ModelConfig, world: CompiledWorld, *, loaded: LoadedModel | None = None
+) -> Policy:
     """Reads a model, and the table of the world's symbols in its tokens.
+
+    Args:
+      settings: what to read.
+      world: that it plays.
+      loaded: a checkpoint that was read before; `settings.path` is then not looked at.
 
     Raises:
       TrainingError, WeightsError, ModelError: it cannot be read, or does not play this world.
     """
     path = settings.path
+    if loaded is not None:
+        return _language_model(loaded, settings, world)
     if not path.endswith(".safetensors") and ("/" in path or Path(path).is_dir()):
         if not Path(path).is_dir():
             raise TrainingError(f"the model {path}: there is no such folder")
-        return _language_model(settings, world)
+        return _language_model(load_model(path, dtype=settings.dtype), settings, world)
     if path.endswith(".safetensors"):
         if not Path(path).is_file():
             raise TrainingError(f"the model {path}: there is no such file")
@@ -66,14 +75,13 @@ def load_policy(settings: ModelConfig, world: CompiledWorld) -> Policy:
     return Policy(params, Decoder(config), symbol_language(world))
 
 
-def _language_model(settings: ModelConfig, world: CompiledWorld) -> Policy:
-    loaded = load_model(settings.path, dtype=settings.dtype)
-    tokenizer = loaded.tokenizer
+def _language_model(loaded: LoadedModel, settings: ModelConfig, world: CompiledWorld) -> Policy:
+    tokenizer, path = loaded.tokenizer, loaded.folder
     if tokenizer is None:
-        raise TrainingError(f"the model {settings.path} has no tokenizer in its folder")
-    template = None if settings.prompt == "plain" else chat.read_template(settings.path)
+        raise TrainingError(f"the model {path} has no tokenizer in its folder")
+    template = None if settings.prompt == "plain" else chat.read_template(path)
     if template is None and settings.prompt == "chat":
-        raise TrainingError(f"the model {settings.path} has no chat template; --model.prompt plain")
+        raise TrainingError(f"the model {path} has no chat template; --model.prompt plain")
     notes: tuple[str, ...] = ()
     try:
         if template is None:
@@ -98,7 +106,7 @@ def _language_model(settings: ModelConfig, world: CompiledWorld) -> Policy:
             space=template is None,
         )
     except (ModelError, LanguageError) as error:
-        raise TrainingError(f"the model {settings.path}: {error}") from error
+        raise TrainingError(f"the model {path}: {error}") from error
     model = Decoder(dataclasses.replace(loaded.model.config, remat=True))
     return Policy(loaded.params, model, language, notes, loaded._replace(params={}))
 
