@@ -22,7 +22,10 @@ from reskill_jax.rollouts.transcript import Transcript
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.state import TrainState, make_optimizer
 
-_EIGHTHS = (5, 6, 8)  # of the context that rows are cut to; each is a program of its own
+# Eighths of the context that rows are cut to; each is a program of its own. In a long context rows
+# differ more.
+_EIGHTHS, _EIGHTHS_OF_LONG = (5, 6, 8), (2, 3, 4, 5, 6, 8)
+_LONG = 1024  # tokens
 _AT_ONCE = 128  # decisions whose candidates are gathered from a large vocabulary at once
 
 
@@ -197,7 +200,8 @@ def policy_gradient(
     lessons, needed, decisions = _with_a_gradient(lessons, algorithm)
     capacity = lessons.transcript.tokens.shape[1]
     few = _in_turns((lessons, needed, decisions), parts=parts, rows_at_once=rows_at_once)
-    eighths = _EIGHTHS if capacity > cut_above else (8,)
+    eighths = _EIGHTHS_OF_LONG if capacity > _LONG else _EIGHTHS
+    eighths = eighths if capacity > cut_above else (8,)
     lengths = sorted({-(-capacity * n // 8) for n in eighths})
 
     def cut_to(length: int):
