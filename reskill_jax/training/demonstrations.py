@@ -6,6 +6,7 @@ them it plays by its habits. Some commands are random and excluded from the loss
 learns to go on from odd situations.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import chex
@@ -145,12 +146,9 @@ def demonstrate(
         candidates=CANDIDATES,
     )
     state, opening = world.reset(game)
-
-    def read(row, symbols, count, *, opening=False):
-        return transcripts.append_symbols(row, symbols, count, language=language, opening=opening)
-
+    read = functools.partial(transcripts.append_symbols, language=language, opening=True)
     row = transcripts.append_fixed(row, language.frame.start, jnp.bool_(True))
-    row = read(row, opening, jnp.sum(opening != PAD, dtype=jnp.int32), opening=True)
+    row = read(row, opening, jnp.sum(opening != PAD, dtype=jnp.int32))
 
     def turn(carry, key):
         state, row, won, turns, admissible = carry
@@ -164,7 +162,7 @@ def demonstrate(
         for i in range(2):
             directive = draw_directive(keys[2 + i], game, state, best)
             line, n = directive_symbols(directive)
-            row = read(row, line, jnp.where(active & spoken[i], n, 0))
+            row = read(row, line, jnp.where(active & spoken[i], n, 0), opening=False)
             obeyed, effective = obey(game, state, masks, directive, command)
             effective &= spoken[i] & ~followed
             effective &= jax.random.uniform(keys[4 + i]) < obedience
@@ -181,7 +179,7 @@ def demonstrate(
             world, language, game, state, row, action, turn=turns, weight=weight, active=active
         )
         moved, seen, n = engine.step(game, state, command, max_symbols=world.observation_length)
-        row = read(row, seen, jnp.where(active, n, 0), opening=True)
+        row = read(row, seen, jnp.where(active, n, 0))
         state = jax.tree.map(lambda a, b: jnp.where(active, a, b), moved, state)
         won |= active & engine.won(game, state)
         return (state, row, won, turns + active, admissible), None

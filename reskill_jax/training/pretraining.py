@@ -4,8 +4,6 @@ Each wave generates fresh episodes of a player with habits (its mistakes leave s
 afterwards) who mostly obeys directives, sorts them by length, so that short ones are not padded to
 the longest, and takes one optimizer step per batch. Every wave's randomness follows from the seed
 and its number alone.
-
-N rows, D decisions of a row, K candidates, V vocabulary.
 """
 
 import dataclasses
@@ -16,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from rich.console import Console
@@ -26,18 +23,16 @@ from reskill_jax.models import weights
 from reskill_jax.models.checkpoint import save_model
 from reskill_jax.models.config import DecoderConfig
 from reskill_jax.models.lora import init_adapters, merge
-from reskill_jax.models.model import Decoder, Model
-from reskill_jax.models.sampling import NO_TOKEN, masked_log_probs
-from reskill_jax.rollouts import transcript as transcripts
+from reskill_jax.models.model import Decoder
 from reskill_jax.rollouts.transcript import Transcript
 from reskill_jax.storage import checkpoint
 from reskill_jax.storage.provenance import provenance
 from reskill_jax.storage.run_folder import RunFolder
 from reskill_jax.training.config import ModelConfig
 from reskill_jax.training.demonstrations import Demonstration, demonstrate
+from reskill_jax.training.imitation import demonstration_loss
 from reskill_jax.training.progress import TrainingProgress
 from reskill_jax.training.settings import Policy, TrainingError, load_policy
-from reskill_jax.training.update import decision_logits
 from reskill_jax.worlds.household.expert import Habits
 from reskill_jax.worlds.household.generator import RoomSpec
 from reskill_jax.worlds.household.world import HouseholdWorld
@@ -164,43 +159,6 @@ def _as_before_sharpening(path: str, params: Any) -> Any:
     settings = load(path)[2].get("settings", {})
     sharpened = settings.get("sharpen", 1.0) if isinstance(settings, dict) else 1.0
     return params | {"final_norm": params["final_norm"] * sharpened}
-
-
-def demonstration_loss(params, rows: Transcript, *, model: Model, unmasked_share: float):
-    """Mean negative log-likelihood of the decisions of some rows that are to be learned.
-
-    Args:
-      params: of the model. rows: of [N, ...] arrays.
-      model: static. unmasked_share: of the likelihood among all tokens.
-
-    Returns:
-      The loss, and ([3]: likelihood among the candidates, among all tokens, share of decisions at
-      which the likeliest candidate is the one demonstrated).
-    """
-    used = jnp.arange(rows.position.shape[1]) < rows.count[:, None]
-    weight = rows.weight * used
-    total = jnp.maximum(weight.sum(), 1.0)
-    logits = decision_logits(params, rows, model=model)
-    allowed = (rows.support != NO_TOKEN) | ~used[:, :, None]
-    log_probs = masked_log_probs(logits, allowed)
-    chosen = rows.support == jax.vmap(transcripts.choices)(rows)[:, :, None]
-    chosen = chosen & used[:, :, None]
-    masked = -jnp.sum(jnp.sum(jnp.where(chosen, log_probs, 0), axis=-1) * weight) / total
-    best = jnp.argmax(log_probs, axis=-1) == jnp.argmax(chosen, axis=-1)
-    agreement = jnp.sum(best * weight) / total
-    unmasked = jnp.float32(0)
-    if unmasked_share > 0:
-        picked = jnp.sum(jnp.where(chosen, logits, 0), axis=-1)
-        unmasked = jnp.sum((_normalizers(params, rows, model) - picked) * weight) / total
-    return masked + unmasked_share * unmasked, jnp.stack([masked, unmasked, agreement])
-
-
-def _normalizers(params, rows: Transcript, model: Model):
-    """[N, D] log-sum-exp of all logits, a row at a time and again for the gradient."""
-    hidden = model.forward(params, rows.tokens)
-    at = jnp.take_along_axis(hidden, rows.position[:, :, None], axis=1)
-    whole = jax.checkpoint(lambda row: jax.nn.logsumexp(model.logits(params, row), axis=-1))
-    return jax.lax.map(whole, at)
 
 
 class Programs(NamedTuple):

@@ -200,9 +200,7 @@ def policy_gradient(
     lessons, needed, decisions = _with_a_gradient(lessons, algorithm)
     capacity = lessons.transcript.tokens.shape[1]
     few = _in_turns((lessons, needed, decisions), parts=parts, rows_at_once=rows_at_once)
-    eighths = _EIGHTHS_OF_LONG if capacity > _LONG else _EIGHTHS
-    eighths = eighths if capacity > cut_above else (8,)
-    lengths = sorted({-(-capacity * n // 8) for n in eighths})
+    lengths = _lengths(capacity, cut_above)
 
     def cut_to(length: int):
         def gradient(part: Learned):
@@ -239,6 +237,14 @@ def policy_gradient(
 
     found, _ = jax.lax.scan(add, zeros, few)
     return found if axis_name is None else jax.lax.psum(found, axis_name)
+
+
+def _lengths(capacity: int, cut_above: int) -> list[int]:
+    """What rows are cut to, ascending."""
+    if capacity <= cut_above:
+        return [capacity]
+    eighths = _EIGHTHS_OF_LONG if capacity > _LONG else _EIGHTHS
+    return sorted({-(-capacity * n // 8) for n in eighths})
 
 
 def _with_a_gradient(

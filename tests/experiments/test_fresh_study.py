@@ -12,8 +12,9 @@ from study.report import _ranges
 from study.report_fresh import difference_table, success_table, trials_table
 from study.results import by_condition, final, processor
 
-from reskill_jax.models import decoder, weights
+from reskill_jax.models import weights
 from reskill_jax.models.decoder import DecoderConfig
+from reskill_jax.models.model import Decoder
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.skills.skillmd import import_skills
 
@@ -99,17 +100,18 @@ def test_words_of_provenance():
 
 
 def test_what_a_run_trained_is_kept(tmp_path):
-    policy = DecoderConfig(vocabulary=259, width=8, layers=1, heads=2, kv_heads=1, mlp=8)
-    params = decoder.init(jax.random.key(0), policy)
+    model = Decoder(DecoderConfig(vocabulary=259, width=8, layers=1, heads=2, kv_heads=1, mlp=8))
+    params = model.init(jax.random.key(0))
     skill = Skill("look-first", "At the start.", "look.", Trigger("beginning"))
     life = types.SimpleNamespace(skills=(skill,))
-    parts = types.SimpleNamespace(policy=policy, config=types.SimpleNamespace(steps=4))
+    policy, config = types.SimpleNamespace(model=model), types.SimpleNamespace(steps=4)
+    runner = types.SimpleNamespace(policy=policy, config=config)
     keep = Trained(tmp_path / "reskill-1000")
-    keep(3, types.SimpleNamespace(params=params), life, parts)
+    keep(3, types.SimpleNamespace(params=params), life, runner)
     assert not any(tmp_path.iterdir())  # not before its end
-    keep(4, types.SimpleNamespace(params=params), life, parts)
+    keep(4, types.SimpleNamespace(params=params), life, runner)
     saved, config, _ = weights.load(tmp_path / "reskill-1000" / "policy.safetensors")
-    assert config == policy
+    assert config == model.config
     jax.tree.map(np.testing.assert_array_equal, saved, params)
     (back,) = import_skills(tmp_path / "reskill-1000" / "skills")
     assert back.to_dict() == skill.to_dict()
