@@ -15,8 +15,9 @@ import jax
 import numpy as np
 from hypothesis import strategies as st
 
+from reskill_jax.creators.creator import Proposal
 from reskill_jax.creators.episode import Episode
-from reskill_jax.creators.rules.propose import Proposal, propose
+from reskill_jax.creators.rules.propose import propose
 from reskill_jax.creators.rules.recommend import CreatorSettings
 from reskill_jax.creators.rules.state import init_state, observe
 from reskill_jax.evaluation.act import text_symbols

@@ -17,7 +17,7 @@ from reskill_jax.models import weights
 from reskill_jax.skills.skill import Skill
 from reskill_jax.skills.skillmd import export_skill
 from reskill_jax.training.evaluate import play_games
-from reskill_jax.training.lifecycle import Life, make_bank
+from reskill_jax.training.lifecycle import SkillLibrary, make_bank
 from reskill_jax.training.loop import Runner
 from reskill_jax.training.state import TrainState
 from reskill_jax.training.validate import MAX_SKILLS
@@ -80,7 +80,7 @@ class FinalGames:
         self._log = _Log(folder / FINAL)
         self._games, self._own = games, own
 
-    def __call__(self, step: int, state: TrainState, life: Life, runner: Runner) -> None:
+    def __call__(self, step: int, state: TrainState, life: SkillLibrary, runner: Runner) -> None:
         """As `loop.train` calls it."""
         config = runner.config
         self._log.begin(step)
@@ -105,7 +105,7 @@ class Trained:
         """Writes into a folder when the run ends."""
         self._folder = folder
 
-    def __call__(self, step: int, state: TrainState, life: Life, runner: Runner) -> None:
+    def __call__(self, step: int, state: TrainState, life: SkillLibrary, runner: Runner) -> None:
         """As `loop.train` calls it."""
         if step != runner.config.steps:
             return
@@ -134,7 +134,7 @@ class Versions:
         self._measured = -1  # number of the last proposal
         self._played: dict[tuple, np.ndarray] = {}  # in this step: one bank is compared often
 
-    def __call__(self, step: int, state: TrainState, life: Life, runner: Runner) -> None:
+    def __call__(self, step: int, state: TrainState, life: SkillLibrary, runner: Runner) -> None:
         """As `loop.train` calls it."""
         first = self._measured < 0 and step == 0
         self._log.begin(step)
@@ -151,7 +151,9 @@ class Versions:
                 told |= {"age": life.served.get(skill.name, 0)}
                 self._compare(step, state, runner, life.skills, without, self._games, told)
 
-    def _measure(self, record: Record, step: int, state, life: Life, runner: Runner) -> None:
+    def _measure(
+        self, record: Record, step: int, state, life: SkillLibrary, runner: Runner
+    ) -> None:
         """Compares the bank with a new proposal to the bank without it."""
         adopted = all(one is None or one.id != record.id for one in life.proposals)
         new, old = life.skills, self._before

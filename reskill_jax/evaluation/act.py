@@ -175,7 +175,7 @@ class PolicyPlayer:
             self._task = sy.task_of(observation)
         for skill, line in self._skills:
             trigger = skill.trigger
-            if trigger.concerns(self._task) and trigger.fires(
+            if trigger.applies_to_task(self._task) and trigger.fires(
                 turn=turn, last_action=self._last, observation=observation
             ):
                 fired.append(skill.name)

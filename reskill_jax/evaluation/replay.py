@@ -23,7 +23,7 @@ from reskill_jax.storage.intervals import wilson_interval
 from reskill_jax.training import evaluate
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.config_file import read_stored_config
-from reskill_jax.training.lifecycle import Life, make_bank, versions
+from reskill_jax.training.lifecycle import SkillLibrary, creator_of, make_bank, versions
 from reskill_jax.training.settings import Policy, load_policy
 from reskill_jax.training.state import init_state
 from reskill_jax.training.storage import MAY_DIFFER, kept
@@ -113,7 +113,7 @@ def load_run(
         may_differ=MAY_DIFFER,
         notify=notify,
     )
-    life = Life.from_dict(restored.host["life"])
+    life = SkillLibrary.from_dict(restored.host["life"], creator_of(config, world))
     return LoadedRun(
         config=config,
         step=restored.step,
@@ -127,7 +127,7 @@ def load_run(
     )
 
 
-def _candidate(life: Life, config: TrainConfig) -> tuple[Skill, ...] | None:
+def _candidate(life: SkillLibrary, config: TrainConfig) -> tuple[Skill, ...] | None:
     """The bank with all that is under test; None if nothing is."""
     return versions(life, config)[-1] if any(life.proposals) else None
 

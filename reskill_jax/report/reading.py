@@ -23,7 +23,7 @@ from reskill_jax.report.schema import (
     check_metrics,
     check_trials,
 )
-from reskill_jax.report.skills import Entry, Life, Trial, find_lives, find_trials, read_bank
+from reskill_jax.report.skills import Entry, SkillLibrary, Trial, find_lives, find_trials, read_bank
 from reskill_jax.storage.intervals import wilson_interval
 
 LOGS = {
@@ -57,7 +57,7 @@ class Run:
     lifecycle: list[dict[str, Any]]
     problems: list[str]  # "file line n: what is wrong"
     trials: list[Trial]
-    lives: list[Life]
+    lives: list[SkillLibrary]
     bank: list[Entry]  # at the end
 
     @property

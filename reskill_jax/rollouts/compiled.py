@@ -20,7 +20,7 @@ from reskill_jax.rollouts import transcript as transcripts
 from reskill_jax.rollouts.episodes import Record, Rollouts
 from reskill_jax.rollouts.spelling import Speller, Spelling, speller_of
 from reskill_jax.rollouts.transcript import Transcript
-from reskill_jax.skills.bank import Bank, concerns, fires, skill_symbols
+from reskill_jax.skills.bank import Bank, applies_to_task, fires, skill_symbols
 from reskill_jax.worlds.language import Language
 from reskill_jax.worlds.world import PAD, CompiledWorld
 
@@ -114,7 +114,7 @@ def play(
     tasks, arms = keep_rows((tasks, arms))
     arm = jnp.maximum(arms, 0)
     texts = jax.vmap(world.task_text)(tasks)
-    concerned = jax.vmap(concerns, in_axes=(None, 0, 0))(bank, arm, texts)
+    concerned = jax.vmap(applies_to_task, in_axes=(None, 0, 0))(bank, arm, texts)
     given = Episodes(
         keys, gather_for_rollout(params, model), tasks, bank, arms, concerned, temperature
     )

@@ -142,7 +142,7 @@ def _unreadable(skill: Skill, words: Sequence[str]) -> SkillError:
     )
 
 
-def concerns(bank: Bank, arm: chex.Array, task: chex.Array) -> chex.Array:
+def applies_to_task(bank: Bank, arm: chex.Array, task: chex.Array) -> chex.Array:
     """Which slots' skills are meant for a task.
 
     Args:
@@ -167,7 +167,7 @@ def concerns(bank: Bank, arm: chex.Array, task: chex.Array) -> chex.Array:
     return accept[slot, state]
 
 
-def differs(bank: Bank, task: chex.Array) -> chex.Array:
+def arms_differ(bank: Bank, task: chex.Array) -> chex.Array:
     """Which arms can play a task otherwise than arm 0: other skills of theirs concern it.
 
     Rollouts of a task that two versions treat alike say nothing about which is better.
@@ -181,7 +181,7 @@ def differs(bank: Bank, task: chex.Array) -> chex.Array:
     """
     identity = jnp.asarray(bank.identity)
     arms = jnp.arange(identity.shape[0])
-    concerned = jax.vmap(concerns, in_axes=(None, 0, None))(bank, arms, task)
+    concerned = jax.vmap(applies_to_task, in_axes=(None, 0, None))(bank, arms, task)
     # A sum modulo 2^32 of checksums, which tells sets of skills apart.
     total = jnp.sum(jnp.where(concerned, identity, 0), axis=1, dtype=jnp.uint32)
     return total != total[0]

@@ -68,7 +68,7 @@ class Trigger:
                 raise TriggerError("a task_pattern must be a text that is not empty, or None")
             compile_pattern(self.task_pattern)
 
-    def concerns(self, task: str) -> bool:
+    def applies_to_task(self, task: str) -> bool:
         """Whether the skill is meant for a task with this text."""
         return self.task_pattern is None or search(self.task_pattern, task)
 

@@ -1,7 +1,7 @@
 """The life of the skills between steps: evidence to the creator, proposals into trials, decisions.
 
 The comparison itself runs inside the compiled step; this is the host's side of it, one pure step
-at a time: `Life` is frozen and its JSON round trip is exact.
+at a time: `SkillLibrary` is frozen and its JSON round trip is exact.
 """
 
 import dataclasses
@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from reskill_jax.creators.creator import Creator, Library, Proposal, Refusal
 from reskill_jax.creators.episode import Episode
-from reskill_jax.creators.rules.propose import Proposal, Refusal, propose, propose_retirement
+from reskill_jax.creators.rules.creator import RulesCreator
 from reskill_jax.creators.rules.recommend import CreatorSettings
-from reskill_jax.creators.rules.state import CreatorState, conclude, init_state, observe
 from reskill_jax.skills.bank import Bank, build_bank
-from reskill_jax.skills.dfa import compile_dfa
-from reskill_jax.skills.skill import Bundle, Skill
+from reskill_jax.skills.skill import Skill
 from reskill_jax.skills.skillmd import FILE_NAME, SkillFileError, import_skills
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.validate import MAX_SKILLS, RESERVOIR_CAPACITY
@@ -24,7 +23,7 @@ from reskill_jax.worlds.world import CompiledWorld
 
 
 @dataclasses.dataclass(frozen=True)
-class Life:
+class SkillLibrary:
     """Skills as texts, and the creator's memory.
 
     Attributes:
@@ -35,57 +34,37 @@ class Life:
       next_proposal: no proposal before this step.
     """
 
-    creator: CreatorState
+    creator: Any
     skills: tuple[Skill, ...] = ()
     proposals: tuple[Proposal | None, ...] = (None,)
     served: Mapping[str, int] = dataclasses.field(default_factory=dict)
     next_proposal: int = 0
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, creator: Creator) -> dict[str, Any]:
         """As plain JSON types."""
         return {
-            "creator": self.creator.to_dict(),
+            "creator": creator.dump(self.creator),
             "skills": [skill.to_dict() for skill in self.skills],
-            "proposals": [_proposal_to_dict(one) for one in self.proposals],
+            "proposals": [None if one is None else one.to_dict() for one in self.proposals],
             "served": dict(self.served),
             "next_proposal": self.next_proposal,
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Life":
+    def from_dict(cls, data: Mapping[str, Any], creator: Creator) -> "SkillLibrary":
         """Reads `to_dict`."""
         return cls(
-            creator=CreatorState.from_dict(data["creator"]),
+            creator=creator.load(data["creator"]),
             skills=tuple(Skill.from_dict(skill) for skill in data["skills"]),
-            proposals=tuple(_proposal_from_dict(one) for one in data["proposals"]),
+            proposals=tuple(
+                None if one is None else Proposal.from_dict(one) for one in data["proposals"]
+            ),
             served=dict(data["served"]),
             next_proposal=data["next_proposal"],
         )
 
 
-def _proposal_to_dict(pending: Proposal | None) -> dict[str, Any] | None:
-    if pending is None:
-        return None
-    return {
-        "id": pending.id,
-        "kind": pending.kind,
-        "bundle": pending.bundle.to_dict(),
-        "version": [skill.to_dict() for skill in pending.version],
-        "reason": pending.reason,
-        "score": pending.score,
-    }
-
-
-def _proposal_from_dict(pending: Mapping[str, Any] | None) -> Proposal | None:
-    if pending is None:
-        return None
-    version = tuple(Skill.from_dict(skill) for skill in pending["version"])
-    return Proposal(
-        **{**pending, "bundle": Bundle.from_dict(pending["bundle"]), "version": version}
-    )
-
-
-def versions(life: Life, config: TrainConfig) -> list[tuple[Skill, ...]]:
+def versions(life: SkillLibrary, config: TrainConfig) -> list[tuple[Skill, ...]]:
     """The skills of every arm: the bank in use with every choice of the proposals under test."""
     found = []
     for arm in range(config.arms):
@@ -97,14 +76,14 @@ def versions(life: Life, config: TrainConfig) -> list[tuple[Skill, ...]]:
     return found
 
 
-def begin_life(config: TrainConfig, world: CompiledWorld) -> Life:
+def begin_library(config: TrainConfig, world: CompiledWorld) -> SkillLibrary:
     """The skills a run begins with, no evidence.
 
     Raises:
       SkillFileError: `config.bank` names no readable skills.
     """
-    creator = init_state(config.seed, capacity=RESERVOIR_CAPACITY)
-    return Life(creator, starting_skills(config, world), (None,) * config.concurrent_trials)
+    memory = creator_of(config, world).init(config.seed)
+    return SkillLibrary(memory, starting_skills(config, world), (None,) * config.concurrent_trials)
 
 
 def starting_skills(config: TrainConfig, world: CompiledWorld) -> tuple[Skill, ...]:
@@ -191,15 +170,22 @@ def episodes_of(
     return list(found.values())
 
 
-def learn(life: Life, episodes: Sequence[Episode]) -> Life:
+def learn(life: SkillLibrary, episodes: Sequence[Episode], creator: Creator) -> SkillLibrary:
     """Adds evidence, and one more step of service for every active skill."""
     served = {skill.name: life.served.get(skill.name, 0) + 1 for skill in life.skills}
-    return dataclasses.replace(life, creator=observe(life.creator, episodes), served=served)
+    return dataclasses.replace(life, creator=creator.observe(life.creator, episodes), served=served)
 
 
-def settle(
-    life: Life, part: int, decision: int, *, step: int, config: TrainConfig, reason: str
-) -> tuple[Life, list[dict[str, Any]]]:
+def resolve_trial(
+    life: SkillLibrary,
+    part: int,
+    decision: int,
+    *,
+    step: int,
+    config: TrainConfig,
+    creator: Creator,
+    reason: str,
+) -> tuple[SkillLibrary, list[dict[str, Any]]]:
     """Takes note of a decision about a proposal under test.
 
     Args:
@@ -208,6 +194,7 @@ def settle(
       decision: 0 = the bank in use stays, > 0 = the proposal is adopted.
       step: the training step.
       config: of the run.
+      creator: whose proposal it is.
       reason: for the log.
 
     Returns:
@@ -217,7 +204,6 @@ def settle(
     if proposal is None:
         raise ValueError(f"step {step}: a decision without a proposal")
     accepted = decision > 0
-    outcome = "accepted" if accepted else "rejected"
     retirement = proposal.kind == "retirement"
     event = {True: {True: "retired", False: "accepted"}, False: {True: "kept", False: "rejected"}}
     operations = proposal.bundle.to_dict()["operations"]
@@ -243,7 +229,7 @@ def settle(
     kept = set(life.skills) & set(skills)  # a modified skill starts its service anew
     life = dataclasses.replace(
         life,
-        creator=conclude(life.creator, proposal.id, outcome, step=step, reason=reason),
+        creator=creator.conclude(life.creator, proposal.id, accepted, step=step, reason=reason),
         skills=skills,
         served={s.name: life.served.get(s.name, 0) if s in kept else 0 for s in skills},
         proposals=tuple(None if k == part else p for k, p in enumerate(life.proposals)),
@@ -265,10 +251,17 @@ def creator_settings(config: TrainConfig) -> CreatorSettings:
     )
 
 
+def creator_of(config: TrainConfig, world: CompiledWorld) -> RulesCreator:
+    """The creator that a configuration names."""
+    return RulesCreator(
+        world.actions, world.language, RESERVOIR_CAPACITY, settings=creator_settings(config)
+    )
+
+
 def suggest(
-    life: Life, *, step: int, config: TrainConfig, world: CompiledWorld
-) -> tuple[Life, dict[str, Any] | None]:
-    """Asks for the next proposal to test, if it is time: a retirement that is due, else a bundle.
+    life: SkillLibrary, *, step: int, config: TrainConfig, creator: Creator
+) -> tuple[SkillLibrary, dict[str, Any] | None]:
+    """Asks for the next proposal to test, if it is time.
 
     Returns:
       The life (with one more proposal, if there is one) and a line for the lifecycle log, or None.
@@ -276,51 +269,29 @@ def suggest(
     free = [part for part, proposal in enumerate(life.proposals) if proposal is None]
     if not free or step < life.next_proposal or not config.proposes(step):
         return life, None
-    settings = creator_settings(config)
-    vocabulary = world.actions
-    tested = under_test(life)
-    creator, outcome = propose_retirement(
-        life.creator,
-        [skill for skill in life.skills if skill.name not in tested],
-        step=step,
-        served=life.served,
-        vocabulary=vocabulary,
-        settings=settings,
-    )
+    library = Library(life.skills, under_test(life), life.served, config.slots)
+    memory, outcome = creator.propose(life.creator, library, step=step)
+    life = dataclasses.replace(life, creator=memory)
     if isinstance(outcome, Refusal):
-        asked = creator.next_attempt
-        creator, outcome = propose(
-            creator,
-            life.skills,
-            under_test=tested,
-            step=step,
-            vocabulary=vocabulary,
-            compile_trigger=lambda pattern: compile_dfa(pattern, world.language),
-            capacity=config.slots,
-            settings=settings,
-        )
-        if isinstance(outcome, Refusal):
-            life = dataclasses.replace(life, creator=creator)
-            if creator.next_attempt == asked:  # it did not even look: nothing worth a line
-                return life, None
-            return life, {"step": step, "event": "unproposed", "trial": None, "operations": []} | {
-                "reason": outcome.reason
-            }
+        if not outcome.looked:
+            return life, None
+        return life, {"step": step, "event": "unproposed", "trial": None, "operations": []} | {
+            "reason": outcome.reason
+        }
     line = {
         "step": step,
         "event": "retirement_started" if outcome.kind == "retirement" else "proposed",
         "trial": outcome.id,
         "operations": outcome.bundle.to_dict()["operations"],
         "reason": outcome.reason,
+        **creator.notes(memory),
     }
-    if traits := creator.history[-1].traits:
-        line["traits"] = list(traits)
     proposals = list(life.proposals)
     proposals[free[0]] = outcome
-    return dataclasses.replace(life, creator=creator, proposals=tuple(proposals)), line
+    return dataclasses.replace(life, proposals=tuple(proposals)), line
 
 
-def under_test(life: Life) -> dict[str, Skill | None]:
+def under_test(life: SkillLibrary) -> dict[str, Skill | None]:
     """Skills that proposals under test would add or change, by name; None = take away."""
     return {
         operation.name: operation.skill

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
 from reskill_jax.algorithms.grpo import GRPO
+from reskill_jax.creators.creator import Creator
 from reskill_jax.devices.mesh import make_mesh, on_mesh, place, row_sharding
 from reskill_jax.devices.preemption import StopSignal, ended_by
 from reskill_jax.devices.processes import greatest, is_first
@@ -26,8 +27,9 @@ from reskill_jax.storage.run_folder import RunFolder
 from reskill_jax.training.config import TrainConfig, program_of
 from reskill_jax.training.evaluate import Evaluation, evaluate
 from reskill_jax.training.lifecycle import (
-    Life,
-    begin_life,
+    SkillLibrary,
+    begin_library,
+    creator_of,
     episodes_of,
     learn,
     make_bank,
@@ -67,6 +69,7 @@ class Runner:
     config: TrainConfig
     world: CompiledWorld
     policy: Policy  # without its parameters
+    creator: Creator  # of the skills
     step: Any  # compiled train_step
     shardings: TrainState | None = None  # of the state; None on a single device
     rows: NamedSharding | None = None  # of rollouts
@@ -130,7 +133,8 @@ def make_runner(config: TrainConfig, world: CompiledWorld, policy: Policy) -> Ru
     """
     check_fit(config, policy, world)
     compiled = _compiled(world, policy.model, policy.language, program_of(config))
-    return Runner(config, world, policy._replace(params=()), *compiled)
+    creator = creator_of(config, world)
+    return Runner(config, world, policy._replace(params=()), creator, *compiled)
 
 
 def games_of_step(config: TrainConfig, step: int) -> np.ndarray:
@@ -148,7 +152,7 @@ def games_of_step(config: TrainConfig, step: int) -> np.ndarray:
     return np.asarray([orders[p][i] for p, i in zip(passes, places, strict=True)], np.int32)
 
 
-Observer = Callable[[int, TrainState, Life, Runner], None]
+Observer = Callable[[int, TrainState, SkillLibrary, Runner], None]
 
 
 def train(
@@ -189,7 +193,9 @@ def train(
     # A run that goes on has its skills in the checkpoint: the folder they came from may be gone.
     without_bank = dataclasses.replace(config, bank=None)
     state, life = _start(without_bank if resume else config, params, runner)
-    storage = open_storage(config, resume=resume, notify=functools.partial(_notify, console))
+    storage = open_storage(
+        config, runner.creator, resume=resume, notify=functools.partial(_notify, console)
+    )
     for note in policy.notes:
         storage.notify(note)
     if (idle := jax.device_count() - config.mesh.devices) > 0:
@@ -223,9 +229,9 @@ def train(
         return RunSummary(storage.folder.path, int(state.step), life.skills)
 
 
-def _start(config: TrainConfig, params: Any, runner: Runner) -> tuple[TrainState, Life]:
+def _start(config: TrainConfig, params: Any, runner: Runner) -> tuple[TrainState, SkillLibrary]:
     """What a run begins with."""
-    life = begin_life(config, runner.world)
+    life = begin_library(config, runner.world)
     bank = make_bank(config, runner.world, [life.skills])
     return runner.placed(init_state(config, params, bank)), life
 
@@ -236,7 +242,11 @@ def _notify(console: Console, line: str) -> None:
 
 
 def _begin(
-    state: TrainState, life: Life, runner: Runner, storage: Storage, progress: TrainingProgress
+    state: TrainState,
+    life: SkillLibrary,
+    runner: Runner,
+    storage: Storage,
+    progress: TrainingProgress,
 ) -> float:
     """What precedes the first step: how well the policy starts (unseen games), a checkpoint."""
     progress.status("evaluating the starting policy (compiling first)")
@@ -265,7 +275,7 @@ def _mode(config: TrainConfig) -> str:
 
 def _run(
     state: TrainState,
-    life: Life,
+    life: SkillLibrary,
     runner: Runner,
     storage: Storage,
     progress: TrainingProgress,
@@ -273,7 +283,7 @@ def _run(
     unseen: float | None,
     observer: Observer | None = None,
     compiled: float = 0.0,
-) -> tuple[TrainState, Life]:
+) -> tuple[TrainState, SkillLibrary]:
     """The steps; `compiled` is what compiling took before the first, in seconds."""
     config, folder = runner.config, storage.folder
     mode = _mode(config)
@@ -300,9 +310,9 @@ def _run(
                 group_size=config.group_size,
                 world=runner.world,
             )
-            life = learn(life, episodes)
+            life = learn(life, episodes, runner.creator)
             new, life = after_step(
-                state, life, metrics, done, config, runner.world, folder, progress
+                state, life, metrics, done, config, runner.world, runner.creator, folder, progress
             )
             state = state if new is state else runner.placed(new)
         line["seconds"] = time.perf_counter() - began - waited

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from reskill_jax.core.trial import start_trial
-from reskill_jax.creators.rules.propose import Proposal
+from reskill_jax.creators.creator import Creator, Proposal
 from reskill_jax.storage.run_folder import RunFolder
 from reskill_jax.training.config import TrainConfig
-from reskill_jax.training.lifecycle import Life, make_bank, settle, suggest, versions
+from reskill_jax.training.lifecycle import SkillLibrary, make_bank, resolve_trial, suggest, versions
 from reskill_jax.training.progress import TrainingProgress, event_text
 from reskill_jax.training.state import TrainState
 from reskill_jax.training.step import StepMetrics
@@ -29,7 +29,7 @@ def put_on_trial(
 
 
 def with_versions(
-    state: TrainState, life: Life, config: TrainConfig, world: CompiledWorld
+    state: TrainState, life: SkillLibrary, config: TrainConfig, world: CompiledWorld
 ) -> TrainState:
     """The state in which every arm holds its choice of the proposals under test."""
     bank = make_bank(config, world, versions(life, config))
@@ -38,14 +38,15 @@ def with_versions(
 
 def after_step(
     state: TrainState,
-    life: Life,
+    life: SkillLibrary,
     metrics: StepMetrics,
     step: int,
     config: TrainConfig,
     world: CompiledWorld,
+    creator: Creator,
     folder: RunFolder,
     progress: TrainingProgress,
-) -> tuple[TrainState, Life]:
+) -> tuple[TrainState, SkillLibrary]:
     """What happens to the skills after a step: decisions are noted, proposals go on trial.
 
     Args:
@@ -55,6 +56,7 @@ def after_step(
       step: its number, from 1.
       config: of the run.
       world: that is played.
+      creator: of the skills.
       folder: gets the events and the skills in use.
       progress: tells the events.
 
@@ -66,12 +68,14 @@ def after_step(
     for part, decision in enumerate(metrics.decision.tolist()):
         if decision >= 0:
             reason = reason_of(metrics, part, config)
-            life, lines = settle(life, part, decision, step=step, config=config, reason=reason)
+            life, lines = resolve_trial(
+                life, part, decision, step=step, config=config, creator=creator, reason=reason
+            )
             for line in lines:
                 folder.write_lifecycle(line | evidence_of(metrics, part))
                 progress.note(event_text(line, effect_words(metrics, part, config)))
     if step < config.steps:
-        life = _propose(life, step, config, world, folder, progress)
+        life = _propose(life, step, config, creator, folder, progress)
     if life.skills != before.skills:
         folder.export_skills(life.skills)
     if life.skills == before.skills and life.proposals == before.proposals:
@@ -84,19 +88,19 @@ def after_step(
 
 
 def _propose(
-    life: Life,
+    life: SkillLibrary,
     step: int,
     config: TrainConfig,
-    world: CompiledWorld,
+    creator: Creator,
     folder: RunFolder,
     progress: TrainingProgress,
-) -> Life:
+) -> SkillLibrary:
     """Asks for proposals while there is room for one and the creator has one.
 
     With `auto_accept` the first is adopted at once, and no more are asked for in this step.
     """
     while True:
-        life, suggestion = suggest(life, step=step, config=config, world=world)
+        life, suggestion = suggest(life, step=step, config=config, creator=creator)
         if suggestion is None:
             return life
         folder.write_lifecycle(suggestion)
@@ -110,7 +114,9 @@ def _propose(
                 if proposal is not None and proposal.id == suggestion["trial"]
             )
             reason = "adopted without a trial"
-            life, lines = settle(life, part, 1, step=step, config=config, reason=reason)
+            life, lines = resolve_trial(
+                life, part, 1, step=step, config=config, creator=creator, reason=reason
+            )
             for line in lines:
                 folder.write_lifecycle(line)
                 progress.note(event_text(line))

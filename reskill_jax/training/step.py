@@ -20,7 +20,7 @@ from reskill_jax.core.posterior import BetaPosterior
 from reskill_jax.models.model import Model
 from reskill_jax.rollouts.compiled import play
 from reskill_jax.rollouts.episodes import Record, Rollouts
-from reskill_jax.skills.bank import differs
+from reskill_jax.skills.bank import arms_differ
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.state import TrainState, games_key
 from reskill_jax.training.trials import assign_parts, compare, decide
@@ -230,7 +230,7 @@ def train_step(
     """
     assignment = assign(state, games.shape[0], config=config, axis_name=axis_name)
     tasks = jax.vmap(lambda g: world.make(jax.random.fold_in(state.games, g), "train"))(games)
-    differ = jax.vmap(differs, in_axes=(None, 0))(state.bank, jax.vmap(world.task_text)(tasks))
+    differ = jax.vmap(arms_differ, in_axes=(None, 0))(state.bank, jax.vmap(world.task_text)(tasks))
     played, record = play(
         assignment.keys,
         rollout_params(state, config),

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 from reskill_jax.core.trial import sequential_log_odds
-from reskill_jax.creators.rules.propose import Proposal
+from reskill_jax.creators.creator import Proposal
 from reskill_jax.training.config import TrainConfig
-from reskill_jax.training.lifecycle import Life
+from reskill_jax.training.lifecycle import SkillLibrary
 from reskill_jax.training.step import StepMetrics
 
 # Fields of StepMetrics that lines of metrics.jsonl tell by trial, or not at all.
@@ -18,7 +18,7 @@ _BY_TRIAL = (
 )
 
 
-def metrics_line(metrics: StepMetrics, life: Life, step: int) -> dict[str, Any]:
+def metrics_line(metrics: StepMetrics, life: SkillLibrary, step: int) -> dict[str, Any]:
     """A line of metrics.jsonl.
 
     Args:
@@ -36,7 +36,7 @@ def metrics_line(metrics: StepMetrics, life: Life, step: int) -> dict[str, Any]:
 
 
 def trial_lines(
-    metrics: StepMetrics, life: Life, step: int, config: TrainConfig
+    metrics: StepMetrics, life: SkillLibrary, step: int, config: TrainConfig
 ) -> list[dict[str, Any]]:
     """The lines of trials.jsonl about a step; arguments as those of `metrics_line`."""
     return [
@@ -142,7 +142,7 @@ def margin_of(proposal: Proposal, config: TrainConfig) -> float:
     return config.retire_margin if proposal.kind == "retirement" else 0.0
 
 
-def trial_words(metrics: StepMetrics, life: Life) -> str | None:
+def trial_words(metrics: StepMetrics, life: SkillLibrary) -> str | None:
     """How the trials under way stand, in a few words; None without one."""
     told = []
     for part, proposal in enumerate(life.proposals):

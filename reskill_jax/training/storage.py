@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
+from reskill_jax.creators.creator import Creator
 from reskill_jax.devices.processes import from_first, is_first
 from reskill_jax.storage import checkpoint
 from reskill_jax.storage.mirror import Mirror, MirrorError, bring_back, texts_of
@@ -13,7 +14,7 @@ from reskill_jax.storage.run_folder import (
     run_path,
 )
 from reskill_jax.training.config import TrainConfig
-from reskill_jax.training.lifecycle import Life
+from reskill_jax.training.lifecycle import SkillLibrary
 from reskill_jax.training.state import TrainState
 
 # What a continued run may change: where it lies, on which devices, how often it looks, and how long
@@ -35,9 +36,12 @@ class Storage:
 
     folder: RunFolder
     mirror: Mirror | None  # of the first process
+    creator: Creator  # whose memory is kept
     notify: Callable[[str], None]  # called with lines for the person who watches
 
-    def restore(self, state: TrainState, config: TrainConfig) -> tuple[TrainState, Life] | None:
+    def restore(
+        self, state: TrainState, config: TrainConfig
+    ) -> tuple[TrainState, SkillLibrary] | None:
         """The last good checkpoint, and the folder as it was then; None if there is none.
 
         Args:
@@ -55,7 +59,7 @@ class Storage:
         restored = checkpoint.restore(
             self.folder.checkpoints, kept(state), config, may_differ=MAY_DIFFER, notify=self.notify
         )
-        life = Life.from_dict(restored.host["life"])
+        life = SkillLibrary.from_dict(restored.host["life"], self.creator)
         sizes = restored.host["sizes"]
 
         def go_back() -> int:
@@ -90,7 +94,12 @@ class Storage:
         return bool(from_first(lambda: len(checkpoint.steps(self.folder.checkpoints))))
 
     def save(
-        self, state: TrainState, life: Life, config: TrainConfig, *, unseen: float | None = None
+        self,
+        state: TrainState,
+        life: SkillLibrary,
+        config: TrainConfig,
+        *,
+        unseen: float | None = None,
     ) -> None:
         """A checkpoint, written while training goes on, and then its copy.
 
@@ -114,7 +123,7 @@ class Storage:
             self.folder.checkpoints,
             int(state.step),
             kept(state),
-            {"life": life.to_dict(), "sizes": self.folder.sizes()},
+            {"life": life.to_dict(self.creator), "sizes": self.folder.sizes()},
             config,
             keep=config.keep,
             metrics={} if unseen is None else {"unseen": unseen},
@@ -144,7 +153,9 @@ class Storage:
             )
 
 
-def open_storage(config: TrainConfig, *, resume: bool, notify: Callable[[str], None]) -> Storage:
+def open_storage(
+    config: TrainConfig, creator: Creator, *, resume: bool, notify: Callable[[str], None]
+) -> Storage:
     """Makes the folder of a run, or opens it to go on; several processes see the same one.
 
     Raises:
@@ -169,12 +180,14 @@ def open_storage(config: TrainConfig, *, resume: bool, notify: Callable[[str], N
                     "--name"
                 )
             folder = RunFolder.create(config.root, config.name, config)
-        opened.append(Storage(folder, mirror, notify))
+        opened.append(Storage(folder, mirror, creator, notify))
         return 0
 
     if resume and config.mirror is not None:
         bring_back(config.mirror, config.root, config.name)
     from_first(work)
     if not is_first():
-        opened.append(Storage(FollowedRunFolder.of(config.root, config.name), None, notify))
+        opened.append(
+            Storage(FollowedRunFolder.of(config.root, config.name), None, creator, notify)
+        )
     return opened[0]

@@ -7,9 +7,10 @@ import time
 import numpy as np
 import pytest
 
+from reskill_jax.creators.creator import Proposal, Refusal
 from reskill_jax.creators.episode import Episode
 from reskill_jax.creators.rules.experience import TRAITS
-from reskill_jax.creators.rules.propose import Proposal, Refusal, propose, propose_retirement
+from reskill_jax.creators.rules.propose import propose, propose_retirement
 from reskill_jax.creators.rules.recommend import CreatorSettings
 from reskill_jax.creators.rules.state import CreatorState, conclude, init_state, observe
 from reskill_jax.skills.dfa import compile_dfa
@@ -171,7 +172,7 @@ def test_proposals_pass_the_gate_on_noise():
             episodes = [
                 (e.actions, e.observations)
                 for e in state.reservoir.episodes
-                if skill.trigger.concerns(e.goal)
+                if skill.trigger.applies_to_task(e.goal)
             ]
             assert trigger_rate(skill.trigger, episodes) >= 0.5
             assert encodable(skill.action) and skill.content_length <= 500

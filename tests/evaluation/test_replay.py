@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from reskill_jax.creators.rules.propose import Proposal
+from reskill_jax.creators.creator import Proposal
 from reskill_jax.evaluation import replay
 from reskill_jax.evaluation.compiled_play import load_games, play_compiled
 from reskill_jax.evaluation.replay import ReplayError, evaluate_run, load_run
@@ -21,7 +21,7 @@ from reskill_jax.storage import checkpoint
 from reskill_jax.storage.run_folder import RunFolder
 from reskill_jax.training import evaluate
 from reskill_jax.training.config import ModelConfig
-from reskill_jax.training.lifecycle import begin_life, make_bank, versions
+from reskill_jax.training.lifecycle import begin_library, creator_of, make_bank, versions
 from reskill_jax.training.state import init_state
 from reskill_jax.worlds import alfworld
 from reskill_jax.worlds.alfworld import EngineError
@@ -56,7 +56,7 @@ def run(smallest, tmp_path_factory):
     )
     # A stored run differs from its start, so that reading the wrong one is noticed.
     trained = jax.tree.map(lambda x: 3.0 * x if x.ndim > 1 else x, params)
-    life = dataclasses.replace(begin_life(config, WORLD), skills=(USED,))
+    life = dataclasses.replace(begin_library(config, WORLD), skills=(USED,))
     bundle = Bundle((Operation("ADD", "tried", TRIED),))
     proposal = Proposal(1, "bundle", bundle, (USED, TRIED), "-", 0.0)
     tested = dataclasses.replace(life, proposals=(None, proposal, None))
@@ -64,7 +64,7 @@ def run(smallest, tmp_path_factory):
         for step, one in {2: life, 4: tested}.items():
             state = init_state(config, trained, make_bank(config, WORLD, versions(one, config)))
             state = state._replace(step=np.int32(step))
-            host = {"life": one.to_dict(), "sizes": folder.sizes()}
+            host = {"life": one.to_dict(creator_of(config, WORLD)), "sizes": folder.sizes()}
             checkpoint.save(folder.checkpoints, step, state, host, config, block=True)
     return folder.path
 

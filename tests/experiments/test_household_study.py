@@ -12,7 +12,7 @@ import pytest
 from study import jobs, measures, results, runs
 from study.report_versions import proposals
 
-from reskill_jax.creators.rules.propose import Proposal
+from reskill_jax.creators.creator import Proposal
 from reskill_jax.creators.rules.state import Record
 from reskill_jax.models import decoder, weights
 from reskill_jax.models.decoder import DecoderConfig

@@ -98,13 +98,13 @@ def test_concerns_agrees_with_the_text_of_the_task():
     ]
     for task in tasks:
         text = household.text(task)
-        for function in variants(banks.concerns):
+        for function in variants(banks.applies_to_task):
             got = function(bank, jnp.int32(0), task)
             chex.assert_type(got, bool)
-            expected = [skill.trigger.concerns(text) for skill in skills] + [True]
+            expected = [skill.trigger.applies_to_task(text) for skill in skills] + [True]
             np.testing.assert_array_equal(got, expected)
             np.testing.assert_array_equal(function(bank, jnp.int32(1), task), True)
-    batched = jax.vmap(banks.concerns, in_axes=(None, None, 0))(bank, 0, np.stack(tasks))
+    batched = jax.vmap(banks.applies_to_task, in_axes=(None, None, 0))(bank, 0, np.stack(tasks))
     np.testing.assert_array_equal(batched[:, 1], [True, False, False])
     np.testing.assert_array_equal(batched[:, 2], [False, True, False])
 
@@ -116,14 +116,14 @@ def test_differs_where_other_skills_concern_the_task():
     bank = build([[OPEN, clean], [renamed, OPEN], [OPEN, other], [OPEN], [clean], [ALWAYS]])
     cleaning = padded([" put", " a", " clean", " mug", " in", " desk", "."], 9)
     finding = padded([" find", " two", " mug", "."], 9)
-    for function in variants(banks.differs):
+    for function in variants(banks.arms_differ):
         got = function(bank, cleaning)
         chex.assert_type(got, bool)
         np.testing.assert_array_equal(got, [False, False, True, True, True, True])
         np.testing.assert_array_equal(
             function(bank, finding), [False, False, False, False, True, True]
         )
-    batched = jax.vmap(banks.differs, in_axes=(None, 0))(bank, np.stack([cleaning, finding]))
+    batched = jax.vmap(banks.arms_differ, in_axes=(None, 0))(bank, np.stack([cleaning, finding]))
     chex.assert_shape(batched, (2, 6))
 
 
@@ -223,7 +223,7 @@ def test_triggers_under_shard_map():
 
     def one(arm, turn, action, observation):
         fired = banks.fires(BANK, arm[0], turn[0], action[0], observation[0])
-        return fired[None], banks.concerns(BANK, arm[0], observation[0])[None]
+        return fired[None], banks.applies_to_task(BANK, arm[0], observation[0])[None]
 
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
     split = jax.jit(jax.shard_map(one, mesh=mesh, in_specs=spec, out_specs=spec))

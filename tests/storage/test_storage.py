@@ -15,7 +15,7 @@ from reskill_jax.storage.checkpoint import CheckpointError
 from reskill_jax.storage.mirror import MirrorError
 from reskill_jax.storage.run_folder import RunFolderError
 from reskill_jax.training.config import TrainConfig
-from reskill_jax.training.lifecycle import begin_life
+from reskill_jax.training.lifecycle import begin_library, creator_of
 from reskill_jax.training.storage import open_storage
 from reskill_jax.worlds.household.world import HouseholdWorld
 
@@ -49,9 +49,11 @@ class Run:
 
     def __init__(self, config, *, resume=False):
         self.config, self.told = config, []
-        self.storage = open_storage(config, resume=resume, notify=self.told.append)
+        self.storage = open_storage(
+            config, creator_of(config, WORLD), resume=resume, notify=self.told.append
+        )
         found = self.storage.restore(STATE, config) if resume else None
-        self.state, self.life = found or (STATE, begin_life(config, WORLD))
+        self.state, self.life = found or (STATE, begin_library(config, WORLD))
 
     @property
     def folder(self):

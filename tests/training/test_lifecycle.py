@@ -8,20 +8,21 @@ import types
 import numpy as np
 import pytest
 
+from reskill_jax.creators.creator import Proposal, Refusal
 from reskill_jax.creators.episode import Episode
-from reskill_jax.creators.rules.propose import Proposal, Refusal
+from reskill_jax.creators.rules import creator as creator_of_rules
 from reskill_jax.creators.rules.state import Record, observe, remember
 from reskill_jax.skills.skill import Bundle, Operation, Skill, SkillError, Trigger
 from reskill_jax.skills.skillmd import SkillFileError, SkillFileWarning, export_skills
-from reskill_jax.training import lifecycle
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.lifecycle import (
-    Life,
-    begin_life,
+    SkillLibrary,
+    begin_library,
+    creator_of,
     episodes_of,
     learn,
     make_bank,
-    settle,
+    resolve_trial,
     suggest,
     under_test,
     versions,
@@ -33,6 +34,7 @@ from reskill_jax.worlds.household.world import HouseholdWorld
 WORLD = HouseholdWorld()
 
 CONFIG = TrainConfig(cooldown=3, concurrent_trials=3)
+CREATOR = creator_of(CONFIG, WORLD)
 PARTS = CONFIG.concurrent_trials
 IDLE = (None,) * PARTS
 
@@ -70,15 +72,15 @@ def proposed(creator, bundle, skills, kind="bundle"):
 
 def on_trial(bundle, skills=(A, B), kind="bundle", part=0, **changes):
     """A life in which one proposal is under test."""
-    creator, proposal = proposed(begin_life(CONFIG, WORLD).creator, bundle, skills, kind)
+    creator, proposal = proposed(begin_library(CONFIG, WORLD).creator, bundle, skills, kind)
     served = {s.name: 5 for s in skills}
     proposals = tuple(proposal if k == part else None for k in range(PARTS))
-    return Life(creator, tuple(skills), proposals, **{"served": served} | changes)
+    return SkillLibrary(creator, tuple(skills), proposals, **{"served": served} | changes)
 
 
 def three_on_trial(**changes):
     """In part 0 "a" becomes "c", in part 1 "b" goes, in part 2 "d" comes."""
-    creator, proposals = begin_life(CONFIG, WORLD).creator, []
+    creator, proposals = begin_library(CONFIG, WORLD).creator, []
     for bundle, kind in (
         ([Operation("MODIFY", "a", C)], "bundle"),
         ([Operation("DELETE", "b")], "retirement"),
@@ -87,7 +89,7 @@ def three_on_trial(**changes):
         creator, proposal = proposed(creator, bundle, (A, B), kind)
         proposals.append(proposal)
     served = {"a": 5, "b": 25}
-    return Life(creator, (A, B), tuple(proposals), **{"served": served} | changes)
+    return SkillLibrary(creator, (A, B), tuple(proposals), **{"served": served} | changes)
 
 
 def test_json_round_trip_is_exact():
@@ -96,24 +98,34 @@ def test_json_round_trip_is_exact():
     life = dataclasses.replace(life, creator=creator)
     idle = dataclasses.replace(life, proposals=IDLE)
     several = three_on_trial(next_proposal=4)
-    for one in (life, begin_life(CONFIG, WORLD), idle, several, settled(several, 1, 0)):
-        text = json.dumps(one.to_dict())
-        again = Life.from_dict(json.loads(text))
+    for one in (life, begin_library(CONFIG, WORLD), idle, several, settled(several, 1, 0)):
+        text = json.dumps(one.to_dict(CREATOR))
+        again = SkillLibrary.from_dict(json.loads(text), CREATOR)
         assert again == one
-        assert json.dumps(again.to_dict()) == text
+        assert json.dumps(again.to_dict(CREATOR)) == text
         assert again.creator.generator().random() == one.creator.generator().random()
+
+
+def resolved(life, part, decision, reason):
+    return resolve_trial(
+        life, part, decision, step=9, config=CONFIG, creator=CREATOR, reason=reason
+    )
 
 
 def settled(life, part, decision):
     """The life alone after a decision."""
-    return settle(life, part, decision, step=9, config=CONFIG, reason="it is so")[0]
+    return resolve_trial(
+        life, part, decision, step=9, config=CONFIG, creator=CREATOR, reason="it is so"
+    )[0]
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_accepted(part):
     changes = [Operation("MODIFY", "a", skill("a", "help.")), Operation("ADD", "c", C)]
     life = on_trial(changes, part=part)
-    after, lines = settle(life, part, 1, step=9, config=CONFIG, reason="better")
+    after, lines = resolve_trial(
+        life, part, 1, step=9, config=CONFIG, creator=CREATOR, reason="better"
+    )
     assert after.skills == life.proposals[part].version == (skill("a", "help."), B, C)
     assert after.served == {"a": 0, "b": 5, "c": 0}  # a new text starts its service anew
     assert after.proposals == IDLE and after.next_proposal == 12
@@ -127,7 +139,9 @@ def test_accepted(part):
 
 def test_a_deleted_skill_is_pruned():
     life = on_trial([Operation("DELETE", "b"), Operation("ADD", "c", C)])
-    after, lines = settle(life, 0, 1, step=9, config=CONFIG, reason="better")
+    after, lines = resolve_trial(
+        life, 0, 1, step=9, config=CONFIG, creator=CREATOR, reason="better"
+    )
     assert after.skills == (A, C) and after.served == {"a": 5, "c": 0}
     assert [line["event"] for line in lines] == ["accepted", "pruned"]
     assert [o["name"] for o in lines[1]["operations"]] == ["b"]
@@ -135,7 +149,7 @@ def test_a_deleted_skill_is_pruned():
 
 def test_rejected():
     life = on_trial([Operation("ADD", "c", C), Operation("DELETE", "b")])
-    after, lines = settle(life, 0, 0, step=9, config=CONFIG, reason="worse")
+    after, lines = resolved(life, 0, 0, "worse")
     assert after.skills == (A, B) and after.served == {"a": 5, "b": 5}
     assert after.proposals == IDLE and after.next_proposal == 12
     assert [line["event"] for line in lines] == ["rejected"]
@@ -148,7 +162,9 @@ def test_rejected():
 )
 def test_retirement(decision, event, skills, outcome):
     life = on_trial([Operation("DELETE", "b")], kind="retirement")
-    after, lines = settle(life, 0, decision, step=9, config=CONFIG, reason="")
+    after, lines = resolve_trial(
+        life, 0, decision, step=9, config=CONFIG, creator=CREATOR, reason=""
+    )
     assert [line["event"] for line in lines] == [event]
     assert after.skills == skills and after.creator.history[0].outcome == outcome
 
@@ -157,7 +173,7 @@ def test_no_decision_without_a_proposal():
     life = on_trial([Operation("ADD", "c", C)], part=1)
     for part in (0, 2):
         with pytest.raises(ValueError, match="step 3: a decision without a proposal"):
-            settle(life, part, 1, step=3, config=CONFIG, reason="")
+            resolve_trial(life, part, 1, step=3, config=CONFIG, creator=CREATOR, reason="")
 
 
 # --- several proposals at once --------------------------------------------------------------------
@@ -180,8 +196,8 @@ def test_versions_hold_every_choice_of_the_proposals():
 
 
 def test_a_free_part_makes_no_difference():
-    assert versions(begin_life(CONFIG, WORLD), CONFIG) == [()] * 8
-    life = dataclasses.replace(begin_life(CONFIG, WORLD), skills=(A, B))
+    assert versions(begin_library(CONFIG, WORLD), CONFIG) == [()] * 8
+    life = dataclasses.replace(begin_library(CONFIG, WORLD), skills=(A, B))
     assert versions(life, CONFIG) == [(A, B)] * 8
     middle = on_trial([Operation("DELETE", "b")], part=1)
     assert versions(middle, CONFIG) == [(A, B), (A, B), (A,), (A,)] * 2
@@ -240,15 +256,15 @@ def test_a_decision_leaves_the_service_of_other_skills():
 
 
 def test_what_is_under_test():
-    assert under_test(begin_life(CONFIG, WORLD)) == {}
+    assert under_test(begin_library(CONFIG, WORLD)) == {}
     assert under_test(three_on_trial()) == {"a": C, "b": None, "d": D}
     both = on_trial([Operation("DELETE", "b"), Operation("ADD", "c", C)], part=2)
     assert under_test(both) == {"b": None, "c": C}
 
 
 def test_learning_counts_service():
-    life = Life(begin_life(CONFIG, WORLD).creator, (A, B), served={"a": 3, "gone": 8})
-    after = learn(life, [episode()])
+    life = SkillLibrary(begin_library(CONFIG, WORLD).creator, (A, B), served={"a": 3, "gone": 8})
+    after = learn(life, [episode()], CREATOR)
     assert after.served == {"a": 4, "b": 1}
     assert len(after.creator.reservoir) == 1 and len(life.creator.reservoir) == 0
 
@@ -278,44 +294,45 @@ def creator(monkeypatch):
             return state, Refusal("nothing to contrast")
         return proposed(state, asked.proposal, skills)
 
-    monkeypatch.setattr(lifecycle, "propose_retirement", retirement)
-    monkeypatch.setattr(lifecycle, "propose", propose)
+    monkeypatch.setattr(creator_of_rules, "propose_retirement", retirement)
+    monkeypatch.setattr(creator_of_rules, "propose", propose)
     return asked
 
 
 def test_a_suggestion_goes_on_trial(creator):
     creator.proposal = [Operation("ADD", "a", A)]
     config = dataclasses.replace(CONFIG, concurrent_trials=1)
-    life, line = suggest(begin_life(config, WORLD), step=6, config=config, world=WORLD)
+    own = creator_of(config, WORLD)
+    life, line = suggest(begin_library(config, WORLD), step=6, config=config, creator=own)
     (proposal,) = life.proposals
     assert proposal.version == (A,) and life.skills == ()
     assert line["event"] == "proposed" and line["trial"] == 0 and line["reason"] == "it may help"
     assert line["operations"][0]["skill"] == A.to_dict()
     # Nothing else while it is tested, and a pause after it.
-    assert suggest(life, step=7, config=config, world=WORLD) == (life, None)
-    life, _ = settle(life, 0, 0, step=8, config=config, reason="")
-    assert suggest(life, step=10, config=config, world=WORLD) == (life, None)
+    assert suggest(life, step=7, config=config, creator=own) == (life, None)
+    life, _ = resolve_trial(life, 0, 0, step=8, config=config, creator=CREATOR, reason="")
+    assert suggest(life, step=10, config=config, creator=own) == (life, None)
     assert (creator.retire, creator.bundle) == (1, 1)
-    assert suggest(life, step=11, config=config, world=WORLD)[1]["trial"] == 1
+    assert suggest(life, step=11, config=config, creator=own)[1]["trial"] == 1
 
 
 def test_suggestions_fill_the_free_parts(creator):
     """One after the other, while there is a free part; each is told what the others test."""
-    life = begin_life(CONFIG, WORLD)
+    life = begin_library(CONFIG, WORLD)
     for number, one in enumerate((A, B, C)):
         creator.proposal = [Operation("ADD", one.name, one)]
-        life, line = suggest(life, step=6, config=CONFIG, world=WORLD)
+        life, line = suggest(life, step=6, config=CONFIG, creator=CREATOR)
         assert line["trial"] == number
         assert [p and p.id for p in life.proposals] == [*range(number + 1), *[None] * (2 - number)]
     assert creator.tested == [{}, {"a": A}, {"a": A, "b": B}]
-    assert suggest(life, step=7, config=CONFIG, world=WORLD) == (life, None) and creator.bundle == 3
+    assert suggest(life, step=7, config=CONFIG, creator=CREATOR) == (life, None)
+    assert creator.bundle == 3
     # The part that becomes free is the one that is filled, after a pause.
     life = settled(life, 1, 0)
-    assert (
-        suggest(life, step=11, config=CONFIG, world=WORLD) == (life, None) and creator.bundle == 3
-    )
+    assert suggest(life, step=11, config=CONFIG, creator=CREATOR) == (life, None)
+    assert creator.bundle == 3
     creator.proposal = [Operation("ADD", "d", D)]
-    life, line = suggest(life, step=12, config=CONFIG, world=WORLD)
+    life, line = suggest(life, step=12, config=CONFIG, creator=CREATOR)
     assert [p.id for p in life.proposals] == [0, 3, 2] and line["trial"] == 3
     assert creator.tested[3] == {"a": A, "c": C}
     assert names(versions(life, CONFIG)[7]) == ["a", "d", "c"]
@@ -325,11 +342,11 @@ def test_a_skill_under_test_is_not_put_to_a_retirement_trial(creator):
     """Nor one that another proposal changes."""
     creator.retirement = [Operation("DELETE", "b")]
     life = on_trial([Operation("MODIFY", "a", C)], part=1)
-    life, line = suggest(life, step=6, config=CONFIG, world=WORLD)
+    life, line = suggest(life, step=6, config=CONFIG, creator=CREATOR)
     assert creator.retirable == [(B,)]
     assert line["event"] == "retirement_started" and life.proposals[0].kind == "retirement"
     creator.retirement = None
-    suggest(life, step=6, config=CONFIG, world=WORLD)
+    suggest(life, step=6, config=CONFIG, creator=CREATOR)
     assert creator.retirable == [(B,), ()]
 
 
@@ -356,11 +373,12 @@ def deeds_that_decide():
 def test_the_creator_leaves_what_is_under_test_alone():
     """The real one: whatever it proposes, every choice of the proposals can be made a bank."""
     config = dataclasses.replace(CONFIG, cooldown=0, reservoir=100)
+    own = creator_of(config, WORLD)
     never = Skill("never-open", "-", "do not open.", Trigger("general"))
-    life = dataclasses.replace(begin_life(config, WORLD), skills=(never, B))
+    life = dataclasses.replace(begin_library(config, WORLD), skills=(never, B))
     life = dataclasses.replace(life, creator=observe(life.creator, deeds_that_decide()))
     for step in range(1, 40):
-        life, line = suggest(life, step=step, config=config, world=WORLD)
+        life, line = suggest(life, step=step, config=config, creator=own)
         pending = [proposal for proposal in life.proposals if proposal is not None]
         touched = [
             {o.name for o in p.bundle.operations}
@@ -374,14 +392,16 @@ def test_the_creator_leaves_what_is_under_test_alone():
             assert make_bank(config, WORLD, every).kind.shape == (8, config.slots)
     assert len(pending) == 3 and any(len(one) == 2 for one in touched)  # one has a new name
     for part in range(3):
-        life, _ = settle(life, part, 1, step=40, config=config, reason="")
+        life, _ = resolve_trial(life, part, 1, step=40, config=config, creator=CREATOR, reason="")
     assert set(life.skills) == set(every[7]) and life.proposals == IDLE
 
 
 def test_a_retirement_that_is_due_goes_first(creator):
     creator.proposal, creator.retirement = [Operation("ADD", "c", C)], [Operation("DELETE", "a")]
-    life = Life(begin_life(CONFIG, WORLD).creator, (A, B), IDLE, served={"a": 20, "b": 1})
-    life, line = suggest(life, step=6, config=CONFIG, world=WORLD)
+    life = SkillLibrary(
+        begin_library(CONFIG, WORLD).creator, (A, B), IDLE, served={"a": 20, "b": 1}
+    )
+    life, line = suggest(life, step=6, config=CONFIG, creator=CREATOR)
     assert line["event"] == "retirement_started" and life.proposals[0].version == (B,)
     assert life.proposals[1:] == IDLE[1:]
     assert (creator.retire, creator.bundle) == (1, 0)
@@ -389,12 +409,12 @@ def test_a_retirement_that_is_due_goes_first(creator):
 
 def test_a_refusal_is_told_once(creator):
     creator.pause = 4
-    life, line = suggest(begin_life(CONFIG, WORLD), step=6, config=CONFIG, world=WORLD)
+    life, line = suggest(begin_library(CONFIG, WORLD), step=6, config=CONFIG, creator=CREATOR)
     assert life.proposals == IDLE and life.creator.next_attempt == 4
     assert (line["event"], line["trial"], line["operations"]) == ("unproposed", None, [])
     assert line["reason"] == "nothing to contrast"
     creator.pause = 0  # it did not even look
-    assert suggest(life, step=7, config=CONFIG, world=WORLD)[1] is None
+    assert suggest(life, step=7, config=CONFIG, creator=CREATOR)[1] is None
 
 
 def test_arms_that_are_not_given_hold_the_bank_in_use():
@@ -484,17 +504,17 @@ def test_family_of_every_goal(task_type):
 
 
 def test_the_skills_a_run_begins_with(tmp_path):
-    assert begin_life(CONFIG, WORLD).skills == ()
-    good = begin_life(dataclasses.replace(CONFIG, bank="good"), WORLD).skills
+    assert begin_library(CONFIG, WORLD).skills == ()
+    good = begin_library(dataclasses.replace(CONFIG, bank="good"), WORLD).skills
     assert good and make_bank(CONFIG, WORLD, [good]).kind.any()
     export_skills((A, B), tmp_path)
-    assert begin_life(dataclasses.replace(CONFIG, bank=str(tmp_path)), WORLD).skills == (A, B)
-    assert begin_life(dataclasses.replace(CONFIG, skills=False), WORLD).skills == ()
+    assert begin_library(dataclasses.replace(CONFIG, bank=str(tmp_path)), WORLD).skills == (A, B)
+    assert begin_library(dataclasses.replace(CONFIG, skills=False), WORLD).skills == ()
     with pytest.raises(SkillFileError, match="there is no such folder"):
-        begin_life(dataclasses.replace(CONFIG, bank=str(tmp_path / "none")), WORLD)
+        begin_library(dataclasses.replace(CONFIG, bank=str(tmp_path / "none")), WORLD)
     (tmp_path / "empty").mkdir()
     with pytest.raises(SkillFileError, match="empty: there is no folder with a SKILL.md in it"):
-        begin_life(dataclasses.replace(CONFIG, bank=str(tmp_path / "empty")), WORLD)
+        begin_library(dataclasses.replace(CONFIG, bank=str(tmp_path / "empty")), WORLD)
 
 
 def test_skills_of_others_in_the_folder_a_run_begins_with(tmp_path):
@@ -504,7 +524,7 @@ def test_skills_of_others_in_the_folder_a_run_begins_with(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "SKILL.md").write_text(text)
     with pytest.warns(SkillFileWarning) as told:
-        assert begin_life(config, WORLD).skills == (A,)
+        assert begin_library(config, WORLD).skills == (A,)
     assert [str(one.message).split(": ")[2][:30] for one in told] == [
         "it does not begin with '---' a",
         "description must be a text, go",
@@ -516,19 +536,19 @@ def test_skills_of_others_in_the_folder_a_run_begins_with(tmp_path):
     path = tmp_path / "theirs" / "SKILL.md"
     path.write_text(front + "# How to open\n\nGo to the " + "nearest " * 3000 + "place.\n")
     with pytest.raises(SkillError, match="of theirs has a word this world lacks: 'How'") as error:
-        make_bank(config, WORLD, [begin_life(config, WORLD).skills])
+        make_bank(config, WORLD, [begin_library(config, WORLD).skills])
     assert len(str(error.value)) < 120
     path.write_text(front + "open.\n")
-    skills = begin_life(config, WORLD).skills
+    skills = begin_library(config, WORLD).skills
     assert [one.name for one in skills] == ["a", "theirs"]
     assert make_bank(config, WORLD, [skills]).kind[0, :2].tolist() == [3, 1]
-    life = Life(begin_life(config, WORLD).creator, skills)
-    assert Life.from_dict(json.loads(json.dumps(life.to_dict()))) == life
+    life = SkillLibrary(begin_library(config, WORLD).creator, skills)
+    assert SkillLibrary.from_dict(json.loads(json.dumps(life.to_dict(CREATOR))), CREATOR) == life
 
 
 def test_nothing_is_proposed_when_the_bank_is_fixed(creator):
     config = dataclasses.replace(CONFIG, skills_until=4)
     creator.proposal = [Operation("ADD", "a", A)]
-    life = begin_life(CONFIG, WORLD)
-    assert suggest(life, step=4, config=config, world=WORLD) == (life, None)
-    assert suggest(life, step=3, config=config, world=WORLD)[0].proposals[0] is not None
+    life = begin_library(CONFIG, WORLD)
+    assert suggest(life, step=4, config=config, creator=CREATOR) == (life, None)
+    assert suggest(life, step=3, config=config, creator=CREATOR)[0].proposals[0] is not None

@@ -23,7 +23,7 @@ from rich.console import Console
 from reskill_jax import cli
 from reskill_jax.core.contrast import Contrast
 from reskill_jax.core.posterior import BetaPosterior
-from reskill_jax.creators.rules.propose import Proposal
+from reskill_jax.creators.creator import Proposal
 from reskill_jax.models import weights
 from reskill_jax.models.model import Decoder
 from reskill_jax.skills.skill import Bundle, Operation
@@ -33,7 +33,7 @@ from reskill_jax.storage.run_folder import RunFolder
 from reskill_jax.training import loop, step_log
 from reskill_jax.training.config import ModelConfig, TrainConfig
 from reskill_jax.training.config_file import apply_config, read_config
-from reskill_jax.training.lifecycle import Life, begin_life, make_bank
+from reskill_jax.training.lifecycle import SkillLibrary, begin_library, creator_of, make_bank
 from reskill_jax.training.proposals import put_on_trial, with_versions
 from reskill_jax.training.state import init_state
 from reskill_jax.training.storage import MAY_DIFFER
@@ -41,6 +41,7 @@ from reskill_jax.worlds.household.handwritten import GOOD
 from reskill_jax.worlds.household.world import HouseholdWorld
 
 WORLD = HouseholdWorld()
+CREATOR = creator_of(TrainConfig(), WORLD)
 
 STEPS = 40
 TIMED = ("seconds", "compile_seconds")
@@ -251,7 +252,9 @@ def test_going_on_in_the_middle_of_a_trial(lab, train, whole, monkeypatch, metho
     folder = whole.folder.parent / name
     found, arrays, life = restored(lab, folder)
     assert found == step - 1 and arrays.trials.active.sum() > 1
-    under_test = [proposal is not None for proposal in Life.from_dict(life).proposals]
+    under_test = [
+        proposal is not None for proposal in SkillLibrary.from_dict(life, CREATOR).proposals
+    ]
     np.testing.assert_array_equal(arrays.trials.active, under_test)
     assert train(name, resume=True).skills == whole.skills
     same_runs(lab, whole.folder, folder)
@@ -395,7 +398,7 @@ def test_a_proposal_goes_on_trial_in_its_own_part(lab):
 
 def test_every_arm_holds_its_choice_of_the_proposals(lab):
     open_, look = lab.skill("open", "open."), lab.skill("look", "look.")
-    life = dataclasses.replace(begin_life(lab.config, WORLD), skills=(open_,))
+    life = dataclasses.replace(begin_library(lab.config, WORLD), skills=(open_,))
     changes = Operation("DELETE", "open"), Operation("ADD", "look", look)
     proposals = [Proposal(0, "bundle", Bundle((one,)), (), "for tests", 1.0) for one in changes]
     life = dataclasses.replace(life, proposals=(proposals[0], None, proposals[1]))
@@ -604,7 +607,7 @@ def test_the_step_is_compiled_before_the_first_one_and_once(tmp_path):
     out = io.StringIO()
     runner = loop.Runner(
         TrainConfig(groups=2, group_size=2, train_games=4, min_trial_episodes=4),
-        None, None,
+        None, None, None,
         jax.jit(lambda state, games: (Counter(state.step + 1), games), donate_argnums=0),
     )  # fmt: skip
     state = Counter(jax.numpy.int32(0))
@@ -625,7 +628,7 @@ def test_the_step_is_compiled_before_the_first_one_and_once(tmp_path):
 
 
 def test_a_function_put_around_the_step_is_compiled_by_its_first_call():
-    runner = loop.Runner(TrainConfig(), None, None, lambda state, games: state)
+    runner = loop.Runner(TrainConfig(), None, None, None, lambda state, games: state)
     out = io.StringIO()
     with loop.TrainingProgress(Console(file=out, width=80), total=3) as progress:
         loop._compile(Counter(jax.numpy.int32(0)), runner, progress)

@@ -14,11 +14,11 @@ import pytest
 from reskill_jax.algorithms.algorithm import Targets
 from reskill_jax.core.arms import arm_outcomes
 from reskill_jax.core.contrast import within_group_contrast
-from reskill_jax.creators.rules.propose import Proposal
+from reskill_jax.creators.creator import Proposal
 from reskill_jax.models.sampling import masked_log_probs
 from reskill_jax.skills.skill import Bundle, Operation
 from reskill_jax.training import loop
-from reskill_jax.training.lifecycle import begin_life, make_bank, versions
+from reskill_jax.training.lifecycle import begin_library, make_bank, versions
 from reskill_jax.training.proposals import put_on_trial, with_versions
 from reskill_jax.training.step import decide, game_key
 from reskill_jax.training.update import Learned, batch_of, decision_logits, internalized
@@ -72,7 +72,7 @@ def settled(life, decisions):
 def run(lab):
     """64 steps; in every part that was idle in a step a proposal goes on trial, as the loop does
     it. The last part begins late, so that two are decided together while it goes on."""
-    config, state, life = lab.config, lab.state(), begin_life(lab.config, WORLD)
+    config, state, life = lab.config, lab.state(), begin_library(lab.config, WORLD)
     steps, number = [], 0
     for step in range(STEPS):
         games = loop.games_of_step(config, step)

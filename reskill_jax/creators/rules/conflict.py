@@ -22,7 +22,7 @@ def contradict(one: Directive, other: Directive) -> bool:
 def speak_together(one: Trigger, other: Trigger, episodes: Sequence[Episode]) -> bool:
     """Whether two triggers fire at the same turn of an episode whose task concerns both."""
     for episode in episodes:
-        if not (one.concerns(episode.goal) and other.concerns(episode.goal)):
+        if not (one.applies_to_task(episode.goal) and other.applies_to_task(episode.goal)):
             continue
         for turn in range(len(episode.actions)):
             last, seen = episode.actions[turn - 1] if turn else None, episode.observations[turn]

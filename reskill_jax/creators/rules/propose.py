@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from reskill_jax.creators.creator import Proposal, Refusal
 from reskill_jax.creators.episode import Episode
 from reskill_jax.creators.reservoir import Reservoir
 from reskill_jax.skills.skill import DEFAULT_CAPACITY, Bundle, Operation, Skill
@@ -25,25 +26,6 @@ from .experience import Weights, learn_from, shipped, uninformed
 from .recommend import CreatorSettings, Draft, draft_of, recommend
 from .state import CreatorState, Record, remember
 from .verify import verify
-
-
-@dataclasses.dataclass(frozen=True)
-class Proposal:
-    """A bundle to test."""
-
-    id: int
-    kind: str  # "bundle" | "retirement"
-    bundle: Bundle
-    version: tuple[Skill, ...]  # the bank, what is under test, and the bundle applied
-    reason: str
-    score: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Refusal:
-    """No proposal, and why."""
-
-    reason: str
 
 
 def propose(

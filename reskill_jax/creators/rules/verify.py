@@ -38,7 +38,7 @@ def verify(
                     compile_trigger(pattern)
                 except TriggerError as error:
                     return str(error)
-        episodes = [e for e in state.reservoir.episodes if skill.trigger.concerns(e.goal)]
+        episodes = [e for e in state.reservoir.episodes if skill.trigger.applies_to_task(e.goal)]
         rate = trigger_rate(skill.trigger, trajectories(episodes))
         if rate < settings.trigger_rate:
             return f"its trigger fires in {rate:.0%} of the episodes"

@@ -1,0 +1,88 @@
+"""The offline rules as a `Creator`: a retirement that is due, else a bundle from contrasts."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reskill_jax.creators.creator import Library, Proposal, Refusal
+from reskill_jax.creators.episode import Episode
+from reskill_jax.skills.dfa import compile_dfa
+from reskill_jax.worlds.vocabulary import ActionVocabulary
+
+from .propose import propose, propose_retirement
+from .recommend import CreatorSettings
+from .state import CreatorState, conclude, init_state, observe
+
+
+@dataclasses.dataclass(frozen=True)
+class RulesCreator:
+    """Skills from contrasts between episodes, without a language model.
+
+    Attributes:
+      vocabulary: the words of the world's actions.
+      language: text of every symbol of the world, for which triggers have to compile.
+      capacity: episodes it keeps.
+      settings: its thresholds.
+    """
+
+    vocabulary: ActionVocabulary
+    language: tuple[str, ...]
+    capacity: int
+    settings: CreatorSettings = CreatorSettings()
+
+    def init(self, seed: int) -> CreatorState:
+        """See `Creator`."""
+        return init_state(seed, capacity=self.capacity)
+
+    def observe(self, memory: CreatorState, episodes: Sequence[Episode]) -> CreatorState:
+        """See `Creator`."""
+        return observe(memory, episodes)
+
+    def propose(
+        self, memory: CreatorState, library: Library, *, step: int
+    ) -> tuple[CreatorState, Proposal | Refusal]:
+        """See `Creator`."""
+        memory, outcome = propose_retirement(
+            memory,
+            [skill for skill in library.skills if skill.name not in library.under_test],
+            step=step,
+            served=library.served,
+            vocabulary=self.vocabulary,
+            settings=self.settings,
+        )
+        if isinstance(outcome, Proposal):
+            return memory, outcome
+        asked = memory.next_attempt
+        memory, outcome = propose(
+            memory,
+            library.skills,
+            under_test=library.under_test,
+            step=step,
+            vocabulary=self.vocabulary,
+            compile_trigger=lambda pattern: compile_dfa(pattern, self.language),
+            capacity=library.slots,
+            settings=self.settings,
+        )
+        if isinstance(outcome, Refusal):
+            outcome = dataclasses.replace(outcome, looked=memory.next_attempt != asked)
+        return memory, outcome
+
+    def conclude(
+        self, memory: CreatorState, trial: int, accepted: bool, *, step: int, reason: str
+    ) -> CreatorState:
+        """See `Creator`."""
+        outcome = "accepted" if accepted else "rejected"
+        return conclude(memory, trial, outcome, step=step, reason=reason)
+
+    def notes(self, memory: CreatorState) -> Mapping[str, Any]:
+        """Traits of the latest proposal's evidence, where they are watched."""
+        traits = memory.history[-1].traits if memory.history else ()
+        return {"traits": list(traits)} if traits else {}
+
+    def dump(self, memory: CreatorState) -> dict[str, Any]:
+        """See `Creator`."""
+        return memory.to_dict()
+
+    def load(self, data: Mapping[str, Any]) -> CreatorState:
+        """See `Creator`."""
+        return CreatorState.from_dict(data)
