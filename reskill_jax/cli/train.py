@@ -75,6 +75,9 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
 NESTED = {"model": ModelConfig, "rooms": RoomSpec, "mesh": MeshShape}
 
 
+LANGUAGE_MODEL_CONTEXT = 2048  # tokens, unless an option or a file says another number
+
+
 class TrainChoice(NamedTuple):
     """What the arguments of `reskill train` ask for."""
 
@@ -105,6 +108,8 @@ def parse_train(arguments: Sequence[str]) -> TrainChoice:
             values = read_config(file)
     if "--resume" in arguments:
         config = _stored(arguments, values, config)
+    else:
+        config = _with_room(config, arguments, values)
     with mistakes_of_the_command_line():
         draft = _merged(dataclasses.asdict(config), convert(config, values, where=str(file)))
     parsed = _parse_options(arguments, preset, draft)
@@ -122,6 +127,22 @@ def parse_train(arguments: Sequence[str]) -> TrainChoice:
             f"{file}: {told}" if where else f"{told} (see reskill train --help)"
         ) from error
     return TrainChoice(config, parsed.resume, parsed.print_config)
+
+
+def _with_room(
+    config: TrainConfig, arguments: Sequence[str], values: Mapping[str, Any]
+) -> TrainConfig:
+    """A context that suits a language model, where one is asked for and its length is not said."""
+    told = values.get("model")
+    path = told.get("path") if isinstance(told, Mapping) else None
+    path = peek(arguments, "--model.path") or values.get("model.path", path)
+    try:
+        chosen = ModelConfig() if path is None else ModelConfig(path)
+    except ValueError:  # told when everything is put together
+        return config
+    return (
+        dataclasses.replace(config, capacity=LANGUAGE_MODEL_CONTEXT) if chosen.is_folder else config
+    )
 
 
 def _config(values: Mapping[str, Any]) -> TrainConfig:

@@ -196,7 +196,9 @@ def evaluate_run(
         horizon, capacity = config.horizon, config.capacity
     else:
         of_split = _published(games, splits, tasks)
-        horizon, capacity = REAL_TURNS, REAL_CAPACITY
+        # A language model spells a symbol in one to four tokens.
+        longer = 1 if run.policy.language.identity else 4
+        horizon, capacity = REAL_TURNS, longer * REAL_CAPACITY
     return [
         {"step": run.step, "mode": mode}
         | play_alfworld(

@@ -53,6 +53,7 @@ def load_model(
     *,
     param_dtype: str = "float32",
     shardings: Callable[[DecoderConfig], Any] | None = None,
+    read_params: bool = True,
 ) -> LoadedModel:
     """Reads a checkpoint as the Hub has it.
 
@@ -62,6 +63,7 @@ def load_model(
       param_dtype: of the parameters, "float32" or "bfloat16", whatever they are stored in.
       shardings: config -> a pytree like the parameters, of `jax.sharding.NamedSharding`; None = the
         default device.
+      read_params: False leaves `params` empty; what the files say of the tensors is checked still.
 
     Raises:
       ModelError: one line that says which file, what is wrong with it and what is supported.
@@ -84,7 +86,9 @@ def load_model(
             config = dataclasses.replace(config, tie_embeddings=True)
         _check(where, config, source, folder)
         placed = None if shardings is None else shardings(config)
-        params = _assemble(where, config, source, jnp.dtype(param_dtype), placed)
+        params: Params = {}
+        if read_params:
+            params = _assemble(where, config, source, jnp.dtype(param_dtype), placed)
     except TensorError as error:
         raise ModelError(str(error)) from error
     finally:

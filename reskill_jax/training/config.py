@@ -1,6 +1,7 @@
 """Settings of a training run. Configs live here, at the edge; the maths takes plain arguments."""
 
 import dataclasses
+from pathlib import Path
 from typing import Literal
 
 from reskill_jax.core.factorial import num_arms
@@ -29,6 +30,12 @@ class ModelConfig:
     def __post_init__(self):
         validate_model(self)
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a checkpoint as the Hub has it, not weights of a small policy."""
+        path = self.path
+        return not path.endswith(".safetensors") and ("/" in path or Path(path).is_dir())
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -52,7 +59,8 @@ class TrainConfig:
     horizon: int = 20
     """Turns an episode may take."""
     capacity: int = 448
-    """Tokens of context; an episode that has no room for another command ends."""
+    """Tokens of context; an episode that has no room for another command ends. For a language model
+    the command takes 2048 if nothing is said."""
     train_games: int = 2048
     """Number of different games in the training stream."""
 

@@ -187,7 +187,8 @@ def train(
     """
     console = (console or Console()) if is_first() else Console(quiet=True)
     world = make_world(config.world, rooms=config.rooms) if world is None else world
-    policy = load_policy(config.model, world, loaded=model)
+    mesh = None if config.mesh == MeshShape() else make_mesh(config.mesh)
+    policy = load_policy(config.model, world, loaded=model, mesh=mesh)
     runner = make_runner(config, world, policy)
     params = policy.params
     # A run that goes on has its skills in the checkpoint: the folder they came from may be gone.

@@ -153,7 +153,7 @@ def starting_policy(config: PretrainConfig, world: HouseholdWorld) -> Policy:
 
 def _as_before_sharpening(path: str, params: Any) -> Any:
     """A small policy that was written with `sharpen` has it folded into its last norm."""
-    if "/" in path and not path.endswith(".safetensors"):
+    if ModelConfig(path).is_folder:
         return params
     load = weights.load if path.endswith(".safetensors") else weights.load_pretrained
     settings = load(path)[2].get("settings", {})

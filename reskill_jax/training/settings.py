@@ -1,15 +1,21 @@
 """What only files and devices tell about the settings of a run: found out before it begins."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from reskill_jax.devices.mesh import make_mesh
 from reskill_jax.devices.shape import MeshShape
 from reskill_jax.models import chat, weights
 from reskill_jax.models.checkpoint import LoadedModel, load_model
+from reskill_jax.models.config import DecoderConfig
 from reskill_jax.models.families import ModelError
 from reskill_jax.models.model import Decoder, Model
+from reskill_jax.models.sharding import param_specs
 from reskill_jax.skills.patterns import TriggerError
 from reskill_jax.skills.skill import SkillError
 from reskill_jax.skills.skillmd import SkillFileError
@@ -42,7 +48,12 @@ class Policy(NamedTuple):
 
 
 def load_policy(
-    settings: ModelConfig, world: CompiledWorld, *, loaded: LoadedModel | None = None
+    settings: ModelConfig,
+    world: CompiledWorld,
+    *,
+    loaded: LoadedModel | None = None,
+    mesh: Mesh | None = None,
+    read_params: bool = True,
 ) -> Policy:
     """Reads a model, and the table of the world's symbols in its tokens.
 
@@ -50,6 +61,8 @@ def load_policy(
       settings: what to read.
       world: that it plays.
       loaded: a checkpoint that was read before; `settings.path` is then not looked at.
+      mesh: of devices; each gets its part of a checkpoint's tensors, one tensor at a time.
+      read_params: False checks a checkpoint's files, and leaves its parameters where they are.
 
     Raises:
       TrainingError, WeightsError, ModelError: it cannot be read, or does not play this world.
@@ -57,10 +70,12 @@ def load_policy(
     path = settings.path
     if loaded is not None:
         return _language_model(loaded, settings, world)
-    if not path.endswith(".safetensors") and ("/" in path or Path(path).is_dir()):
+    if settings.is_folder:
         if not Path(path).is_dir():
             raise TrainingError(f"the model {path}: there is no such folder")
-        return _language_model(load_model(path, dtype=settings.dtype), settings, world)
+        placed = None if mesh is None else functools.partial(_shardings, mesh)
+        read = load_model(path, dtype=settings.dtype, shardings=placed, read_params=read_params)
+        return _language_model(read, settings, world)
     if path.endswith(".safetensors"):
         if not Path(path).is_file():
             raise TrainingError(f"the model {path}: there is no such file")
@@ -73,6 +88,18 @@ def load_policy(
             f"{len(world.language)}; choose another --model"
         )
     return Policy(params, Decoder(config), symbol_language(world))
+
+
+def _shardings(mesh: Mesh, config: DecoderConfig) -> Any:
+    """Where a decoder's parameters lie on a mesh."""
+    model = Decoder(config)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
+    specs = param_specs(model, shapes, mesh)
+    return jax.tree.map(
+        lambda spec: NamedSharding(mesh, spec),
+        specs,
+        is_leaf=lambda x: isinstance(x, PartitionSpec),
+    )
 
 
 def _language_model(loaded: LoadedModel, settings: ModelConfig, world: CompiledWorld) -> Policy:
@@ -138,7 +165,7 @@ def check_settings(config: TrainConfig, *, resume: bool = False) -> None:
       MeshError: there are too few devices. MirrorError: there can be no such mirror.
     """
     world = make_world(config.world, rooms=config.rooms)
-    check_fit(config, load_policy(config.model, world), world)
+    check_fit(config, load_policy(config.model, world, read_params=False), world)
     try:
         make_bank(config, world, [() if resume else starting_skills(config, world)])
     except (SkillFileError, SkillError, TriggerError, OSError) as error:

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reskill_jax.training.config_file import ConfigError, apply_config, nearest, read_config
+from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.config_file import (
+    ConfigError,
+    apply_config,
+    nearest,
+    read_config,
+    read_stored_config,
+)
 
 
 class Size(enum.Enum):
@@ -241,3 +248,19 @@ def test_odd_characters_of_a_key_are_shown_escaped():
 def test_nearest():
     assert nearest("learning-rate", ["learning_rate", "steps"]) == "learning_rate"
     assert nearest("zzz", ["steps"]) is None
+
+
+def test_a_run_of_another_version_is_told_with_that_version(tmp_path):
+    file = tmp_path / "config.json"
+    old = {"name": "mine", "policy": "household"}
+    file.write_text(json.dumps(old))
+    with pytest.raises(ConfigError, match="unknown key 'policy'"):
+        read_stored_config(file, TrainConfig())
+    entries = [{"reskill_jax": "0.0.9", "commit": "abc"}, {"reskill_jax": "0.1.0", "commit": None}]
+    file.write_text(json.dumps(old | {"provenance": entries}))
+    says = r"unknown key 'policy'.*; the run was made by reskill_jax 0.1.0 \(commit \?\): use that"
+    with pytest.raises(ConfigError, match=says) as caught:
+        read_stored_config(file, TrainConfig())
+    assert "\n" not in str(caught.value)
+    file.write_text(json.dumps({"name": "mine", "provenance": entries}))
+    assert read_stored_config(file, TrainConfig()).name == "mine"

@@ -9,9 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 from rich.console import Console
 
 from reskill_jax import cli
+from reskill_jax.cli.train import parse_train
+from reskill_jax.devices.mesh import make_mesh
+from reskill_jax.devices.shape import MeshShape
 from reskill_jax.evaluation.export import export_model
 from reskill_jax.evaluation.replay import ChoiceError, load_run
 from reskill_jax.models import load_model
@@ -165,6 +169,28 @@ def test_how_a_model_is_spoken_to(checkpoint_folder, tmp_path):
     assert decode(chat.language.opening[look]) == "look"
     assert decode(plain.language.opening[look]) == " look"
     assert decode(plain.language.opening[open_]) == "You open the"
+
+
+def test_every_device_gets_its_part_of_a_checkpoint(checkpoint_folder):
+    mesh = make_mesh(MeshShape(fsdp=2, tensor=2))
+    policy = load_policy(ModelConfig(str(checkpoint_folder)), WORLD, mesh=mesh)
+    assert policy.params["embedding"].sharding.spec == PartitionSpec("tensor", "fsdp")
+    plain = load_policy(ModelConfig(str(checkpoint_folder)), WORLD)
+    jax.tree.map(np.testing.assert_array_equal, policy.params, plain.params)
+    checked = load_policy(ModelConfig(str(checkpoint_folder)), WORLD, read_params=False)
+    assert checked.params == {} and checked.language == plain.language
+
+
+def test_a_language_model_has_room(checkpoint_folder, tmp_path):
+    words = ["--model", str(checkpoint_folder)]
+    assert parse_train(words).config.capacity == 2048
+    assert parse_train([*words, "--capacity", "900"]).config.capacity == 900
+    assert parse_train([]).config.capacity == 448
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps({"model": {"path": str(checkpoint_folder)}}))
+    assert parse_train(["--config", str(file)]).config.capacity == 2048
+    file.write_text(json.dumps({"model.path": str(checkpoint_folder), "capacity": 700}))
+    assert parse_train(["--config", str(file)]).config.capacity == 700
 
 
 def test_models_that_cannot_play(checkpoint_folder, tmp_path):
