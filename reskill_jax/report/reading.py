@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from reskill_jax.report.lines import clean, few, read_lines, read_object
-from reskill_jax.report.schema import (
+from reskill_jax.report.skills import Entry, SkillLibrary, Trial, find_lives, find_trials, read_bank
+from reskill_jax.storage.intervals import wilson_interval
+from reskill_jax.storage.log_schema import (
     CONFIG,
     check,
     check_eval,
@@ -23,8 +25,6 @@ from reskill_jax.report.schema import (
     check_metrics,
     check_trials,
 )
-from reskill_jax.report.skills import Entry, SkillLibrary, Trial, find_lives, find_trials, read_bank
-from reskill_jax.storage.intervals import wilson_interval
 
 LOGS = {
     "metrics.jsonl": check_metrics,

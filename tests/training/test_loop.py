@@ -28,7 +28,7 @@ from reskill_jax.models import weights
 from reskill_jax.models.model import Decoder
 from reskill_jax.skills.skill import Bundle, Operation
 from reskill_jax.skills.skillmd import SkillFileError, export_skill
-from reskill_jax.storage import checkpoint
+from reskill_jax.storage import checkpoint, log_schema
 from reskill_jax.storage.run_folder import RunFolder
 from reskill_jax.training import loop, step_log
 from reskill_jax.training.config import ModelConfig, TrainConfig
@@ -41,6 +41,12 @@ from reskill_jax.worlds.household.handwritten import GOOD
 from reskill_jax.worlds.household.world import HouseholdWorld
 
 WORLD = HouseholdWorld()
+SCHEMA = {
+    "metrics": (log_schema.METRICS, log_schema.check_metrics),
+    "trials": (log_schema.TRIALS, log_schema.check_trials),
+    "eval": (log_schema.EVAL, log_schema.check_eval),
+    "lifecycle": (log_schema.LIFECYCLE, log_schema.check_lifecycle),
+}
 CREATOR = creator_of(TrainConfig(), WORLD)
 
 STEPS = 40
@@ -459,6 +465,10 @@ def check_run(folder, printed, steps):
     keys = {"step", "trial", "arm_success", "arm_trials", "assignment", "posterior", "horizon"}
     assert all(set(line) == keys | {"difference", "sequential_test"} for line in tested)
     assert sum(len(line["trials"]) for line in metrics) == len(tested)
+    for log, (fields, check) in SCHEMA.items():
+        for line in lines(folder / f"{log}.jsonl"):
+            check(line)
+            assert set(line) <= set(fields), log
     told = [(line["step"], line["mode"]) for line in lines(folder / "eval.jsonl")]
     assert told == [(0, "bank")] * 2 + [(steps, "bank")] * 2 + [(steps, "none")] * 2
     assert (folder / "lifecycle.jsonl").is_file() and (folder / "skills").is_dir()

@@ -1,4 +1,4 @@
-"""What the lines of a run's logs hold, field by field.
+"""What the lines of a run's logs hold, field by field: what runs write and reports read.
 
 Fields that are missing or null are left out by those who draw; a field of another kind, or beyond
 what it can be, makes its line one that is not read. Fields that no report knows may hold anything.
@@ -99,6 +99,7 @@ METRICS: Mapping[str, Field] = {
     **dict.fromkeys(("loss", "kl", "entropy"), _number()),
     "grad_norm": _number(0, what="a number from 0"),
     **dict.fromkeys(("turns", "context_tokens", "skill_tokens", "truncated", "invalid"), _AMOUNT),
+    "skipped": _COUNT,
     **dict.fromkeys(("seconds", "compile_seconds"), _number(0, 1e8, "a number from 0")),
 }
 TRIALS: Mapping[str, Field] = {
@@ -106,6 +107,7 @@ TRIALS: Mapping[str, Field] = {
     "trial": _TRIAL,
     "arm_success": _list(_SHARE, "a list of numbers from 0 to 1", nullable=True),
     "arm_trials": _COUNTS,
+    "assignment": _list(_SHARE, "a list of numbers from 0 to 1"),
     "difference": _list(_number(-1, 1), "a list of numbers from -1 to 1", nullable=True),
     "horizon": _number(0, what="a number from 0"),
     "posterior": _POSTERIOR,
@@ -117,6 +119,7 @@ EVAL: Mapping[str, Field] = {
     "mode": _NAME,
     "success": _SHARE,
     "episodes": _AMOUNT,
+    "turns": _AMOUNT,
     "interval": (_is_interval, "two numbers from 0 to 1"),
     "by_task_type": (_is_by_task_type, "a mapping to [successes, episodes]"),
 }
@@ -131,6 +134,7 @@ LIFECYCLE: Mapping[str, Field] = {
     "difference": TRIALS["difference"],
     "posterior": _POSTERIOR,
     "horizon": TRIALS["horizon"],
+    "traits": _list(_number(), "a list of numbers"),
 }
 OPERATION: Mapping[str, Field] = {
     "operation": ((lambda v: v in OPERATIONS), "one of " + ", ".join(OPERATIONS)),
