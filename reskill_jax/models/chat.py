@@ -5,7 +5,6 @@ Prompts only append: what was sampled is what is trained on. A template that rew
 (and leaves out what was thought, say) is used with the pieces it has while a turn is the last.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +13,10 @@ import jinja2
 import jinja2.sandbox
 
 from .families import ModelError
-from .tensors import shown, unique_entries
+from .files import read_object, read_text
+from .tensors import shown
 
-_MOST_BYTES = 1 << 20
+_MOST_BYTES = 16 << 20
 _MARKS = ("\u2460first\u2460", "\u2461answer\u2461", "\u2462second\u2462")
 
 
@@ -39,12 +39,7 @@ def read_template(folder: str | Path) -> tuple[str, Mapping[str, Any]] | None:
     told: Mapping[str, Any] = {}
     path = folder / "tokenizer_config.json"
     if path.is_file():
-        try:
-            told = json.loads(_text(path), object_pairs_hook=unique_entries)
-        except (ValueError, RecursionError) as error:
-            raise ModelError(f"{path}: {shown(' '.join(str(error).split()))}") from error
-        if not isinstance(told, dict):
-            raise ModelError(f"{path}: not a JSON object")
+        told = read_object(path, most=_MOST_BYTES)
     tokens = {}
     for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
         value = told.get(name)
@@ -53,7 +48,7 @@ def read_template(folder: str | Path) -> tuple[str, Mapping[str, Any]] | None:
             tokens[name] = value
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return _text(path), tokens
+        return read_text(path, most=_MOST_BYTES), tokens
     template = told.get("chat_template")
     if isinstance(template, list):  # several, by name
         named = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
@@ -142,16 +137,3 @@ def _renderer(template: str, tokens: Mapping[str, Any]):
 
 def _unusable(error: Exception) -> ModelError:
     return ModelError(f"the chat template cannot be used ({shown(' '.join(str(error).split()))})")
-
-
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES:
-            raise ModelError(f"{path}: more than {_MOST_BYTES} bytes")
-        return content.decode("utf-8")
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{path}: not UTF-8") from error

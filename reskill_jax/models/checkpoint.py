@@ -18,10 +18,11 @@ import numpy as np
 
 from .config import DecoderConfig
 from .families import ModelError, Source, read_config
+from .files import read_object
 from .layout import Part, parts
 from .model import Decoder
 from .params import Params
-from .tensors import TensorError, TensorFile, shown, unique_entries, write_tensors
+from .tensors import TensorError, TensorFile, shown, write_tensors
 from .tokenizer import Tokenizer, load_tokenizer
 
 _ONE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -69,7 +70,7 @@ def load_model(
       ModelError: one line that says which file, what is wrong with it and what is supported.
     """
     folder = Path(folder)
-    settings = _read_json(folder / "config.json")
+    settings = read_object(folder / "config.json", most=_LONGEST_JSON)
     try:
         config, source = read_config(settings)
         config = dataclasses.replace(config, dtype=dtype)
@@ -155,7 +156,7 @@ def _open(folder: Path) -> list[TensorFile]:
         pickled = sorted(folder.glob("pytorch_model*.bin"))
         told = f"; {pickled[0].name} is a pickle, which is never opened" if pickled else ""
         raise ModelError(f"{folder}: there is neither {_ONE} nor {_INDEX}{told}")
-    placed = _read_json(folder / _INDEX).get("weight_map")
+    placed = read_object(folder / _INDEX, most=_LONGEST_JSON).get("weight_map")
     if not isinstance(placed, dict) or not all(isinstance(f, str) for f in placed.values()):
         raise ModelError(f"{folder / _INDEX}: weight_map does not say which file holds what")
     names = sorted(set(placed.values()))
@@ -261,24 +262,6 @@ def _empty(shape: tuple[int, ...], dtype: Any, sharding: Any) -> jax.Array:
 def _put(stack: jax.Array, values: jax.Array, index: int) -> jax.Array:
     """A stack with one layer replaced, in its old place in memory."""
     return jax.lax.dynamic_update_index_in_dim(stack, values, index, 0)
-
-
-def _read_json(path: Path) -> Any:
-    """Raises ModelError."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(_LONGEST_JSON + 1)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        if len(content) > _LONGEST_JSON:
-            raise ValueError(f"more than {_LONGEST_JSON} bytes")
-        data = json.loads(content, object_pairs_hook=unique_entries)
-        if not isinstance(data, dict):
-            raise ValueError("not a JSON object")
-        return data
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: {shown(' '.join(str(error).split()))}") from error
 
 
 # --- writing --------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ how everything is encoded that comes from a world or a user.
 """
 
 import base64
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,8 +14,9 @@ import tokenizers
 from tokenizers import decoders, normalizers, pre_tokenizers
 
 from .families import ModelError
+from .files import read_bytes, read_object
 from .pieces import SentencePieceTokenizer
-from .tensors import shown, unique_entries
+from .tensors import shown
 
 _LONGEST = 256 << 20  # bytes of a file
 _QWEN = (
@@ -92,7 +92,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer | None:
     path = folder / "tokenizer.json"
     if path.is_file():
         try:
-            made = tokenizers.Tokenizer.from_str(_read(path).decode("utf-8"))
+            made = tokenizers.Tokenizer.from_str(read_bytes(path, most=_LONGEST).decode("utf-8"))
         except Exception as error:  # the library raises bare Exceptions
             reason = shown(" ".join(str(error).split()))
             raise ModelError(f"{path}: not a tokenizer ({reason})") from error
@@ -100,7 +100,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer | None:
     path = folder / "tokenizer.model"
     if path.is_file():
         try:
-            return SentencePieceTokenizer(_read(path), pad=pad, stop=stop)
+            return SentencePieceTokenizer(read_bytes(path, most=_LONGEST), pad=pad, stop=stop)
         except ValueError as error:
             raise ModelError(f"{path}: {error}") from error
     return None
@@ -112,12 +112,8 @@ def _special_ids(folder: Path) -> tuple[int | None, tuple[int, ...]]:
     for name in ("config.json", "generation_config.json"):
         path = folder / name
         if path.is_file():
-            try:
-                found = json.loads(_read(path), object_pairs_hook=unique_entries)
-            except (ValueError, RecursionError) as error:
-                raise ModelError(f"{path}: {shown(str(error))}") from error
-            if isinstance(found, dict):
-                told |= {key: value for key, value in found.items() if value is not None}
+            found = read_object(path, most=_LONGEST)
+            told |= {key: value for key, value in found.items() if value is not None}
     ends = told.get("eos_token_id", [])
     ends = ends if isinstance(ends, list) else [ends]
     pad = told.get("pad_token_id")
@@ -172,7 +168,7 @@ def read_tiktoken(path: str | Path, *, pattern: str = _QWEN) -> FastTokenizer:
     """
     ranks = {}
     try:
-        for line in _read(Path(path)).splitlines():
+        for line in read_bytes(Path(path), most=_LONGEST).splitlines():
             token, rank = line.split()
             ranks[base64.b64decode(token, validate=True)] = int(rank)
     except ValueError as error:
@@ -207,18 +203,6 @@ def _byte_letters() -> dict[int, str]:
 
 
 _BYTES = _byte_letters()
-
-
-def _read(path: Path) -> bytes:
-    """Raises ModelError."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(_LONGEST + 1)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
-    if len(content) > _LONGEST:
-        raise ModelError(f"{path}: more than {_LONGEST} bytes")
-    return content
 
 
 def _valid(text: str) -> str:
