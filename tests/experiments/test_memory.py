@@ -52,6 +52,40 @@ def test_what_is_held_is_what_the_formula_says(mesh):
         assert held == memory.estimate(shape, mesh)["held"] + 2 * 4
 
 
+SMOLLM2 = memory.Shape(
+    vocabulary=49_152, width=576, layers=30, heads=9, kv_heads=3, head=64, mlp=1536
+)
+
+
+@pytest.mark.parametrize("shape", [SMOLLM2, memory.Shape()], ids=["SmolLM2-135M", "Qwen3-4B"])
+@pytest.mark.parametrize("mesh", [(1, 8, 1), (2, 4, 1)])
+def test_what_is_held_of_real_shapes(shape, mesh):
+    model = Decoder(
+        DecoderConfig(
+            vocabulary=shape.vocabulary,
+            width=shape.width,
+            layers=shape.layers,
+            heads=shape.heads,
+            kv_heads=shape.kv_heads,
+            head_width=shape.head,
+            mlp=shape.mlp,
+            qk_norm=True,
+        )
+    )
+    config = TrainConfig(mesh=MeshShape(*mesh))
+    bank = loop.make_bank(config, WORLD, [()])
+    like = jax.eval_shape(lambda: init_state(config, model.init(jax.random.key(0)), bank))
+    assert sum(leaf.size for leaf in jax.tree.leaves(like.params)) == shape.parameters
+    shardings = state_shardings(like, make_mesh(config.mesh), model, config)
+    trees = [(t.params, t.opt_state) for t in (like, shardings)]
+    held = sum(
+        math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf, place in zip(*map(jax.tree.leaves, trees), strict=True)
+    )
+    assert held == pytest.approx(memory.estimate(shape, mesh)["held"], rel=0.01)
+    assert held == pytest.approx(12 * shape.parameters / mesh[1], rel=0.01)
+
+
 def test_a_larger_mesh_needs_less_of_each_device():
     shape = memory.Shape()
     peaks = [memory.peak(memory.estimate(shape, (1, fsdp, 1))) for fsdp in (1, 4, 16)]
