@@ -421,8 +421,9 @@ def test_plain_grpo_is_the_step_with_an_empty_bank(lab):
 @pytest.mark.slow
 def test_groups_without_variance_change_nothing(lab):
     """The real household, where an untrained policy wins nothing in six turns."""
-    parts = loop.make_runner(lab.config, lab.world, lab.policy)
-    after, metrics, _ = parts.step(lab.state(), jnp.arange(2, dtype=jnp.int32))
+    world = HouseholdWorld(spec=lab.config.rooms)
+    runner = loop.make_runner(lab.config, world, lab.policy)
+    after, metrics, _ = runner.step(lab.state(), jnp.arange(2, dtype=jnp.int32))
     assert metrics.success == 0 and metrics.mixed_groups == 0
     assert metrics.grad_norm == 0 and metrics.loss == 0
     chex.assert_trees_all_equal(after.params, lab.params())
