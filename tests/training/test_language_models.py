@@ -120,6 +120,19 @@ def test_going_on_is_exact(run, trained):
 
 
 @pytest.mark.slow
+def test_eight_devices_decide_as_one(run, trained):
+    split = run("split", mesh=MeshShape(data=2, fsdp=2, tensor=2), minibatches=1)
+    whole = run("unsplit", minibatches=1)
+    for one, other in zip(lines(whole / "metrics.jsonl"), lines(split / "metrics.jsonl")):
+        for name in ("success", "turns", "context_tokens", "truncated", "invalid", "skipped"):
+            assert one[name] == other[name], name
+        for name in ("loss", "entropy", "grad_norm"):
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-3, atol=1e-5)
+    told = [lines(folder / "eval.jsonl") for folder in (whole, split)]
+    assert told[0] == told[1]
+
+
+@pytest.mark.slow
 def test_adapters_alone_are_trained_kept_and_written(run, checkpoint_folder, tmp_path):
     model = ModelConfig(str(checkpoint_folder), lora_rank=2, lora_alpha=4.0)
     folder = run("adapters", model=model, learning_rate=1e-2)
