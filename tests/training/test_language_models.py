@@ -121,8 +121,7 @@ def test_going_on_is_exact(run, trained):
 
 @pytest.mark.slow
 def test_eight_devices_decide_as_one(run, trained):
-    split = run("split", mesh=MeshShape(data=2, fsdp=2, tensor=2), minibatches=1)
-    whole = run("unsplit", minibatches=1)
+    whole, split = trained[0], run("split", mesh=MeshShape(data=2, fsdp=2, tensor=2))
     for one, other in zip(lines(whole / "metrics.jsonl"), lines(split / "metrics.jsonl")):
         for name in ("success", "turns", "context_tokens", "truncated", "invalid", "skipped"):
             assert one[name] == other[name], name
