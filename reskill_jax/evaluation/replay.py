@@ -171,24 +171,7 @@ def evaluate_run(
     tasks = config.eval_tasks if tasks is None else tasks
     versions = {mode: run.skills_of(mode) for mode in modes}
     if world == "household":
-        lines = []
-        for mode in modes:
-            for split in splits:
-                found = evaluate.evaluate(
-                    run.params,
-                    run.bank,
-                    world=run.world,
-                    model=run.policy.model,
-                    language=run.policy.language,
-                    split=split,
-                    mode=mode,  # type: ignore[arg-type]
-                    horizon=config.horizon,
-                    capacity=config.capacity,
-                    games=tasks,
-                    temperature=config.temperature,
-                )
-                lines.append({"step": run.step} | found.to_json())
-        return lines
+        return [_play_compiled(run, mode, split, tasks) for mode in modes for split in splits]
     if world != "alfworld":
         raise ReplayError(f"world must be household or alfworld, got {world!r}")
     if games is None:
@@ -214,6 +197,26 @@ def evaluate_run(
         for mode, skills in versions.items()
         for split, records in of_split.items()
     ]
+
+
+def _play_compiled(run: LoadedRun, mode: str, split: str, tasks: int) -> dict[str, Any]:
+    """A line of eval.jsonl, of games in the compiled world."""
+    config = run.config
+    found = evaluate.evaluate(
+        run.params,
+        run.bank,
+        world=run.world,
+        model=run.policy.model,
+        language=run.policy.language,
+        split=split,
+        mode=mode,  # type: ignore[arg-type]
+        horizon=config.horizon,
+        capacity=config.capacity,
+        games=tasks,
+        temperature=config.temperature,
+        at_once=run.policy.games_at_once(config),
+    )
+    return {"step": run.step} | found.to_json()
 
 
 def own_games(config: TrainConfig, split: str, count: int, *, seed: int = 0) -> list[GameRecord]:

@@ -8,7 +8,7 @@ from reskill_jax.report.document import stacked_table
 from reskill_jax.report.markup import Markup, join, tag
 from reskill_jax.report.plot import number, percent, ticks
 from reskill_jax.report.reading import Run
-from reskill_jax.report.skills import LOST, SkillLibrary, Trial
+from reskill_jax.report.skills import LOST, Life, Trial
 
 # decision -> (word, class, sign)
 DECISIONS = {
@@ -27,7 +27,7 @@ class Row:
     """One line of the timeline: all that happened to one skill."""
 
     name: str
-    lives: list[SkillLibrary] = dataclasses.field(default_factory=list)
+    lives: list[Life] = dataclasses.field(default_factory=list)
     trials: list[tuple[Trial, str]] = dataclasses.field(default_factory=list)  # with the operation
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reskill_jax.report.lines import clean, few, read_lines, read_object
-from reskill_jax.report.skills import Entry, SkillLibrary, Trial, find_lives, find_trials, read_bank
+from reskill_jax.report.skills import Entry, Life, Trial, find_lives, find_trials, read_bank
 from reskill_jax.storage.intervals import wilson_interval
 from reskill_jax.storage.log_schema import (
     CONFIG,
@@ -57,7 +57,7 @@ class Run:
     lifecycle: list[dict[str, Any]]
     problems: list[str]  # "file line n: what is wrong"
     trials: list[Trial]
-    lives: list[SkillLibrary]
+    lives: list[Life]
     bank: list[Entry]  # at the end
 
     @property

@@ -55,7 +55,7 @@ class Trial:
 
 
 @dataclasses.dataclass
-class SkillLibrary:
+class Life:
     """One version of a skill in the bank, from the step it was adopted to the one it left."""
 
     name: str
@@ -170,10 +170,10 @@ def _add_counts(trial: Trial, line: Line) -> None:
     trial.trials = [a + b for a, b in zip(old_n, numbers)]
 
 
-def find_lives(lifecycle: Sequence[Line]) -> list[SkillLibrary]:
+def find_lives(lifecycle: Sequence[Line]) -> list[Life]:
     """When each version of a skill was in the bank, in the order of adoption."""
-    lives: list[SkillLibrary] = []
-    alive: dict[str, SkillLibrary] = {}
+    lives: list[Life] = []
+    alive: dict[str, Life] = {}
     for line in lifecycle:
         if line["event"] not in ADOPTING:
             continue
@@ -184,7 +184,7 @@ def find_lives(lifecycle: Sequence[Line]) -> list[SkillLibrary]:
                 continue  # told twice
             if verb != "ADD":
                 if old is None and (verb == "MODIFY" or not any(x.name == name for x in lives)):
-                    old = SkillLibrary(name, 0, None, None)
+                    old = Life(name, 0, None, None)
                     lives.append(old)
                 if old is None or (old.start == step and old.skill == skill):
                     continue
@@ -194,14 +194,14 @@ def find_lives(lifecycle: Sequence[Line]) -> list[SkillLibrary]:
                 if old.left == "accepted":
                     old.left = "pruned"
             if verb in ("ADD", "MODIFY"):
-                new = SkillLibrary((skill or {}).get("name") or name, step, None, skill)
+                new = Life((skill or {}).get("name") or name, step, None, skill)
                 lives.append(new)
                 alive[new.name] = new
     return lives
 
 
 def read_bank(
-    folder: Path, lives: Sequence[SkillLibrary], trials: Sequence[Trial], problems: list[str]
+    folder: Path, lives: Sequence[Life], trials: Sequence[Trial], problems: list[str]
 ) -> list[Entry]:
     """The skills in use when the logs end: those of the folder, and those that the log tells of.
 

@@ -124,6 +124,7 @@ def play(
         _begin(given, plan),
     )
     finite = jnp.all(jnp.isfinite(end.rollouts.transcript.log_prob), axis=1)
+    finite = finite & jnp.all(jnp.isfinite(end.rollouts.reward), axis=1)
     return end.rollouts._replace(valid=finite & ~end.crowded), end.record
 
 

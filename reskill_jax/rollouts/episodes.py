@@ -13,7 +13,7 @@ class Rollouts(NamedTuple):
     transcript: Transcript  # of [N, ...] arrays
     reward: chex.Array  # [N, T] float32
     success: chex.Array  # [N] bool
-    valid: chex.Array  # [N] bool: False says nothing about the agent
+    valid: chex.Array  # [N] bool: where False, the episode says nothing about the agent
     turns: chex.Array  # [N] int32
     fired: chex.Array  # [N, T, S] bool: skills in the prompt of each turn
     of_skills: chex.Array  # [N, L] bool: tokens that are skill lines

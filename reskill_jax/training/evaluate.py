@@ -122,6 +122,7 @@ def play_games(
     seed: int = 0,
     temperature: float = 1.0,
     rows: jax.sharding.NamedSharding | None = None,
+    at_once: int | None = None,
 ) -> Played:
     """Plays `games` games of a split once each with the skills of one arm.
 
@@ -135,6 +136,7 @@ def play_games(
       seed: of the games and the noise.
       temperature: of sampling; 0 is greedy.
       rows: over which devices the games are split (evenly), if there are several.
+      at_once: most games in memory at a time; None = all. It changes no result.
 
     Raises:
       ValueError: no such arm or split, or no games.
@@ -146,23 +148,29 @@ def play_games(
     if split not in world.splits:
         raise ValueError(f"split must be one of {', '.join(world.splits)}, got {split!r}")
     made, keys, types = _make(seed, world.splits.index(split), world=world, games=games)
-    if rows is not None:
-        made, keys, types = place((made, keys, types), rows)
-    played = _play(
-        keys,
-        params,
-        made,
-        bank,
-        arm,
-        np.float32(temperature),
-        world=world,
-        model=model,
-        language=language,
-        horizon=horizon,
-        capacity=capacity,
-        mesh=None if rows is None else rows.mesh,
-    )
-    return Played(*fetch((played.success, played.turns, types)))
+    size = games if at_once is None else min(games, at_once)
+    found = []
+    for first in range(0, games, size):
+        block = np.minimum(np.arange(first, first + size), games - 1)  # the last one fills up
+        given = jax.tree.map(lambda x, block=block: x[block], (made, keys, types))
+        given = (made, keys, types) if size == games else given
+        tasks, own_keys, kinds = given if rows is None else place(given, rows)
+        played = _play(
+            own_keys,
+            params,
+            tasks,
+            bank,
+            arm,
+            np.float32(temperature),
+            world=world,
+            model=model,
+            language=language,
+            horizon=horizon,
+            capacity=capacity,
+            mesh=None if rows is None else rows.mesh,
+        )
+        found.append(fetch((played.success, played.turns, kinds)))
+    return Played(*(np.concatenate(parts)[:games] for parts in zip(*found, strict=True)))
 
 
 def evaluate(
@@ -180,6 +188,7 @@ def evaluate(
     seed: int = 0,
     temperature: float = 1.0,
     rows: jax.sharding.NamedSharding | None = None,
+    at_once: int | None = None,
 ) -> Evaluation:
     """Plays `games` games of a split once each.
 
@@ -191,6 +200,7 @@ def evaluate(
       seed: of the games and the noise; one seed, one test set.
       temperature: of sampling; 0 is greedy.
       rows: over which devices the games are split, if there are several.
+      at_once: most games in memory at a time; None = all.
 
     Raises:
       ValueError: unknown mode, a candidate that the bank has no arm for, or no games.
@@ -214,6 +224,7 @@ def evaluate(
         seed=seed,
         temperature=temperature,
         rows=rows,
+        at_once=at_once,
     )
     return Evaluation(
         split=split,

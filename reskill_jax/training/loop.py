@@ -368,6 +368,7 @@ def _evaluate(
                     games=config.eval_tasks,
                     temperature=config.temperature,
                     rows=runner.rows,
+                    at_once=runner.policy.games_at_once(config),
                 )
             )
             folder.write_eval({"step": step} | found[-1].to_json())

@@ -46,6 +46,10 @@ class Policy(NamedTuple):
     notes: tuple[str, ...] = ()  # what a person should know about it
     loaded: LoadedModel | None = None  # where it comes from, if that is a checkpoint of the Hub
 
+    def games_at_once(self, config: TrainConfig) -> int | None:
+        """Most games of an evaluation in memory at a time: as many as a step plays; None = all."""
+        return None if self.language.identity else config.groups * config.group_size
+
 
 def load_policy(
     settings: ModelConfig,

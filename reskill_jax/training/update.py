@@ -26,7 +26,8 @@ from reskill_jax.training.state import TrainState, make_optimizer
 # differ more.
 _EIGHTHS, _EIGHTHS_OF_LONG = (5, 6, 8), (2, 3, 4, 5, 6, 8)
 _LONG = 1024  # tokens
-_AT_ONCE = 128  # decisions whose candidates are gathered from a large vocabulary at once
+_AT_ONCE = 128  # decisions whose candidates are fetched from a large vocabulary at once
+_LARGE = 1024  # tokens of a vocabulary; of a smaller one all are scored
 
 
 class Learned(NamedTuple):
@@ -91,7 +92,7 @@ def decision_logits(params, transcript: Transcript, *, model: Model) -> chex.Arr
     at = jnp.take_along_axis(hidden, transcript.position[:, :, None], axis=1)
     support = transcript.support
     rows, decisions, candidates = support.shape
-    if model.vocab_size * _AT_ONCE <= decisions * candidates * 1024 or decisions <= _AT_ONCE:
+    if model.vocab_size <= _LARGE or decisions <= _AT_ONCE:
         return model.logits(params, at, support)
 
     # Of a large vocabulary every candidate's row is fetched: a few decisions at a time, and again

@@ -25,7 +25,7 @@ class LanguageError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """Text or tokens of the fixed pieces around what is read and written.
+    """Tokens of the fixed pieces around what is read and written.
 
     An episode is: start, introduction, skills, ask, action, answered, observation, skills, ask, ...
     """

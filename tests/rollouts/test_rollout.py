@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from reskill_jax.models.sampling import masked_log_probs
+from reskill_jax.rollouts import compiled
 from reskill_jax.rollouts.transcript import without
 from reskill_jax.training.lifecycle import make_bank
 from reskill_jax.training.update import decision_logits
@@ -239,3 +240,27 @@ def test_an_episode_without_its_skill_lines(lab, bank, episodes, logits_of):
         moved = np.abs(logits[0] - logits[1]).max(axis=2)
         assert not moved[~spoken].any() and spoken.any() and not spoken.all()
         assert (moved[used & spoken[:, None]] > 1e-6).mean() > 0.9
+
+
+def test_numbers_that_are_not_finite_say_nothing_about_the_agent(lab, bank):
+    params = lab.params() | {"final_norm": lab.params()["final_norm"] * np.nan}
+    played = lab.play(keys_of(0), params, lab.make(keys_of(100)), bank, ARMS)
+    assert not played.valid.any()
+    assert lab.play(keys_of(0), lab.params(), lab.make(keys_of(100)), bank, ARMS).valid.all()
+
+
+def test_a_decision_with_too_many_candidates_makes_its_row_invalid(lab, bank, monkeypatch):
+    """Three are kept: the first decision of every episode has more verbs than that."""
+    monkeypatch.setattr(compiled, "CANDIDATES", 3)
+    program = functools.partial(
+        compiled.play,
+        world=lab.world,
+        model=lab.model,
+        language=lab.language,
+        max_turns=1,
+        context_length=lab.config.capacity,
+    )
+    games = lab.make(keys_of(100))
+    played, record = jax.jit(program)(keys_of(0), lab.params(), games, bank, ARMS)
+    assert (np.asarray(record.affordances)[:, 0].sum(axis=1) > 3).all()
+    assert not played.valid.any() and (played.turns == 1).all()

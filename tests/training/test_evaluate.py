@@ -42,6 +42,10 @@ def play(lab, bank_of):
     return run
 
 
+def test_games_a_few_at_a_time_are_the_same(play):
+    assert play(seed=4, at_once=6) == play(seed=4) == play(seed=4, at_once=99)
+
+
 @pytest.fixture(scope="module")
 def versions(lab):
     return [[lab.skill(name, action)] for name, action in (("a", "open."), ("b", "do not look."))]
