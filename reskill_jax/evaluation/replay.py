@@ -27,7 +27,7 @@ from reskill_jax.training.lifecycle import SkillLibrary, creator_of, make_bank, 
 from reskill_jax.training.settings import Policy, load_policy
 from reskill_jax.training.state import init_state
 from reskill_jax.training.storage import MAY_DIFFER, kept
-from reskill_jax.training.update import rollout_params
+from reskill_jax.training.update import whole_params
 from reskill_jax.worlds.alfworld_games import GameRecord, game_record, read_games
 from reskill_jax.worlds.household.generator import generate
 from reskill_jax.worlds.household.tables import TASK_TYPES
@@ -104,10 +104,11 @@ def load_run(
     elif step is not None and step not in (there := checkpoint.steps(checkpoints)):
         known = ", ".join(map(str, there)) or "none"
         raise ChoiceError(f"there is no checkpoint of step {step}; there are: {known}")
-    start = init_state(config, policy.params, make_bank(config, world, [()]))
+    bank = make_bank(config, world, [()])
+    like = jax.eval_shape(lambda: init_state(config, policy.params, bank))  # no second optimizer
     restored = checkpoint.restore(
         checkpoints,
-        kept(start),
+        kept(like),
         config,
         step,
         may_differ=MAY_DIFFER,
@@ -118,7 +119,7 @@ def load_run(
         config=config,
         step=restored.step,
         trained=restored.arrays.params,
-        params=rollout_params(restored.arrays._replace(frozen=start.frozen), config),
+        params=whole_params(restored.arrays.params, policy.params, config),
         policy=policy._replace(params=()),
         world=world,
         bank=restored.arrays.bank,
