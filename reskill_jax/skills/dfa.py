@@ -7,13 +7,13 @@ pattern that explodes is refused quickly, never slow. What a single character cl
 is asked of RE2 itself, so that host and device agree on it.
 """
 
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
+from .pattern_syntax import Tree, parse_pattern
 from .patterns import TriggerError, compile_pattern
 
 PAD = 0  # the symbol without text, in every language
@@ -23,12 +23,6 @@ MAX_WORK = 200_000  # set operations while determinising
 
 _START, _WORD, _OTHER, _END = range(4)  # what stands before / after a position
 _WORD_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
-_ASSERTIONS = {"^": "begin", "$": "end", "\\A": "begin", "\\z": "end", "\\b": "b", "\\B": "B"}
-_REPEAT = re.compile(r"\{(\d+)(?:(,)(\d*))?\}")
-_GROUP = re.compile(r"\((?:\?(?:i?:|P?<\w+>))?")
-_LONG_ESCAPE = re.compile(
-    r"\\(?:x\{[0-9A-Fa-f]+\}|x[0-9A-Fa-f]{2}|[pP]\{[^}]*\}|[pP].|0?[0-7]{2,3})"
-)
 
 
 class DFA(NamedTuple):
@@ -59,109 +53,7 @@ class _Nodes:
         return node
 
 
-# A syntax tree is a tuple whose first entry says what it is.
-_Tree = tuple
-
-
-class _Parser:
-    """Reads the regular subset of RE2's syntax. RE2 has accepted the pattern before."""
-
-    def __init__(self, pattern: str) -> None:
-        self.pattern = pattern
-        self.at = 0
-
-    def parse(self) -> _Tree:
-        tree = self.alternatives()
-        if self.at < len(self.pattern):
-            raise TriggerError(f"unexpected {self.pattern[self.at]!r} in {self.pattern!r}")
-        return tree
-
-    def alternatives(self) -> _Tree:
-        branches = [self.sequence()]
-        while self.pattern.startswith("|", self.at):
-            self.at += 1
-            branches.append(self.sequence())
-        return branches[0] if len(branches) == 1 else ("alt", *branches)
-
-    def sequence(self) -> _Tree:
-        parts = []
-        while self.at < len(self.pattern) and self.pattern[self.at] not in "|)":
-            parts.append(self.repeated())
-        return ("cat", *parts)
-
-    def repeated(self) -> _Tree:
-        tree = self.single()
-        while self.at < len(self.pattern):
-            character = self.pattern[self.at]
-            if character in "*+?":
-                low, high = {"*": (0, None), "+": (1, None), "?": (0, 1)}[character]
-                self.at += 1
-            else:
-                found = _REPEAT.match(self.pattern, self.at)
-                if not found:
-                    return tree
-                low = int(found[1])
-                high = low if not found[2] else int(found[3]) if found[3] else None
-                self.at = found.end()
-            if self.pattern.startswith("?", self.at):  # lazy: the same language
-                self.at += 1
-            tree = ("repeat", tree, low, high)
-        return tree
-
-    def single(self) -> _Tree:
-        pattern, at = self.pattern, self.at
-        character = pattern[at]
-        if character == "(":
-            if pattern.startswith("(?i)", at):
-                self.at += 4
-                return ("cat",)
-            opening = _GROUP.match(pattern, at)
-            if opening is None or pattern.startswith("?", opening.end()):
-                raise TriggerError(f"unsupported group at position {at} of {pattern!r}")
-            self.at = opening.end()
-            tree = self.alternatives()
-            self.at += 1  # ")"
-            return tree
-        if character in "^$":
-            self.at += 1
-            return ("assert", _ASSERTIONS[character])
-        if character == "[":
-            return self.take(self.class_end(at))
-        if character == "\\":
-            escape = pattern[at : at + 2]
-            if escape in _ASSERTIONS:
-                self.at += 2
-                return ("assert", _ASSERTIONS[escape])
-            if escape in ("\\Q", "\\E", "\\C"):
-                raise TriggerError(f"unsupported escape {escape} in {pattern!r}")
-            long = _LONG_ESCAPE.match(pattern, at)
-            return self.take(long.end() if long else at + 2)
-        if character in "{}]":  # a literal here
-            self.at += 1
-            return ("set", "\\" + character)
-        return self.take(at + 1)
-
-    def take(self, end: int) -> _Tree:
-        source = self.pattern[self.at : end]
-        self.at = end
-        return ("set", source)
-
-    def class_end(self, at: int) -> int:
-        pattern = self.pattern
-        at += 2 if pattern.startswith("^", at + 1) else 1
-        first = True
-        while pattern[at] != "]" or first:
-            first = False
-            if pattern[at] == "\\":
-                at += 2
-            elif pattern.startswith("[:", at) and ":]" in pattern[at:]:
-                at = pattern.index(":]", at) + 2
-            else:
-                at += 1
-        return at + 1
-
-
-def _build(nodes: _Nodes, tree: _Tree, after: int) -> int:
+def _build(nodes: _Nodes, tree: Tree, after: int) -> int:
     """Adds a tree whose matches continue at node `after`; returns its first node."""
     kind = tree[0]
     if kind == "set":
@@ -343,7 +235,7 @@ def _compile(pattern: str, language: tuple[str, ...], max_states: int) -> DFA:
     compile_pattern(pattern)  # RE2 decides what is a pattern at all
     spoken = _characters(language)
     nodes = _Nodes()
-    first = _build(nodes, _Parser(pattern).parse(), 0)
+    first = _build(nodes, parse_pattern(pattern), 0)
     determiniser = _Determiniser(nodes, first, spoken.characters)
     step, accept = determiniser.run()
     step = step[:, determiniser.class_of]  # [Q, characters]

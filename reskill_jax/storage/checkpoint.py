@@ -22,7 +22,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -170,11 +170,7 @@ def save(
     final = folder / step_name(step)
     partial = folder / (final.name + PARTIAL)
     leaves, values = checkpoint_leaves.flatten(arrays)
-    texts = {
-        "host.json": to_json(host, "host"),
-        "config.json": to_json(plain_config(config), "config"),
-        "leaves.json": json.dumps([dataclasses.asdict(leaf) for leaf in leaves], indent=1),
-    }
+    texts = _texts(leaves, host, config)
     metrics = {name: float(value) for name, value in (metrics or {}).items()}
 
     def prepare() -> int:
@@ -187,20 +183,10 @@ def save(
     writing = v1.save_async(partial / "arrays", values) if values else None
 
     def finish() -> None:
-        try:
-            if writing is not None:
-                writing.result()
-            if not processes.is_first():
-                return
-            write_manifest(partial, step=step, metrics=metrics)
-            os.rename(partial, final)
-            sync(folder)
-        except Exception:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        delete_old_steps(folder, written=step, keep=keep, best_by=best_by, notify=notify)
-        if after is not None:
-            after(final)
+        if _complete(partial, final, step, writing, metrics):
+            delete_old_steps(folder, written=step, keep=keep, best_by=best_by, notify=notify)
+            if after is not None:
+                after(final)
 
     pending = PendingSave(step, final)
     _in_flight[folder] = pending
@@ -208,6 +194,33 @@ def save(
     if block:
         wait_for_saves(folder)
     return pending
+
+
+def _texts(leaves: Sequence[checkpoint_leaves.Leaf], host: Any, config: Any) -> dict[str, str]:
+    """File name -> content of everything but the arrays."""
+    return {
+        "host.json": to_json(host, "host"),
+        "config.json": to_json(plain_config(config), "config"),
+        "leaves.json": json.dumps([dataclasses.asdict(leaf) for leaf in leaves], indent=1),
+    }
+
+
+def _complete(
+    partial: Path, final: Path, step: int, writing: Any, metrics: dict[str, float]
+) -> bool:
+    """Waits for the arrays, then gives the step its name; whether this process did the latter."""
+    try:
+        if writing is not None:
+            writing.result()
+        if not processes.is_first():
+            return False
+        write_manifest(partial, step=step, metrics=metrics)
+        os.rename(partial, final)
+        sync(final.parent)
+    except Exception:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return True
 
 
 def _make_place(partial: Path, step: int, needed: int, notify: Callable[[str], None]) -> None:

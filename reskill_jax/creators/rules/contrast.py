@@ -23,8 +23,8 @@ from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.worlds.vocabulary import ActionVocabulary, Directive, words_of
 
 from .cues import Cues, Decisions, decisions_of, mine_cues
+from .evidence import Evidence, measure
 
-_PRIOR = 2.0  # episodes' worth of the base rate
 _MIXED_ENOUGH = 10  # with this many mixed groups, the others are left out
 _PLAIN_WEIGHT = 0.25
 
@@ -48,24 +48,6 @@ class Contrast:
     moments: float = 0.0  # mean number of such moments in an episode that has any
 
 
-class Evidence(NamedTuple):
-    """Statistics of W conditions x C cues x K classes of actions, speaking for doing it."""
-
-    effect: np.ndarray  # [W, C, K] difference of the success rates
-    score: np.ndarray  # [W, C, K] standard score of the difference of the shares
-    slope: np.ndarray  # [W, C, K] success per share, by least squares
-    slope_error: np.ndarray  # [W, C, K]
-    follow: np.ndarray  # [W, C, K] mean share f
-    spread: np.ndarray  # [W, C, K] standard deviation of f
-    correlation: np.ndarray  # [W, C, K] of f and success, absolute
-    coverage: np.ndarray  # [W, C, K] weighted share of all episodes with such a moment
-    rate: np.ndarray  # [W, C] share of the episodes with the word in which the cue occurs
-    support: np.ndarray  # [W, C, K] episodes with a moment of the rarer of the two behaviours
-    regular: np.ndarray  # [W, C, K] mean share f of the successes, an even one added
-    usual: np.ndarray  # [W, C, K] mean share f of all episodes, an even one added
-    moments: np.ndarray  # [W, C, K] mean number of moments in an episode that has any
-
-
 def balance(groups: Sequence[Sequence[Episode]]) -> dict[int, float]:
     """Weights by id(episode): within a mixed group successes and failures weigh one each."""
     mixed = [len({episode.success for episode in group}) == 2 for group in groups]
@@ -76,89 +58,6 @@ def balance(groups: Sequence[Sequence[Episode]]) -> dict[int, float]:
             alike = sum(other.success == episode.success for other in group)
             weights[id(episode)] = (1.0 if is_mixed else plain) / alike
     return weights
-
-
-def measure(
-    occurs: np.ndarray,
-    acts: np.ndarray,
-    could: np.ndarray,
-    words: np.ndarray,
-    decisions: Decisions,
-    success: np.ndarray,
-    weight: np.ndarray,
-) -> Evidence:
-    """Computes the evidence.
-
-    Args:
-      occurs: [C, D] bool: the cue occurs at the decision.
-      acts: [K, D] bool: the action of the decision belongs to the class.
-      could: [K, D] bool: an action of the class was possible.
-      words: [W, E] bool: the episode's goal has the word.
-      decisions: D decisions of E episodes.
-      success: [E] bool.
-      weight: [E] float.
-    """
-    first = decisions.first
-
-    def per_episode(of_class: np.ndarray) -> np.ndarray:  # [K, D] -> [C, K, E]
-        values = of_class.astype(np.float32)
-        counts = [np.add.reduceat(values * cue, first, axis=1) for cue in occurs]
-        return np.stack(counts).astype(np.float64)
-
-    count, joint = per_episode(could | acts), per_episode(acts)
-    present = (count > 0).astype(np.float64)  # [C, K, E]
-    f = joint / np.maximum(count, 1)  # 0 where there was no such moment
-    occurring = (np.add.reduceat(occurs, first, axis=1, dtype=np.float64) > 0) * 1.0  # [C, E]
-    weighted = words * weight  # [W, E]
-    won = weighted * success
-
-    def total(values: np.ndarray, by: np.ndarray) -> np.ndarray:  # [..., E] x [W, E] -> [W, ...]
-        return np.moveaxis(values @ by.T, -1, 0)
-
-    lost = weighted - won
-    n_s, n_f = (np.maximum(total(present, by), 1e-9) for by in (won, lost))  # [W, C, K]
-    f_s, f_f = total(f, won), total(f, lost)  # [W, C, K]
-    mean_s, mean_f = f_s / n_s, f_f / n_f
-    squares = f * f
-    mean = (f_s + f_f) / (n_s + n_f)
-    even = mean * (1 - mean)  # variance of f if it were all or nothing
-
-    def spread(by: np.ndarray, n: np.ndarray, average: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Variance of f, drawn to `even` by the prior, and the effective number of episodes."""
-        number = n**2 / np.maximum(total(present, by**2), 1e-9)
-        variance = np.maximum(total(squares, by) / n - average**2, 0.0)
-        return (number * variance + _PRIOR * even) / (number + _PRIOR), number
-
-    var_s, number_s = spread(won, n_s, mean_s)
-    var_f, number_f = spread(lost, n_f, mean_f)
-    both = (n_s > 1e-6) & (n_f > 1e-6)  # moments on one side alone cannot be compared
-    difference = np.where(both, mean_s - mean_f, 0.0)
-    error = np.sqrt(var_s / (number_s + 1) + var_f / (number_f + 1)) + 1e-6
-    share = n_s / (n_s + n_f)
-    between = share * (1 - share)
-    variance = share * var_s + (1 - share) * var_f + between * difference**2 + 1e-9
-    # The same data as success rates, for people.
-    n0, s0 = n_s + n_f - f_s - f_f, n_s - f_s
-    p1 = (f_s + _PRIOR * share) / (f_s + f_f + _PRIOR)
-    p0 = (s0 + _PRIOR * share) / (n0 + _PRIOR)
-    in_play = (weight > 0) * 1.0
-    some = total((f > 0) * in_play, words * 1.0)
-    other = total(((f < 1) & (present > 0)) * in_play, words * 1.0)
-    return Evidence(
-        effect=p1 - p0,
-        score=difference / error,
-        slope=between * difference / variance,
-        slope_error=between * error / variance,
-        follow=mean,
-        spread=np.sqrt(variance),
-        correlation=np.abs(difference) * np.sqrt(between / variance),
-        coverage=total(present, weighted) / max(float(weight.sum()), 1e-9),
-        rate=total(occurring, words * 1.0) / np.maximum(words.sum(axis=1), 1)[:, None],
-        support=np.minimum(some, other),
-        regular=(total(f, words * success) + 0.5) / (total(present, words * success) + 1),
-        usual=(total(f, words * 1.0) + 0.5) / (total(present, words * 1.0) + 1),
-        moments=total(count, words * 1.0) / np.maximum(total(present, words * 1.0), 1),
-    )
 
 
 class Table(NamedTuple):

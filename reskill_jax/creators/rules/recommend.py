@@ -115,6 +115,22 @@ def recommend(
     """
     own = {skill.name: skill_evidence(skill, groups, vocabulary) for skill in skills}
     evidence = {name: found for name, found in own.items() if found is not None}
+    drafts: list[Draft] = []
+    for value, contrast in _weigh(contrasts, state, settings)[:100]:
+        drafts += draft_of(
+            contrast, value, skills, evidence, state, vocabulary, capacity, settings, False
+        )
+    drafts += _deletions(skills, evidence, state, settings)
+    if weights is not None:
+        drafts = _times_chance(drafts, weights, settings)
+    drafts.sort(key=lambda draft: -draft.value)
+    return _worth_an_attempt(drafts, state, settings)
+
+
+def _weigh(
+    contrasts: Sequence[Contrast], state: CreatorState, settings: CreatorSettings
+) -> list[tuple[float, Contrast]]:
+    """Contrasts with their value in the light of faults and history, the highest first."""
     faults = blame(state.assertions) if settings.assertions else {}
     weighed = []
     for contrast in contrasts:
@@ -129,11 +145,17 @@ def recommend(
         value *= settings.negative_discount if contrast.directive.negative else 1.0
         weighed.append((value, contrast))
     weighed.sort(key=lambda pair: -pair[0])
-    drafts: list[Draft] = []
-    for value, contrast in weighed[:100]:
-        drafts += draft_of(
-            contrast, value, skills, evidence, state, vocabulary, capacity, settings, False
-        )
+    return weighed
+
+
+def _deletions(
+    skills: Sequence[Skill],
+    evidence: Mapping[str, Contrast],
+    state: CreatorState,
+    settings: CreatorSettings,
+) -> list[Draft]:
+    """The removal of each skill that goes with failure."""
+    drafts = []
     for skill in skills:
         found = evidence.get(skill.name)
         if found is None or found.score > -settings.delete_score:
@@ -154,20 +176,32 @@ def recommend(
                 traits=told,
             )
         )
-    if weights is not None:
-        chances = [chance(weights, draft.traits) for draft in drafts]
-        drafts = [
-            dataclasses.replace(
-                draft,
-                value=draft.value * likely,
-                reason=f"{draft.reason}, chance of acceptance {likely:.2f}",
-            )
-            for draft, likely in zip(drafts, chances, strict=True)
-            if likely >= settings.least_chance
-        ]
-    drafts.sort(key=lambda draft: -draft.value)
-    # What was rejected before, and all but two ways to the same behaviour, would only use up the
-    # attempts.
+    return drafts
+
+
+def _times_chance(
+    drafts: Sequence[Draft], weights: Weights, settings: CreatorSettings
+) -> list[Draft]:
+    """Multiplies the values by the chance of acceptance; leaves out those with hardly any."""
+    chances = [chance(weights, draft.traits) for draft in drafts]
+    return [
+        dataclasses.replace(
+            draft,
+            value=draft.value * likely,
+            reason=f"{draft.reason}, chance of acceptance {likely:.2f}",
+        )
+        for draft, likely in zip(drafts, chances, strict=True)
+        if likely >= settings.least_chance
+    ]
+
+
+def _worth_an_attempt(
+    drafts: Sequence[Draft], state: CreatorState, settings: CreatorSettings
+) -> list[Draft]:
+    """Leaves out what was rejected before, and all but two ways to the same behaviour.
+
+    They would only use up the attempts.
+    """
     kept: list[Draft] = []
     for draft in drafts:
         alike = sum(draft.directives == other.directives != () for other in kept)

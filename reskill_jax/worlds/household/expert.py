@@ -6,7 +6,7 @@ forgets to clean, heat or cool, takes the wrong thing, undoes what it did. Both 
 player has seen; they are pure functions of one game and its state.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -54,6 +54,58 @@ BEGINNER = Habits()
 FLAWLESS = Habits(*([0.0] * len(Habits._fields)))
 
 
+_Slips = Any  # Habits of [] bool: whether each slip happens now
+
+
+class _Scene(NamedTuple):
+    """What is around the player and in its hands."""
+
+    exists: chex.Array  # [R] bool
+    here: chex.Array  # [R] bool: at the player's place
+    accessible: chex.Array  # [R] bool: here, and open or without a door
+    closed: chex.Array  # [R] bool: here
+    opened: chex.Array  # [R] bool: here, with a door
+    holding: chex.Array  # [] bool
+    held: chex.Array  # [] int32 object, 0 when empty-handed
+    visible: chex.Array  # [O, R] bool: which object lies where
+
+
+class _Treatment(NamedTuple):
+    """What the task asks to be done to an object."""
+
+    untreated: chex.Array  # [O] bool: still to be done
+    device: chex.Array  # [R] bool: with one of these
+    verb: chex.Array  # [] int32
+
+
+class _Errand(NamedTuple):
+    """What to do with the thing in hand. Receptacles and lamp are -1 where there is none."""
+
+    look_task: chex.Array  # [] bool: the object is to be looked at under a lamp
+    holds_goal: chex.Array  # [] bool: it is what the task wants
+    at_target: chex.Array  # [] bool
+    at_device: chex.Array  # [] bool
+    treats: chex.Array  # [] bool: sets out to treat it
+    entity: chex.Array  # [] int32: the thing
+    onward: Command  # to the next place
+    target_here: chex.Array  # [] int32 target it can be put into at once
+    target_closed: chex.Array  # [] int32 target here that is closed
+    target: chex.Array  # [] int32 target anywhere
+    lamp: chex.Array  # [] int32 object here
+    put_down: chex.Array  # [] int32 receptacle here
+
+
+class _Finds(NamedTuple):
+    """What can be taken here."""
+
+    misplaced: chex.Array  # [O, R] bool: wanted, and not where it belongs
+    forgotten: chex.Array  # [O, R] bool: where it belongs, but untreated
+    placed: chex.Array  # [O, R] bool: where it belongs, and treated
+    others: chex.Array  # [O, R] bool: not wanted
+    any_misplaced: chex.Array  # [] bool
+    any_forgotten: chex.Array  # [] bool
+
+
 def _command(verb, first=-1, second=-1) -> Command:
     return Command(jnp.int32(verb), jnp.asarray(first, jnp.int32), jnp.asarray(second, jnp.int32))
 
@@ -99,101 +151,153 @@ def habitual(key: chex.PRNGKey, game: Game, state: State, *, habits: Habits = BE
       key: random key of this decision.
       habits: chances of the slips.
     """
-    num_receps, num_objects = game.recep_stem.shape[0], game.object_stem.shape[0]
     chance = jax.random.uniform(key, (len(Habits._fields),))
     slip = jax.tree.map(lambda drawn, p: drawn < p, Habits(*chance), habits)
     pick = jax.random.uniform(jax.random.fold_in(key, 1), (2,))
+    scene = _look_around(game, state)
+    treatment = _asked_treatment(game, state, scene)
+    errand = _plan_errand(game, state, scene, treatment, slip)
+    finds = _search_here(game, scene, treatment, errand)
+    cases = [
+        (slip.idle, _idle_command(pick, scene)),
+        *_carrying(game, scene, treatment, errand, slip),
+        *_searching(game, scene, finds, slip),
+    ]
+    return _select(cases, errand.onward)
 
+
+def _look_around(game: Game, state: State) -> _Scene:
     exists = game.recep_stem > 0
     here = exists & (game.recep_place == state.place)
     accessible = here & (~game.openable | state.opened)
-    closed = here & game.openable & ~state.opened
-    opened = here & game.openable & state.opened
-    holding = state.held >= 0
-    held = jnp.maximum(state.held, 0)
-    visible = state.inside & accessible[None, :]  # [O, R]
+    return _Scene(
+        exists=exists,
+        here=here,
+        accessible=accessible,
+        closed=here & game.openable & ~state.opened,
+        opened=here & game.openable & state.opened,
+        holding=state.held >= 0,
+        held=jnp.maximum(state.held, 0),
+        visible=state.inside & accessible[None, :],
+    )
 
-    # What the task still asks of an object.
+
+def _asked_treatment(game: Game, state: State, scene: _Scene) -> _Treatment:
     treatments = (
         (_CLEAN_TASK, CLEAN, state.clean, game.sink),
         (_HEAT_TASK, HEAT, state.hot, game.microwave),
         (_COOL_TASK, COOL, state.cool, game.fridge),
     )
-    untreated = jnp.zeros(num_objects, bool)
-    device = jnp.zeros(num_receps, bool)
+    untreated = jnp.zeros(game.object_stem.shape[0], bool)
+    device = jnp.zeros(game.recep_stem.shape[0], bool)
     treat_verb = jnp.int32(CLEAN)
     for task_type, verb, treated, place in treatments:
         asked = game.task_type == task_type
         untreated = jnp.where(asked, ~treated, untreated)
-        device = jnp.where(asked, exists & place, device)
+        device = jnp.where(asked, scene.exists & place, device)
         treat_verb = jnp.where(asked, verb, treat_verb)
+    return _Treatment(untreated, device, treat_verb)
+
+
+def _plan_errand(
+    game: Game, state: State, scene: _Scene, treatment: _Treatment, slip: _Slips
+) -> _Errand:
+    held = scene.held
     look_task = game.task_type == _LOOK_TASK
-
-    holds_goal = holding & game.goal_object[held]
+    holds_goal = scene.holding & game.goal_object[held]
     # Whether it forgets is decided on the way: at the device it remembers, at the target hardly.
-    at_target = jnp.any(here & game.goal_recep)
-    at_device = jnp.any(here & device)
-    must_treat = holds_goal & untreated[held] & jnp.any(device)
+    at_target = jnp.any(scene.here & game.goal_recep)
+    at_device = jnp.any(scene.here & treatment.device)
+    must_treat = holds_goal & treatment.untreated[held] & jnp.any(treatment.device)
     remembers = jnp.where(at_target, ~slip.content, ~slip.forget)
-    treats = must_treat & (at_device | remembers)
+    return _Errand(
+        look_task=look_task,
+        holds_goal=holds_goal,
+        at_target=at_target,
+        at_device=at_device,
+        treats=must_treat & (at_device | remembers),
+        entity=game.recep_stem.shape[0] + held,
+        onward=_command(GO_TO, next_place(game, state)),
+        target_here=_first(scene.accessible & game.goal_recep & game.can_hold[held]),
+        target_closed=_first(scene.closed & game.goal_recep),
+        target=_first(scene.exists & game.goal_recep),
+        lamp=_first(game.goal_lamp & jnp.any(state.inside & scene.here[None, :], axis=1)),
+        put_down=_first(scene.accessible & game.can_hold[held]),
+    )
 
-    def to(recep):
-        return _command(GO_TO, recep)
 
-    entity = num_receps + held
-    onward = to(next_place(game, state))
-    target_here = _first(accessible & game.goal_recep & game.can_hold[held])
-    target_closed = _first(closed & game.goal_recep)
-    target = _first(exists & game.goal_recep)
-    lamp = _first(game.goal_lamp & jnp.any(state.inside & here[None, :], axis=1))
-    put_down = _first(accessible & game.can_hold[held])
-
-    # Empty hands: what can be taken here.
-    takeable = visible & game.pickupable[:, None]
+def _search_here(game: Game, scene: _Scene, treatment: _Treatment, errand: _Errand) -> _Finds:
+    takeable = scene.visible & game.pickupable[:, None]
     wanted = takeable & game.goal_object[:, None]
-    misplaced = wanted & (~game.goal_recep[None, :] | look_task)
-    forgotten = wanted & game.goal_recep[None, :] & untreated[:, None]
-    placed = wanted & game.goal_recep[None, :] & ~untreated[:, None]
+    misplaced = wanted & (~game.goal_recep[None, :] | errand.look_task)
+    forgotten = wanted & game.goal_recep[None, :] & treatment.untreated[:, None]
+    return _Finds(
+        misplaced=misplaced,
+        forgotten=forgotten,
+        placed=wanted & game.goal_recep[None, :] & ~treatment.untreated[:, None],
+        others=takeable & ~game.goal_object[:, None],
+        any_misplaced=jnp.any(misplaced),
+        any_forgotten=jnp.any(forgotten),
+    )
+
+
+def _idle_command(pick: chex.Array, scene: _Scene) -> Command:
+    """Looks around, examines the place or checks its hands. pick: [2] uniform float32."""
+    cases = [
+        (pick[0] < 0.45, _command(LOOK)),
+        ((pick[0] < 0.75) & jnp.any(scene.here), _command(EXAMINE, _first(scene.here))),
+    ]
+    return _select(cases, _command(INVENTORY))
+
+
+def _carrying(
+    game: Game, scene: _Scene, treatment: _Treatment, errand: _Errand, slip: _Slips
+) -> list[tuple[chex.Array, Command]]:
+    """What to do with something in hand: first with what the task wants, then with the rest."""
+    holds_goal, entity = errand.holds_goal, errand.entity
+    target_here, target_closed, target = errand.target_here, errand.target_closed, errand.target
+    return [
+        (
+            holds_goal & errand.look_task & (errand.lamp >= 0),
+            _command(USE, game.recep_stem.shape[0] + errand.lamp),
+        ),
+        (holds_goal & errand.look_task, errand.onward),
+        (
+            errand.treats & errand.at_device,
+            _command(treatment.verb, entity, _first(scene.here & treatment.device)),
+        ),
+        (
+            holds_goal & slip.close & jnp.any(scene.opened) & ~errand.at_target,
+            _command(CLOSE, _first(scene.opened)),
+        ),
+        (errand.treats, _command(GO_TO, _first(treatment.device))),
+        (holds_goal & (target_here >= 0), _command(MOVE, entity, target_here)),
+        (holds_goal & (target_closed >= 0), _command(OPEN, target_closed)),
+        (holds_goal & (target >= 0) & ~errand.at_target, _command(GO_TO, target)),
+        # Carrying something else.
+        (scene.holding & (errand.put_down >= 0), _command(MOVE, entity, errand.put_down)),
+        (scene.holding & jnp.any(scene.closed), _command(OPEN, _first(scene.closed))),
+        (scene.holding, errand.onward),
+    ]
+
+
+def _searching(
+    game: Game, scene: _Scene, finds: _Finds, slip: _Slips
+) -> list[tuple[chex.Array, Command]]:
+    """What to do with empty hands, before going on."""
+    num_receps = game.recep_stem.shape[0]
 
     def take(mask):
         best = _first(jnp.any(mask, axis=1))
         return _command(TAKE, num_receps + best, _first(mask[jnp.maximum(best, 0)]))
 
-    others = takeable & ~game.goal_object[:, None]
-    any_misplaced, any_forgotten = jnp.any(misplaced), jnp.any(forgotten)
-    idle = _select(
-        [
-            (pick[0] < 0.45, _command(LOOK)),
-            ((pick[0] < 0.75) & jnp.any(here), _command(EXAMINE, _first(here))),
-        ],
-        _command(INVENTORY),
-    )
-    cases = [
-        (slip.idle, idle),
-        # Carrying what the task wants.
-        (holds_goal & look_task & (lamp >= 0), _command(USE, num_receps + lamp)),
-        (holds_goal & look_task, onward),
-        (
-            treats & at_device,
-            _command(treat_verb, entity, _first(here & device)),
-        ),
-        (holds_goal & slip.close & jnp.any(opened) & ~at_target, _command(CLOSE, _first(opened))),
-        (treats, to(_first(device))),
-        (holds_goal & (target_here >= 0), _command(MOVE, entity, target_here)),
-        (holds_goal & (target_closed >= 0), _command(OPEN, target_closed)),
-        (holds_goal & (target >= 0) & ~at_target, to(target)),
-        # Carrying something else.
-        (holding & (put_down >= 0), _command(MOVE, entity, put_down)),
-        (holding & jnp.any(closed), _command(OPEN, _first(closed))),
-        (holding, onward),
-        # Searching.
-        (any_misplaced & slip.distracted & jnp.any(others), take(others)),
-        (any_misplaced, take(misplaced)),
-        (any_forgotten & ~slip.content, take(forgotten)),
-        (jnp.any(placed) & slip.undo, take(placed)),
-        (jnp.any(closed) & ~slip.pass_by, _command(OPEN, _first(closed))),
+    return [
+        (finds.any_misplaced & slip.distracted & jnp.any(finds.others), take(finds.others)),
+        (finds.any_misplaced, take(finds.misplaced)),
+        (finds.any_forgotten & ~slip.content, take(finds.forgotten)),
+        (jnp.any(finds.placed) & slip.undo, take(finds.placed)),
+        (jnp.any(scene.closed) & ~slip.pass_by, _command(OPEN, _first(scene.closed))),
     ]
-    return _select(cases, onward)
 
 
 def matching_command(

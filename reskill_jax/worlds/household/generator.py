@@ -6,7 +6,8 @@ be solved and none is won at the start.
 """
 
 import dataclasses
-import functools
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import chex
 import jax
@@ -14,17 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import tables
-from .families import LAMP, LAMP_STANDS, SPLITS, all_families
-from .symbols import FIRST_NUMBER, SYMBOL_ID
-from .tables import OBJECT_TYPES, RECEPTACLE_TYPES, ROOMS
+from .families import LAMP, SPLITS, Families, all_families
+from .room_tables import instance_weights, type_arrays
+from .symbols import FIRST_NUMBER
+from .tables import OBJECT_TYPES, RECEPTACLE_TYPES
 from .types import MAX_SHARED, Game, State
 
-# How many of one type are considered for a room: few in small rooms, where more would only crowd
-# out other types; as many as ALFRED's rooms have in large ones, which else could not be filled.
-_FEW_INSTANCES, _MANY_INSTANCES = 4, 32
-_SMALL_CAPACITY = 16
 _LAMP = OBJECT_TYPES.index(LAMP)
-_OPENABLE_SHARE = {"Fridge": 1.0, "Microwave": 1.0, "Safe": 0.95, "Drawer": 0.84, "Cabinet": 0.78}
+# Which of a game's random keys draws what.
+_FAMILY, _TEXT, _SOURCE, _STAND, _RECEPTACLES, _HOW_MANY_RECEPTACLES = range(6)
+_OBJECTS, _HOW_MANY_OBJECTS, _WHERE, _TWINS, _DOORS = range(6, 11)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,79 +67,43 @@ SMALL = RoomSpec()
 LARGE = RoomSpec(receptacles=54, min_receptacles=30, objects=72, min_objects=45)
 
 
-@functools.cache
-def _instance_weights(what: str, capacity: int) -> np.ndarray:
-    """[rooms, types, instances] log-weights; the n-th of a type is the rarer the larger n."""
-    contents, types = {
-        "receptacles": (tables.ROOM_RECEPTACLES, RECEPTACLE_TYPES),
-        "objects": (tables.ROOM_OBJECTS, OBJECT_TYPES),
-    }[what]
-    instances = _FEW_INSTANCES if capacity <= _SMALL_CAPACITY else _MANY_INSTANCES
-    log_weight = np.full((len(ROOMS), len(types), instances), -np.inf, np.float32)
-    for k, room in enumerate(ROOMS):
-        for name, (percent, most, mean) in contents[room].items():
-            if name not in types:
-                continue
-            for n in range(min(int(most), instances)):
-                chance = max(percent, 5) / 100 * min(1.0, max(mean, 0.1) / (n + 1))
-                log_weight[k, types.index(name), n] = np.log(chance)
-    return log_weight
+class _Task(NamedTuple):
+    """What a game is about."""
+
+    room: chex.Array  # [] int32 index into ROOMS
+    task_type: chex.Array  # [] int32 index into TASK_TYPES
+    object_type: chex.Array  # [] int32 index into OBJECT_TYPES
+    target_type: chex.Array  # [] int32 index into RECEPTACLE_TYPES; -1 for the lamp
+    device_type: chex.Array  # [] int32 receptacle type that treats the object; -1 = none
+    needs_lamp: chex.Array  # [] bool
+    needs_two: chex.Array  # [] bool
+    text: chex.Array  # [TASK_LENGTH] int32 symbols of the goal
 
 
-@functools.cache
-def _arrays() -> dict[str, np.ndarray]:
-    holds = np.zeros((len(OBJECT_TYPES), len(RECEPTACLE_TYPES)), bool)
-    for receptacle, held in tables.CAN_CONTAIN.items():
-        for name in held:
-            holds[OBJECT_TYPES.index(name), RECEPTACLE_TYPES.index(receptacle)] = True
-    stands = holds.copy()  # where things may stand at the start: lamps too
-    for receptacle in LAMP_STANDS:
-        stands[_LAMP, RECEPTACLE_TYPES.index(receptacle)] = True
-    in_room = np.zeros((len(ROOMS), len(RECEPTACLE_TYPES)), bool)
-    for k, room in enumerate(ROOMS):
-        for name in tables.ROOM_RECEPTACLES[room]:
-            in_room[k, RECEPTACLE_TYPES.index(name)] = True
+class _Things(NamedTuple):
+    """The receptacles or the objects of a room, in the order of their names."""
 
-    def member(names) -> np.ndarray:
-        return np.asarray([t in names for t in OBJECT_TYPES])
-
-    return {
-        "holds": holds,
-        "stands": stands,
-        "in_room": in_room,
-        "recep_stem": np.asarray([SYMBOL_ID[" " + t.lower()] for t in RECEPTACLE_TYPES], np.int32),
-        "object_stem": np.asarray([SYMBOL_ID[" " + t.lower()] for t in OBJECT_TYPES], np.int32),
-        "openable": np.asarray([_OPENABLE_SHARE.get(t, 0.0) for t in RECEPTACLE_TYPES], np.float32),
-        "recep_rank": _ranks(RECEPTACLE_TYPES),
-        "object_rank": _ranks(OBJECT_TYPES),
-        "pickupable": ~member(tables.NOT_PICKUPABLE),
-        "cleanable": member(tables.CLEANABLE),
-        "heatable": member(tables.HEATABLE),
-        "coolable": member(tables.COOLABLE),
-        "sliceable": member(tables.SLICEABLE),
-        "toggleable": member(tables.TOGGLEABLE),
-        "container": member(tables.MOVABLE_RECEPTACLES),
-        "knife": member(tables.KNIVES),
-    }
+    types: chex.Array  # [K] int32, -1 behind
+    numbers: chex.Array  # [K] int32: n, ..., 2, 1 in each type
+    exist: chex.Array  # [K] bool
 
 
-def _ranks(types: tuple[str, ...]) -> np.ndarray:
-    """Position of each type in the order of the names, which is the order of the ids."""
-    order = sorted(range(len(types)), key=lambda i: types[i].lower())
-    ranks = np.empty(len(types), np.int32)
-    ranks[order] = np.arange(len(types))
-    return ranks
+class _Layout(NamedTuple):
+    """What lies where."""
+
+    is_goal: chex.Array  # [O] bool: of the goal's object type
+    goal_recep: chex.Array  # [R] bool: of the target's type
+    inside: chex.Array  # [O, R] bool
+    place: chex.Array  # [R] int32
+    at: chex.Array  # [O, R + 1] int32, above 0 where the object is
 
 
-def _choose(key, log_weight, forced, count, capacity, rank):
+def _choose(key, log_weight, forced, count, capacity, rank) -> _Things:
     """Draws `count` instances, forced ones first, and puts them in the order of their names.
 
     Args:
       log_weight: [types, instances]; forced: [types] int32, how many of a type must be there;
-      count: [] int32; capacity: static; rank: [types].
-
-    Returns:
-      types [capacity] int32 (-1 behind) and numbers [capacity] int32 (n, ..., 2, 1 in each type).
+      count: [] int32; capacity: static, K; rank: [types].
     """
     noise = jax.random.gumbel(key, log_weight.shape)
     instance = jnp.arange(log_weight.shape[1], dtype=jnp.int32)[None, :]
@@ -151,7 +115,7 @@ def _choose(key, log_weight, forced, count, capacity, rank):
     types = types[order]
     same = (types[:, None] == types[None, :]) & (types >= 0)[:, None]
     numbers = jnp.sum(jnp.triu(same), axis=1).astype(jnp.int32)
-    return types, numbers
+    return _Things(types, numbers, types >= 0)
 
 
 def generate(
@@ -175,94 +139,155 @@ def generate(
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         split = SPLITS.index(split)
-    a = {name: jnp.asarray(array) for name, array in _arrays().items()}
+    arrays = {name: jnp.asarray(array) for name, array in type_arrays().items()}
     families = all_families()
     keys = jax.random.split(jax.random.fold_in(key, split), 11)
+    task = _draw_task(keys, families, split)
+    receptacles = _draw_receptacles(keys, arrays, task, spec)
+    can_stand = arrays["stands"][:, receptacles.types] & receptacles.exist[None, :]
+    objects = _draw_objects(keys, arrays, task, can_stand, spec)
+    layout = _lay_out(keys, task, receptacles, objects, can_stand, spec)
+    openable = receptacles.exist & jax.random.bernoulli(
+        keys[_DOORS], arrays["openable"][receptacles.types]
+    )
+    return _assemble(arrays, task, receptacles, objects, layout, openable)
 
+
+def _draw_task(keys: chex.Array, families: Families, split: int | chex.Array) -> _Task:
+    """Draws a family of the split and one of its two texts."""
     cdf = jnp.asarray(np.stack([families.cumulative(name) for name in SPLITS]))[split]
-    f = jnp.searchsorted(cdf, jax.random.uniform(keys[0], maxval=0.999999), side="right")
+    f = jnp.searchsorted(cdf, jax.random.uniform(keys[_FAMILY], maxval=0.999999), side="right")
     f = jnp.minimum(f, len(cdf) - 1)
     room = jnp.asarray(families.room)[f]
     task_type = jnp.asarray(families.task_type)[f]
-    goal_type = jnp.asarray(families.object_type)[f]
+    object_type = jnp.asarray(families.object_type)[f]
     target_type = jnp.asarray(families.target_type)[f]
-    device_type = jnp.asarray(families.device_type)[f]
-    needs_lamp = target_type < 0
-    needs_two = task_type == tables.TASK_TYPES.index("pick_two_obj_and_place")
-    task = jnp.asarray(families.text)[f, jax.random.bernoulli(keys[1]).astype(jnp.int32)]
+    return _Task(
+        room=room,
+        task_type=task_type,
+        object_type=object_type,
+        target_type=target_type,
+        device_type=jnp.asarray(families.device_type)[f],
+        needs_lamp=target_type < 0,
+        needs_two=task_type == tables.TASK_TYPES.index("pick_two_obj_and_place"),
+        text=jnp.asarray(families.text)[f, jax.random.bernoulli(keys[_TEXT]).astype(jnp.int32)],
+    )
 
-    # Receptacles: the target, the device or the lamp's stand, a place for the object, and others.
+
+def _draw_receptacles(
+    keys: chex.Array, arrays: Mapping[str, chex.Array], task: _Task, spec: RoomSpec
+) -> _Things:
+    """The target, the device or the lamp's stand, a place for the object, and others. K = R."""
     type_index = jnp.arange(len(RECEPTACLE_TYPES))
-    here = a["in_room"][room]
-    source_type = _pick(keys[2], a["holds"][goal_type] & here & (type_index != target_type))
-    stand_type = _pick(keys[3], a["stands"][_LAMP] & here)
+    here = arrays["in_room"][task.room]
+    source_type = _pick(
+        keys[_SOURCE],
+        arrays["holds"][task.object_type] & here & (type_index != task.target_type),
+    )
+    stand_type = _pick(keys[_STAND], arrays["stands"][_LAMP] & here)
     forced = (
-        (type_index == target_type)
-        | (type_index == device_type)
+        (type_index == task.target_type)
+        | (type_index == task.device_type)
         | (type_index == source_type)
-        | ((type_index == stand_type) & needs_lamp)
+        | ((type_index == stand_type) & task.needs_lamp)
     )
     low, high = spec.min_receptacles, spec.receptacles
-    recep_type, recep_number = _choose(
-        keys[4],
-        jnp.asarray(_instance_weights("receptacles", spec.receptacles))[room],
+    return _choose(
+        keys[_RECEPTACLES],
+        jnp.asarray(instance_weights("receptacles", spec.receptacles))[task.room],
         forced.astype(jnp.int32),
-        jax.random.randint(keys[5], (), low, high + 1),
+        jax.random.randint(keys[_HOW_MANY_RECEPTACLES], (), low, high + 1),
         high,
-        a["recep_rank"],
+        arrays["recep_rank"],
     )
-    exists = recep_type >= 0
 
-    # Objects: the goal's, the lamp, and others that some receptacle of this room can hold.
-    can_stand = a["stands"][:, recep_type] & exists[None, :]  # [object types, R]
+
+def _draw_objects(
+    keys: chex.Array,
+    arrays: Mapping[str, chex.Array],
+    task: _Task,
+    can_stand: chex.Array,
+    spec: RoomSpec,
+) -> _Things:
+    """The goal's, the lamp, and others that some receptacle of this room can hold. K = O.
+
+    can_stand: [object types, R] bool.
+    """
     allowed = jnp.any(can_stand, axis=1)
-    object_index = jnp.arange(len(OBJECT_TYPES))
-    wanted = jnp.where(object_index == goal_type, 1 + needs_two.astype(jnp.int32), 0)
-    wanted = wanted + ((object_index == _LAMP) & needs_lamp)
-    object_weight = jnp.asarray(_instance_weights("objects", spec.objects))[room]
-    object_weight = jnp.where(allowed[:, None], object_weight, -jnp.inf)
-    object_type, object_number = _choose(
-        keys[6],
-        object_weight,
+    type_index = jnp.arange(len(OBJECT_TYPES))
+    wanted = jnp.where(type_index == task.object_type, 1 + task.needs_two.astype(jnp.int32), 0)
+    wanted = wanted + ((type_index == _LAMP) & task.needs_lamp)
+    weight = jnp.asarray(instance_weights("objects", spec.objects))[task.room]
+    weight = jnp.where(allowed[:, None], weight, -jnp.inf)
+    return _choose(
+        keys[_OBJECTS],
+        weight,
         wanted.astype(jnp.int32),
-        jax.random.randint(keys[7], (), spec.min_objects, spec.objects + 1),
+        jax.random.randint(keys[_HOW_MANY_OBJECTS], (), spec.min_objects, spec.objects + 1),
         spec.objects,
-        a["object_rank"],
+        arrays["object_rank"],
     )
-    present = object_type >= 0
-    is_goal = present & (object_type == goal_type)
-    goal_recep = exists & (recep_type == target_type)
-    may_hold = can_stand[object_type] & ~(is_goal[:, None] & goal_recep[None, :])
-    noise = jax.random.gumbel(keys[8], may_hold.shape)
+
+
+def _lay_out(
+    keys: chex.Array,
+    task: _Task,
+    receptacles: _Things,
+    objects: _Things,
+    can_stand: chex.Array,
+    spec: RoomSpec,
+) -> _Layout:
+    """Puts every object into a receptacle, those of the goal not into the target."""
+    is_goal = objects.exist & (objects.types == task.object_type)
+    goal_recep = receptacles.exist & (receptacles.types == task.target_type)
+    may_hold = can_stand[objects.types] & ~(is_goal[:, None] & goal_recep[None, :])
+    noise = jax.random.gumbel(keys[_WHERE], may_hold.shape)
     where = jnp.argmax(jnp.where(may_hold, noise, -jnp.inf), axis=1)
-    inside = jax.nn.one_hot(where, spec.receptacles, dtype=bool) & present[:, None]
-
-    # Places: now and then two of a type share one.
-    index = jnp.arange(spec.receptacles, dtype=jnp.int32)
-    twin = (recep_type == jnp.roll(recep_type, 1)) & (index > 0) & exists
-    twin = twin & jax.random.bernoulli(keys[9], spec.share_place, twin.shape)
-    same_before = jnp.tril(recep_type[:, None] == recep_type[None, :], -1).sum(axis=1)
-    twin = twin & (same_before % MAX_SHARED != 0)
-    place = jax.lax.cummax(jnp.where(twin, 0, index))
+    inside = jax.nn.one_hot(where, spec.receptacles, dtype=bool) & objects.exist[:, None]
+    place = _places(keys, receptacles, spec)
     at = inside.astype(jnp.int32) @ jax.nn.one_hot(place, spec.receptacles + 1, dtype=jnp.int32)
+    return _Layout(is_goal, goal_recep, inside, place, at)
 
-    openable = exists & jax.random.bernoulli(keys[10], a["openable"][recep_type])
+
+def _places(keys: chex.Array, receptacles: _Things, spec: RoomSpec) -> chex.Array:
+    """[R] int32: every receptacle's place; now and then two of a type share one."""
+    types = receptacles.types
+    index = jnp.arange(spec.receptacles, dtype=jnp.int32)
+    twin = (types == jnp.roll(types, 1)) & (index > 0) & receptacles.exist
+    twin = twin & jax.random.bernoulli(keys[_TWINS], spec.share_place, twin.shape)
+    same_before = jnp.tril(types[:, None] == types[None, :], -1).sum(axis=1)
+    twin = twin & (same_before % MAX_SHARED != 0)
+    return jax.lax.cummax(jnp.where(twin, 0, index))
+
+
+def _assemble(
+    arrays: Mapping[str, chex.Array],
+    task: _Task,
+    receptacles: _Things,
+    objects: _Things,
+    layout: _Layout,
+    openable: chex.Array,
+) -> Game:
+    """The game of what has been drawn."""
+    recep_type, exists = receptacles.types, receptacles.exist
+    object_type, present = objects.types, objects.exist
+    num_objects = present.shape[0]
 
     def has(name):
-        return present & a[name][object_type]
+        return present & arrays[name][object_type]
 
     def of_type(name):
         return recep_type == RECEPTACLE_TYPES.index(name)
 
-    no_object = jnp.zeros(spec.objects, bool)
+    no_object = jnp.zeros(num_objects, bool)
     return Game(
-        recep_stem=jnp.where(exists, a["recep_stem"][recep_type], 0),
-        recep_number=jnp.where(exists, FIRST_NUMBER + recep_number - 1, 0),
+        recep_stem=jnp.where(exists, arrays["recep_stem"][recep_type], 0),
+        recep_number=jnp.where(exists, FIRST_NUMBER + receptacles.numbers - 1, 0),
         recep_type=recep_type,
-        recep_place=place,
+        recep_place=layout.place,
         openable=openable,
-        object_stem=jnp.where(present, a["object_stem"][object_type], 0),
-        object_number=jnp.where(present, FIRST_NUMBER + object_number - 1, 0),
+        object_stem=jnp.where(present, arrays["object_stem"][object_type], 0),
+        object_number=jnp.where(present, FIRST_NUMBER + objects.numbers - 1, 0),
         object_type=object_type,
         pickupable=has("pickupable"),
         cleanable=has("cleanable"),
@@ -275,26 +300,32 @@ def generate(
         sink=of_type("SinkBasin"),
         microwave=of_type("Microwave"),
         fridge=of_type("Fridge"),
-        can_hold=a["holds"][object_type][:, recep_type] & present[:, None] & exists[None, :],
-        inner=jnp.zeros((spec.objects, spec.objects), bool),
-        task_type=task_type,
-        goal_object=is_goal,
-        goal_recep=goal_recep,
-        goal_lamp=present & (object_type == _LAMP) & needs_lamp,
-        task=task,
-        start=State(
-            place=jnp.int32(spec.receptacles),
-            held=jnp.int32(-1),
-            opened=jnp.zeros(spec.receptacles, bool),
-            inside=inside,
-            gone=jnp.zeros_like(inside),
-            at=at > 0,
-            hot=no_object,
-            cool=no_object,
-            clean=no_object,
-            sliced=no_object,
-            toggled=no_object,
-        ),
+        can_hold=arrays["holds"][object_type][:, recep_type] & present[:, None] & exists[None, :],
+        inner=jnp.zeros((num_objects, num_objects), bool),
+        task_type=task.task_type,
+        goal_object=layout.is_goal,
+        goal_recep=layout.goal_recep,
+        goal_lamp=present & (object_type == _LAMP) & task.needs_lamp,
+        task=task.text,
+        start=_start(layout, no_object),
+    )
+
+
+def _start(layout: _Layout, no_object: chex.Array) -> State:
+    """The state before the first command; no_object: [O] bool, all False."""
+    num_receptacles = layout.place.shape[0]
+    return State(
+        place=jnp.int32(num_receptacles),
+        held=jnp.int32(-1),
+        opened=jnp.zeros(num_receptacles, bool),
+        inside=layout.inside,
+        gone=jnp.zeros_like(layout.inside),
+        at=layout.at > 0,
+        hot=no_object,
+        cool=no_object,
+        clean=no_object,
+        sliced=no_object,
+        toggled=no_object,
     )
 
 

@@ -1,16 +1,14 @@
-"""What the engine says, as symbols.
+"""What the engine says, as symbols: the answers to commands and the text a game begins with."""
 
-Every answer has one shape: an opening phrase, then items of three symbols (word, number, what
-follows). A list is a run of such items whose last one is followed by the full stop, so one
-gather writes any answer.
-"""
+from typing import NamedTuple
 
-import jax
+import chex
 import jax.numpy as jnp
 import numpy as np
 
 from . import symbols as sy
 from .rules import columns, nearby
+from .sentences import Sentence, write_sentence
 from .types import MAX_SHARED, Command, Game, State
 
 _ID = sy.SYMBOL_ID
@@ -74,55 +72,16 @@ for _clean, _hot, _cool, _sliced in np.ndindex(2, 2, 2, 2):
     _LOOKS[_clean, _hot, _cool, _sliced] = _ID[_phrase]
 
 
-def _write(game: Game, opening, head, follows, num_head, counts, has_list, *, max_symbols: int):
-    """Writes opening, head items, then the list of entities (each `counts` times), then a stop.
+class _Facing(NamedTuple):
+    """What `look` says at a receptacle."""
 
-    Args:
-      game: one game.
-      opening: [] int32 symbol
-      head: [H] int32 entities; follows: [H] int32 what follows each; num_head: [] int32
-      counts: [O] int32, how often each object is listed
-      has_list: [] bool; without one, the head ends the answer
-      max_symbols: capacity; what does not fit is cut off.
-
-    Returns:
-      ([max_symbols] int32, [] int32 length)
-    """
-    num_receptacles = game.recep_stem.shape[0]
-    num_items = max(-(-(max_symbols - 1) // 3), 1)
-    counts = jnp.where(has_list, counts, 0)
-    end = jnp.cumsum(counts, dtype=jnp.int32)
-    begin = num_head + end - counts
-    where = jnp.where(counts > 0, begin, num_items)
-    number = jnp.arange(num_receptacles, num_receptacles + counts.shape[0], dtype=jnp.int32)
-    listed = jnp.zeros(num_items, jnp.int32).at[where].set(number, mode="drop")
-    # An object listed twice fills the gap up to the next one's place.
-    listed = jax.lax.cummax(listed)
-
-    item = jnp.arange(num_items, dtype=jnp.int32)
-    total = num_head + end[-1]
-    short = min(head.shape[0], num_items)
-    padded = jnp.zeros(num_items, jnp.int32)
-    entity = jnp.where(item < num_head, padded.at[:short].set(head[:short]), listed)
-    separator = jnp.where(item == total - 2, _ID[", and a"], _ID[", a"])
-    separator = jnp.where(item == total - 1, _STOP, separator)
-    separator = jnp.where(item < num_head, padded.at[:short].set(follows[:short]), separator)
-    stems = jnp.concatenate([game.recep_stem, game.object_stem])
-    numbers = jnp.concatenate([game.recep_number, game.object_number])
-    triples = jnp.stack([stems[entity], numbers[entity], separator], axis=-1)
-    triples = jnp.where((item < total)[:, None], triples, sy.PAD)
-
-    # An empty list leaves a lone full stop.
-    lone = has_list & (end[-1] == 0)
-    stop = (item == total) & lone
-    triples = triples.at[:, 0].set(jnp.where(stop, _STOP, triples[:, 0]))
-    answer = jnp.concatenate([jnp.reshape(opening, (1,)), triples.reshape(-1)])[:max_symbols]
-    length = jnp.minimum(1 + 3 * total + lone, max_symbols)
-    return answer.astype(jnp.int32), length.astype(jnp.int32)
+    entities: chex.Array  # [K] int32
+    follows: chex.Array  # [K] int32 what follows each
+    number: chex.Array  # [] int32 how many there are
+    floor: chex.Array  # [O] int32 how often each object is listed as lying next to them
 
 
-def _facing(game: Game, state: State):
-    """The head of `look` at a receptacle: [K] entities, [K] what follows each, [] how many."""
+def _facing(game: Game, state: State) -> _Facing:
     index, count = nearby(game, state)
     k = jnp.arange(index.shape[0], dtype=jnp.int32)
     follows = jnp.where(k == count - 2, _ID[", and"], _ID[","])
@@ -133,7 +92,143 @@ def _facing(game: Game, state: State):
         jnp.any(counts > 0), _ID[". Next to it, you see a"], _ID[". Next to it, you see nothing"]
     )
     follows = jnp.where(k == count - 1, see, follows)
-    return index, follows, count, counts
+    return _Facing(index, follows, count, counts)
+
+
+class _Asked(NamedTuple):
+    """What a command asks to see."""
+
+    verb: chex.Array  # [] int32
+    first: chex.Array  # [] int32 entity, -1 = none
+    second: chex.Array  # [] int32 entity, -1 = none
+    examine: chex.Array  # [] bool
+    examine_object: chex.Array  # [] bool
+    look: chex.Array  # [] bool
+    receptacle: chex.Array  # [] int32: the one that is named
+    item: chex.Array  # [] int32 object: the one that is named, or in hand
+
+
+class _Sight(NamedTuple):
+    """What is to be seen in or on a receptacle or box, and the phrases for it."""
+
+    shows: chex.Array  # [] bool: the answer describes a receptacle
+    openable: chex.Array  # [] bool
+    opened: chex.Array  # [] bool
+    contents: chex.Array  # [O] bool
+    seen: chex.Array  # [] int32 symbol after the receptacle's name
+    within: chex.Array  # [] int32 symbol after a box's name
+    then: chex.Array  # [] int32 symbol between two mentions of the receptacle
+
+
+class _Outcome(NamedTuple):
+    """What leaves little to say."""
+
+    nowhere: chex.Array  # [] bool: looks around where no receptacle is
+    empty_handed: chex.Array  # [] bool: asks what it carries, with empty hands
+    admissible: chex.Array  # [] bool: the engine understood the command
+
+
+class _Head(NamedTuple):
+    """The names an answer begins with."""
+
+    entities: chex.Array  # [H] int32
+    follows: chex.Array  # [H] int32 what follows each
+    number: chex.Array  # [] int32 how many there are
+    is_box: chex.Array  # [] bool: the last one is a box that is examined
+
+
+def _read_command(game: Game, state: State, command: Command) -> _Asked:
+    num_receptacles, num_objects = game.recep_stem.shape[0], game.object_stem.shape[0]
+    verb = jnp.clip(command.verb, 0, len(sy.VERBS) - 1)
+    first = command.first
+    examine = verb == sy.EXAMINE
+    return _Asked(
+        verb=verb,
+        first=first,
+        second=command.second,
+        examine=examine,
+        examine_object=examine & (first >= num_receptacles),
+        look=verb == sy.LOOK,
+        receptacle=jnp.clip(first, 0, num_receptacles - 1),
+        item=jnp.clip(
+            jnp.where(verb == sy.INVENTORY, state.held, first - num_receptacles),
+            0,
+            num_objects - 1,
+        ),
+    )
+
+
+def _see(game: Game, state: State, asked: _Asked) -> _Sight:
+    """Sentences about one receptacle: arriving, opening, examining."""
+    verb, receptacle, item = asked.verb, asked.receptacle, asked.item
+    shows = (verb == sy.GO_TO) | (verb == sy.OPEN) | (asked.examine & ~asked.examine_object)
+    openable, opened = game.openable[receptacle], state.opened[receptacle]
+    contents = jnp.where(
+        asked.examine_object,
+        game.inner[:, item] & game.container[item],
+        state.inside[:, receptacle] & ~(openable & ~opened),
+    )
+    some = jnp.any(contents)
+    inside = jnp.where(
+        some, _ID[" is open. In it, you see a"], _ID[" is open. In it, you see nothing"]
+    )
+    upon = jnp.where(some, _ID[", you see a"], _ID[", you see nothing"])
+    return _Sight(
+        shows=shows,
+        openable=openable,
+        opened=opened,
+        contents=contents,
+        seen=jnp.where(openable, jnp.where(opened, inside, _ID[" is closed."]), upon),
+        within=jnp.where(some, _ID[". In it, you see a"], _ID[". In it, you see nothing"]),
+        then=jnp.where(openable, _ID[". The"], _ID[". On the"]),
+    )
+
+
+def _begin(game: Game, state: State, asked: _Asked, sight: _Sight, outcome: _Outcome):
+    """The opening phrase. [] int32 symbol."""
+    item = asked.item
+    looks = jnp.asarray(_LOOKS)[
+        state.clean[item].astype(jnp.int32),
+        state.hot[item].astype(jnp.int32),
+        state.cool[item].astype(jnp.int32),
+        state.sliced[item].astype(jnp.int32),
+    ]
+    looks = jnp.where(game.container[item], _ID["\nThis is a normal"], looks)
+    opening = jnp.asarray(_OPENING)[asked.verb]
+    opening = jnp.where(asked.examine & sight.openable, _ID["\nThe"], opening)
+    opening = jnp.where(asked.examine_object, looks, opening)
+    opening = jnp.where(outcome.empty_handed, _ID["\nYou are not carrying anything."], opening)
+    opening = jnp.where(outcome.nowhere, _ID[_MIDDLE + " nothing"], opening)
+    return jnp.where(outcome.admissible, opening, _ID["\nNothing happens."])
+
+
+def _name_things(
+    game: Game, asked: _Asked, sight: _Sight, facing: _Facing, outcome: _Outcome
+) -> _Head:
+    """The names, and what follows each."""
+    verb = asked.verb
+    num_receptacles, num_objects = game.recep_stem.shape[0], game.object_stem.shape[0]
+    arrives = (verb == sy.GO_TO) | (verb == sy.OPEN)
+    names_two = arrives | (_index(_BETWEEN, verb) != _STOP)
+    wordless = (verb == sy.HELP) | outcome.empty_handed | ~outcome.admissible
+    num_head = jnp.where(names_two, 2, 1)
+    num_head = jnp.where(asked.look, facing.number, num_head)
+    num_head = jnp.where(wordless, 0, num_head)
+    size = max(facing.entities.shape[0], 2)
+    name1 = jnp.where(verb == sy.INVENTORY, num_receptacles + asked.item, asked.first)
+    name2 = jnp.where(arrives, asked.first, asked.second)
+    follow1 = jnp.where(arrives, sight.then, _index(_BETWEEN, verb))
+    follow1 = jnp.where(asked.examine, sight.seen, follow1)
+    is_box = asked.examine_object & game.container[asked.item]
+    follow1 = jnp.where(asked.examine_object, jnp.where(is_box, sight.within, _STOP), follow1)
+    follow2 = jnp.where(arrives, sight.seen, _STOP)
+    face = jnp.pad(facing.entities, (0, size - facing.entities.shape[0]))
+    face_follows = jnp.pad(facing.follows, (0, size - facing.follows.shape[0]))
+    pad = [jnp.zeros((), jnp.int32)] * (size - 2)
+    entities = jnp.where(asked.look, face, jnp.stack([name1, name2, *pad]))
+    follows = jnp.where(asked.look, face_follows, jnp.stack([follow1, follow2, *pad]))
+    entities = jnp.clip(entities, 0, num_receptacles + num_objects - 1)
+    return _Head(entities, follows, num_head, is_box)
 
 
 def answer(game: Game, state: State, command: Command, admissible, *, max_symbols: int):
@@ -150,80 +245,22 @@ def answer(game: Game, state: State, command: Command, admissible, *, max_symbol
       symbols: [max_symbols] int32, PAD behind.
       length: [] int32
     """
-    num_receptacles = game.recep_stem.shape[0]
-    num_objects = game.object_stem.shape[0]
-    verb = jnp.clip(command.verb, 0, len(sy.VERBS) - 1)
-    first, second = command.first, command.second
-    examine = verb == sy.EXAMINE
-    examine_object = examine & (first >= num_receptacles)
-    look = verb == sy.LOOK
-    receptacle = jnp.clip(first, 0, num_receptacles - 1)
-    item = jnp.clip(
-        jnp.where(verb == sy.INVENTORY, state.held, first - num_receptacles), 0, num_objects - 1
+    asked = _read_command(game, state, command)
+    sight = _see(game, state, asked)
+    facing = _facing(game, state)
+    outcome = _Outcome(
+        nowhere=asked.look & (facing.number == 0),
+        empty_handed=(asked.verb == sy.INVENTORY) & (state.held < 0),
+        admissible=admissible,
     )
-
-    # Sentences about one receptacle: arriving, opening, examining.
-    shows = (verb == sy.GO_TO) | (verb == sy.OPEN) | (examine & ~examine_object)
-    openable, opened = game.openable[receptacle], state.opened[receptacle]
-    contents = jnp.where(
-        examine_object,
-        game.inner[:, item] & game.container[item],
-        state.inside[:, receptacle] & ~(openable & ~opened),
+    opening = _begin(game, state, asked, sight, outcome)
+    head = _name_things(game, asked, sight, facing, outcome)
+    has_list = admissible & (
+        asked.look | head.is_box | (sight.shows & ~(sight.openable & ~sight.opened))
     )
-    some = jnp.any(contents)
-    inside = jnp.where(
-        some, _ID[" is open. In it, you see a"], _ID[" is open. In it, you see nothing"]
-    )
-    upon = jnp.where(some, _ID[", you see a"], _ID[", you see nothing"])
-    seen = jnp.where(openable, jnp.where(opened, inside, _ID[" is closed."]), upon)
-    within = jnp.where(some, _ID[". In it, you see a"], _ID[". In it, you see nothing"])
-    then = jnp.where(openable, _ID[". The"], _ID[". On the"])
-
-    face, face_follows, face_count, floor = _facing(game, state)
-    nowhere = look & (face_count == 0)
-    empty_handed = (verb == sy.INVENTORY) & (state.held < 0)
-
-    # How it begins.
-    looks = jnp.asarray(_LOOKS)[
-        state.clean[item].astype(jnp.int32),
-        state.hot[item].astype(jnp.int32),
-        state.cool[item].astype(jnp.int32),
-        state.sliced[item].astype(jnp.int32),
-    ]
-    looks = jnp.where(game.container[item], _ID["\nThis is a normal"], looks)
-    opening = jnp.asarray(_OPENING)[verb]
-    opening = jnp.where(examine & openable, _ID["\nThe"], opening)
-    opening = jnp.where(examine_object, looks, opening)
-    opening = jnp.where(empty_handed, _ID["\nYou are not carrying anything."], opening)
-    opening = jnp.where(nowhere, _ID[_MIDDLE + " nothing"], opening)
-    opening = jnp.where(admissible, opening, _ID["\nNothing happens."])
-
-    # The names and what follows them.
-    arrives = (verb == sy.GO_TO) | (verb == sy.OPEN)
-    names_two = arrives | (_index(_BETWEEN, verb) != _STOP)
-    wordless = (verb == sy.HELP) | empty_handed | ~admissible
-    num_head = jnp.where(names_two, 2, 1)
-    num_head = jnp.where(look, face_count, num_head)
-    num_head = jnp.where(wordless, 0, num_head)
-    size = max(face.shape[0], 2)
-    name1 = jnp.where(verb == sy.INVENTORY, num_receptacles + item, first)
-    name2 = jnp.where(arrives, first, second)
-    follow1 = jnp.where(arrives, then, _index(_BETWEEN, verb))
-    follow1 = jnp.where(examine, seen, follow1)
-    is_box = examine_object & game.container[item]
-    follow1 = jnp.where(examine_object, jnp.where(is_box, within, _STOP), follow1)
-    follow2 = jnp.where(arrives, seen, _STOP)
-    face = jnp.pad(face, (0, size - face.shape[0]))
-    face_follows = jnp.pad(face_follows, (0, size - face_follows.shape[0]))
-    pad = [jnp.zeros((), jnp.int32)] * (size - 2)
-    head = jnp.where(look, face, jnp.stack([name1, name2, *pad]))
-    follows = jnp.where(look, face_follows, jnp.stack([follow1, follow2, *pad]))
-    entities = num_receptacles + num_objects
-    head = jnp.clip(head, 0, entities - 1)
-
-    has_list = admissible & (look | is_box | (shows & ~(openable & ~opened)))
-    counts = jnp.where(look, floor, contents.astype(jnp.int32))
-    return _write(game, opening, head, follows, num_head, counts, has_list, max_symbols=max_symbols)
+    counts = jnp.where(asked.look, facing.floor, sight.contents.astype(jnp.int32))
+    sentence = Sentence(opening, head.entities, head.follows, head.number, counts, has_list)
+    return write_sentence(game, sentence, max_symbols=max_symbols)
 
 
 def _index(table: np.ndarray, index):
@@ -261,14 +298,16 @@ def intro(game: Game, *, max_symbols: int):
     follows = jnp.where(facing, jnp.pad(face_follows, (0, short)), follows)
     opening = jnp.where(total > 0, _ID[_MIDDLE + " a"], _ID[_MIDDLE + " nothing"])
     opening = jnp.where(facing, _ID["\nYou are facing the"], opening)
-    room, room_length = _write(
+    room, room_length = write_sentence(
         game,
-        opening,
-        jnp.clip(head, 0, num_receptacles - 1),
-        follows,
-        jnp.where(facing, count, total),
-        floor,
-        facing | (total == 0),
+        Sentence(
+            opening=opening,
+            head=jnp.clip(head, 0, num_receptacles - 1),
+            follows=follows,
+            num_head=jnp.where(facing, count, total),
+            counts=floor,
+            has_list=facing | (total == 0),
+        ),
         max_symbols=max_symbols,
     )
     task_length = jnp.sum(game.task != sy.PAD, dtype=jnp.int32)

@@ -1,15 +1,31 @@
 """ALFWorld problem files in and out of arrays. Host code, linear in the size of the file."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from . import symbols as sy
+from .pddl_facts import (
+    Facts,
+    Places,
+    Relations,
+    Slots,
+    Things,
+    Types,
+    capacity_for,
+    group_facts,
+    plain_type,
+    read_places,
+    read_relations,
+    read_things,
+    read_types,
+)
 from .pddl_syntax import (
     OBJECT_FLAGS,
+    Goal,
     PddlError,
     read_declared,
     read_facts,
@@ -18,7 +34,7 @@ from .pddl_syntax import (
 )
 from .pddl_writer import write_problem
 from .tables import KNIVES, OBJECT_TYPES, RECEPTACLE_TYPES, TASK_TYPES, TEMPLATES
-from .types import MAX_SHARED, TASK_LENGTH, Game, State
+from .types import TASK_LENGTH, Game, State
 
 __all__ = ["ParsedGame", "PddlError", "pad", "parse", "write"]
 
@@ -31,16 +47,16 @@ class ParsedGame(NamedTuple):
     task: str  # the goal text
 
 
-_OBJECT_PREDICATES = {*OBJECT_FLAGS, "objecttype", "inreceptacle", "objectatlocation"}
-_RECEPTACLE_PREDICATES = {"receptacletype", "receptacleatlocation", "openable", "opened"}
+# The flags of an object that never change, and those of its state.
+_ABILITIES = (
+    *("pickupable", "cleanable", "heatable", "coolable", "sliceable", "toggleable"),
+    "container",
+)
+_CONDITIONS = ("hot", "cool", "clean", "sliced", "toggled")
 
 
 def _stem(name: str) -> str:
     return name.split("_bar_", 1)[0] + ("basin" if "basin" in name else "")
-
-
-def _plain(kind: str) -> str:
-    return kind[:-4] if kind.endswith("type") else kind
 
 
 class _Language:
@@ -91,167 +107,123 @@ def parse(
         receptacles in one place.
     """
     sections = read_sections(text)
-    kinds = read_declared(sections[":objects"][1])
-    facts = read_facts(sections[":init"][1])
+    declared = read_declared(sections[":objects"][1])
+    facts = group_facts(read_facts(sections[":init"][1]))
     goal = read_goal(sections[":goal"][1])
-    by_name: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-    mentioned: set[str] = set()
-    for fact in facts:
-        by_name[fact[0]].append(fact[1:])
-        mentioned.update(fact[1:])
+    things = read_things(facts, declared, receptacles=receptacles, objects=objects)
+    places = read_places(facts, things.receptacles)
+    language = _Language()
+    names = _names(facts, things, language)
+    types = read_types(facts)
+    relations = read_relations(facts, things, places, types)
+    flags = {field: things.objects.mask(facts.subjects(p)) for p, field in OBJECT_FLAGS.items()}
+    if task is None:
+        task = _default_task(goal)
+    words = language.task(task)
+    location = [places.number[places.location[name]] for name in things.receptacles.position]
+    game = Game(
+        **names,
+        **_types_and_devices(things, types),
+        **_goal_masks(goal, things, types, flags["toggleable"]),
+        **{field: flags[field] for field in _ABILITIES},
+        recep_place=_padded(location, things.receptacles.capacity),
+        openable=things.receptacles.mask(facts.subjects("openable")),
+        can_hold=relations.can_hold,
+        inner=relations.inner,
+        task_type=np.int32(goal.task_type),
+        task=_padded(words, max(TASK_LENGTH, len(words))),
+        start=_start(facts, things.receptacles, places, relations, flags),
+    )
+    return ParsedGame(game, language.extra, task)
 
-    recep_ids = {f[1][0] for p in _RECEPTACLE_PREDICATES for f in _with(by_name, p)}
-    recep_ids |= {f[1] for f in by_name["inreceptacle"]}
-    recep_ids |= {name for name in mentioned if kinds.get(name) == "receptacle"}
-    object_ids = {f[1][0] for p in _OBJECT_PREDICATES for f in _with(by_name, p)}
-    object_ids |= {name for f in by_name["inreceptacleobject"] for name in f}
-    object_ids |= {name for name in mentioned if kinds.get(name) == "object"}
-    both = sorted(recep_ids & object_ids)
-    if both:
-        raise PddlError(f"(:init ...): {both[0]} is used as a receptacle and as an object")
-    recep_list, object_list = sorted(recep_ids), sorted(object_ids)
-    num_receptacles = _capacity("receptacles", len(recep_list), receptacles)
-    num_objects = _capacity("objects", len(object_list), objects)
-    recep = {name: i for i, name in enumerate(recep_list)}
-    thing = {name: i for i, name in enumerate(object_list)}
 
-    # Places: numbered by their first receptacle.
-    location: dict[str, str] = {}
-    for name, where in by_name["receptacleatlocation"]:
-        if location.setdefault(name, where) != where:
-            raise PddlError(f"(:init ...): receptacle {name} is at {location[name]} and at {where}")
-    place: dict[str, int] = {}
-    neighbours: dict[str, int] = defaultdict(int)
-    for name, i in recep.items():
-        if name not in location:
-            raise PddlError(f"(:init ...): receptacle {name} has no receptacleAtLocation")
-        place.setdefault(location[name], i)
-        neighbours[location[name]] += 1
-    for where, number in neighbours.items():
-        if number > MAX_SHARED:
-            raise PddlError(
-                f"(:init ...): {number} receptacles share {where}; at most {MAX_SHARED} may"
-            )
-    starts = {f[1] for f in by_name["atlocation"]}
-    if len(starts) != 1:
-        raise PddlError(f"(:init ...): the agent must be atLocation once, found {len(starts)}")
-    if by_name["holds"]:
-        raise PddlError("(:init ...): a game that starts with something in hand is not supported")
-    start = starts.pop()
-    place.setdefault(start, num_receptacles)
-
-    # Names: within one stem the first id gets the highest number.
+def _names(facts: Facts, things: Things, language: _Language) -> dict[str, np.ndarray]:
+    """Words and numbers of the things; within one stem the first id gets the highest number."""
     of_stem: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(name for name in mentioned if "_bar_" in name):
+    for name in sorted(name for name in facts.mentioned if "_bar_" in name):
         of_stem[_stem(name)].append(name)
     numbering = {n: len(ids) - i for ids in of_stem.values() for i, n in enumerate(ids)}
-    language = _Language()
 
-    def named(names: Sequence[str], size: int):
-        stems, numbers = np.zeros(size, np.int32), np.zeros(size, np.int32)
-        for i, name in enumerate(names):
+    def named(slots: Slots) -> tuple[np.ndarray, np.ndarray]:
+        stems, numbers = np.zeros(slots.capacity, np.int32), np.zeros(slots.capacity, np.int32)
+        for name, i in slots.position.items():
             if "_bar_" not in name:
                 raise PddlError(f"(:init ...): {name} is not an id such as mug_bar_1")
             stems[i] = language.symbol(" " + _stem(name))
             numbers[i] = language.symbol(f" {numbering[name]}")
         return stems, numbers
 
-    recep_stem, recep_number = named(recep_list, num_receptacles)
-    object_stem, object_number = named(object_list, num_objects)
-
-    def typed(predicate: str) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for name, kind in by_name[predicate]:
-            if found.setdefault(name, _plain(kind)) != _plain(kind):
-                raise PddlError(f"(:init ...): {name} has two types, {found[name]} and {kind}")
-        return found
-
-    recep_type, object_type = typed("receptacletype"), typed("objecttype")
-
-    def flags(names: Iterable[str], index: dict[str, int], size: int):
-        out = np.zeros(size, bool)
-        out[[index[name] for name in names]] = True
-        return out
-
-    def recep_flag(condition):
-        return flags((n for n in recep_list if condition(n)), recep, num_receptacles)
-
-    def object_flag(condition):
-        return flags((n for n in object_list if condition(n)), thing, num_objects)
-
-    of_object = {
-        field: flags((f[0] for f in by_name[p]), thing, num_objects)
-        for p, field in OBJECT_FLAGS.items()
+    recep_stem, recep_number = named(things.receptacles)
+    object_stem, object_number = named(things.objects)
+    return {
+        "recep_stem": recep_stem,
+        "recep_number": recep_number,
+        "object_stem": object_stem,
+        "object_number": object_number,
     }
-    can = {(_plain(r), _plain(o)) for r, o in by_name["cancontain"]}
-    can_hold = np.zeros((num_objects, num_receptacles), bool)
-    for o, kind in object_type.items():
-        for r, target in recep_type.items():
-            can_hold[thing[o], recep[r]] = (target, kind) in can
-    inside = np.zeros((num_objects, num_receptacles), bool)
-    for o, r in by_name["inreceptacle"]:
-        inside[thing[o], recep[r]] = True
-    at = np.zeros((num_objects, num_receptacles + 1), bool)
-    for o, where in by_name["objectatlocation"]:
-        if where in place:  # nobody can go to a place without a receptacle
-            at[thing[o], place[where]] = True
-    inner = np.zeros((num_objects, num_objects), bool)
-    for o2, o in by_name["inreceptacleobject"]:
-        inner[thing[o2], thing[o]] = True
 
-    light = TASK_TYPES[goal.task_type] == "look_at_obj_in_light"
-    wanted, target = _plain(goal.object_type), _plain(goal.target_type)
+
+def _types_and_devices(things: Things, types: Types) -> dict[str, np.ndarray]:
+    """The fields of a game that follow from the types alone."""
+    receptacles, objects = things
     knives = {name.lower() for name in KNIVES}
-    if task is None:
-        template = TEMPLATES[TASK_TYPES[goal.task_type]][0]
-        task = template.format(obj=wanted, recep=target, toggle=target)
-    words = language.task(task)
-    recep_names = {name.lower(): i for i, name in enumerate(RECEPTACLE_TYPES)}
-    object_names = {name.lower(): i for i, name in enumerate(OBJECT_TYPES)}
-    game = Game(
-        recep_stem=recep_stem,
-        recep_number=recep_number,
-        recep_type=_types(recep_list, recep_type, recep_names, num_receptacles),
-        recep_place=_padded([place[location[n]] for n in recep_list], num_receptacles),
-        openable=flags((f[0] for f in by_name["openable"]), recep, num_receptacles),
-        object_stem=object_stem,
-        object_number=object_number,
-        object_type=_types(object_list, object_type, object_names, num_objects),
-        **{
-            f: of_object[f]
-            for f in (
-                "pickupable",
-                "cleanable",
-                "heatable",
-                "coolable",
-                "sliceable",
-                "toggleable",
-                "container",
-            )
-        },
-        knife=object_flag(lambda n: object_type.get(n) in knives),
-        sink=recep_flag(lambda n: recep_type.get(n) == "sinkbasin"),
-        microwave=recep_flag(lambda n: recep_type.get(n) == "microwave"),
-        fridge=recep_flag(lambda n: recep_type.get(n) == "fridge"),
-        can_hold=can_hold,
-        inner=inner,
-        task_type=np.int32(goal.task_type),
-        goal_object=object_flag(lambda n: object_type.get(n) == wanted),
-        goal_recep=recep_flag(lambda n: not light and recep_type.get(n) == target),
-        goal_lamp=object_flag(lambda n: light and object_type.get(n) == target)
-        & of_object["toggleable"],
-        task=_padded(words, max(TASK_LENGTH, len(words))),
-        start=State(
-            place=np.int32(place[start]),
-            held=np.int32(-1),
-            opened=flags((f[0] for f in by_name["opened"]), recep, num_receptacles),
-            inside=inside,
-            gone=np.zeros_like(inside),
-            at=at,
-            **{f: of_object[f] for f in ("hot", "cool", "clean", "sliced", "toggled")},
+
+    def of_type(kind: str) -> np.ndarray:
+        return receptacles.where(lambda name: types.of_receptacle.get(name) == kind)
+
+    return {
+        "recep_type": _type_indices(receptacles, types.of_receptacle, RECEPTACLE_TYPES),
+        "object_type": _type_indices(objects, types.of_object, OBJECT_TYPES),
+        "knife": objects.where(lambda name: types.of_object.get(name) in knives),
+        "sink": of_type("sinkbasin"),
+        "microwave": of_type("microwave"),
+        "fridge": of_type("fridge"),
+    }
+
+
+def _goal_masks(
+    goal: Goal, things: Things, types: Types, toggleable: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Which things the goal speaks of."""
+    light = TASK_TYPES[goal.task_type] == "look_at_obj_in_light"
+    wanted, target = plain_type(goal.object_type), plain_type(goal.target_type)
+
+    def of_type(kind: str) -> np.ndarray:
+        return things.objects.where(lambda name: types.of_object.get(name) == kind)
+
+    return {
+        "goal_object": of_type(wanted),
+        "goal_recep": things.receptacles.where(
+            lambda name: not light and types.of_receptacle.get(name) == target
         ),
+        "goal_lamp": light & of_type(target) & toggleable,
+    }
+
+
+def _default_task(goal: Goal) -> str:
+    """The goal in the words of the first template."""
+    wanted, target = plain_type(goal.object_type), plain_type(goal.target_type)
+    template = TEMPLATES[TASK_TYPES[goal.task_type]][0]
+    return template.format(obj=wanted, recep=target, toggle=target)
+
+
+def _start(
+    facts: Facts,
+    receptacles: Slots,
+    places: Places,
+    relations: Relations,
+    flags: Mapping[str, np.ndarray],
+) -> State:
+    """The state a game begins in."""
+    return State(
+        place=np.int32(places.number[places.start]),
+        held=np.int32(-1),
+        opened=receptacles.mask(facts.subjects("opened")),
+        inside=relations.inside,
+        gone=np.zeros_like(relations.inside),
+        at=relations.at,
+        **{field: flags[field] for field in _CONDITIONS},
     )
-    return ParsedGame(game, language.extra, task)
 
 
 def write(game: Game, extra: Sequence[str] = ()) -> str:
@@ -279,8 +251,8 @@ def pad(parsed: ParsedGame, *, receptacles: int, objects: int) -> ParsedGame:
     """
     game = parsed.game
     num_objects, num_receptacles = game.can_hold.shape
-    _capacity("receptacles", num_receptacles, receptacles)
-    _capacity("objects", num_objects, objects)
+    capacity_for("receptacles", num_receptacles, receptacles)
+    capacity_for("objects", num_objects, objects)
     grow_r, grow_o = receptacles - num_receptacles, objects - num_objects
     # The place behind the last receptacle, where the agent starts, moves with the capacity.
     start = game.start
@@ -302,8 +274,8 @@ def pad(parsed: ParsedGame, *, receptacles: int, objects: int) -> ParsedGame:
         *("goal_recep", "recep_place"),
     )
     object_fields = (
-        *("object_stem", "object_number", "pickupable", "cleanable", "heatable", "coolable"),
-        *("sliceable", "toggleable", "container", "knife", "goal_object", "goal_lamp"),
+        *_ABILITIES,
+        *("object_stem", "object_number", "knife", "goal_object", "goal_lamp"),
     )
     outside = start.place == num_receptacles
     game = game._replace(
@@ -319,25 +291,10 @@ def pad(parsed: ParsedGame, *, receptacles: int, objects: int) -> ParsedGame:
             inside=of_pair(start.inside),
             gone=of_pair(start.gone),
             at=at,
-            **{
-                f: of_object(getattr(start, f))
-                for f in ("hot", "cool", "clean", "sliced", "toggled")
-            },
+            **{f: of_object(getattr(start, f)) for f in _CONDITIONS},
         ),
     )
     return parsed._replace(game=game)
-
-
-def _with(by_name, predicate: str):
-    return [(predicate, arguments) for arguments in by_name[predicate]]
-
-
-def _capacity(what: str, found: int, capacity: int | None) -> int:
-    if capacity is None:
-        return max(found, 1)
-    if found > capacity:
-        raise PddlError(f"the problem has {found} {what}, more than the capacity of {capacity}")
-    return capacity
 
 
 def _padded(values: Sequence[int], size: int) -> np.ndarray:
@@ -346,7 +303,9 @@ def _padded(values: Sequence[int], size: int) -> np.ndarray:
     return out
 
 
-def _types(names, kind_of, index, size) -> np.ndarray:
-    out = np.full(size, -1, np.int32)
-    out[: len(names)] = [index.get(kind_of.get(name, ""), -1) for name in names]
+def _type_indices(slots: Slots, kind_of: Mapping[str, str], types: Sequence[str]) -> np.ndarray:
+    """[capacity] int32 index of each thing's type, -1 for none."""
+    index = {name.lower(): i for i, name in enumerate(types)}
+    out = np.full(slots.capacity, -1, np.int32)
+    out[: len(slots.position)] = [index.get(kind_of.get(name, ""), -1) for name in slots.position]
     return out

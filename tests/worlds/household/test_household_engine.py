@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from reskill_jax.worlds.household import commands, engine, generator, observe
+from reskill_jax.worlds.household import commands, engine, generator
 from reskill_jax.worlds.household import symbols as sy
+from reskill_jax.worlds.household.sentences import Sentence, write_sentence
 from reskill_jax.worlds.household.types import Command
 
 SIZE, STEPS, WIDTH = 16, 24, 64
@@ -187,16 +188,15 @@ def test_lists(played, count):
     game = jax.tree.map(lambda x: np.array(x[1]), played[0])
     counts = jnp.zeros(game.object_stem.shape[0], jnp.int32).at[:count].set(1)
     stop = sy.symbol(".")
-    symbols, length = observe._write(
-        game,
-        sy.symbol(", you see a") if count else sy.symbol(", you see nothing"),
-        jnp.zeros(2, jnp.int32),
-        jnp.zeros(2, jnp.int32),
-        jnp.int32(0),
-        counts,
-        jnp.array(True),
-        max_symbols=30,
+    sentence = Sentence(
+        opening=sy.symbol(", you see a") if count else sy.symbol(", you see nothing"),
+        head=jnp.zeros(2, jnp.int32),
+        follows=jnp.zeros(2, jnp.int32),
+        num_head=jnp.int32(0),
+        counts=counts,
+        has_list=jnp.array(True),
     )
+    symbols, length = write_sentence(game, sentence, max_symbols=30)
     words = [
         sy.text(pair) for pair in zip(game.object_stem[:count], game.object_number, strict=False)
     ]
