@@ -24,7 +24,7 @@ import numpy as np
 from reskill_jax.devices.machine import describe_machine
 from reskill_jax.models.config import DecoderConfig
 from reskill_jax.models.model import Decoder
-from reskill_jax.training.config import ModelConfig, household
+from reskill_jax.training.config import ModelConfig, household, replace
 from reskill_jax.training.lifecycle import make_bank
 from reskill_jax.training.loop import games_of_step, make_runner
 from reskill_jax.training.settings import load_policy
@@ -208,15 +208,15 @@ def _leaves(tree: Any) -> list[jax.Array]:
 
 def household_step(sizes: Sizes, folder: str) -> dict[str, Any]:
     """A whole step of the household with a checkpoint."""
-    config = dataclasses.replace(
+    config = replace(
         household(),
         model=ModelConfig(folder, dtype=sizes.dtype),
         groups=sizes.groups,
         group_size=sizes.group_size,
-        minibatches=min(4, sizes.groups),
-        horizon=sizes.turns,
-        capacity=2048 if sizes.turns > 10 else 900,
-        min_trial_episodes=sizes.groups * sizes.group_size,
+        optimizer=dict(minibatches=min(4, sizes.groups)),
+        max_turns=sizes.turns,
+        context_length=2048 if sizes.turns > 10 else 900,
+        trial=dict(min_episodes=sizes.groups * sizes.group_size),
         eval_tasks=1,
     )
     world = make_world(config.world, rooms=config.rooms)

@@ -29,7 +29,7 @@ from reskill_jax.core.trial import start_trial
 from reskill_jax.devices.machine import describe_machine
 from reskill_jax.rollouts.compiled import play as play_rows
 from reskill_jax.skills.skill import Skill, Trigger
-from reskill_jax.training.config import ModelConfig, TrainConfig, household, smallest
+from reskill_jax.training.config import ModelConfig, TrainConfig, household, replace, smallest
 from reskill_jax.training.lifecycle import make_bank
 from reskill_jax.training.loop import algorithm_of, games_of_step
 from reskill_jax.training.settings import Policy, load_policy
@@ -70,7 +70,7 @@ class LastTurnWorld(HouseholdWorld):
     Half of the rollouts win, so nearly every group has a gradient: the update at its dearest.
     """
 
-    horizon: int = 1
+    max_turns: int = 1
 
     def reset(self, task):
         """A state with a clock."""
@@ -93,7 +93,7 @@ class LastTurnWorld(HouseholdWorld):
         """As in the household, but the last command wins if the sum of its symbols is odd."""
         turn, state = state
         state, step = super().step(task, state, cursor)
-        won = (turn == self.horizon) & (jnp.sum(self.action(task, cursor)) % 2 == 1)
+        won = (turn == self.max_turns) & (jnp.sum(self.action(task, cursor)) % 2 == 1)
         reward = won.astype(jnp.float32)
         return (turn + 1, state), step._replace(reward=reward, success=won, done=won)
 
@@ -108,7 +108,7 @@ def compiled(function, *arguments):
 def states(config: TrainConfig, params) -> dict[str, TrainState]:
     """The state that each of the three starts from, again and again."""
     idle = init_state(config, params, make_bank(config, WORLD, [()]))
-    trial = start_trial(2, np.ones(2, bool), max_steps=config.max_trial_steps)
+    trial = start_trial(2, np.ones(2, bool), max_steps=config.trial.max_steps)
     active = idle._replace(
         bank=jax.tree.map(jnp.asarray, make_bank(config, WORLD, versions(config))),
         trials=jax.tree.map(
@@ -125,7 +125,7 @@ def versions(config: TrainConfig) -> list[list[Skill]]:
     found = []
     for arm in range(config.arms):
         skills = list(SKILLS)
-        for part in range(config.concurrent_trials):
+        for part in range(config.trial.concurrent):
             if arm >> part & 1:
                 skills[part % len(skills)] = NEW_SKILLS[part]
         found.append(skills)
@@ -145,8 +145,8 @@ def play(state: TrainState, games, arms, *, world, policy: Policy, config: Train
         world=world,
         model=policy.model,
         language=policy.language,
-        max_turns=config.horizon,
-        context_length=config.capacity,
+        max_turns=config.max_turns,
+        context_length=config.context_length,
         temperature=config.temperature,
     )
     return played.turns
@@ -154,7 +154,7 @@ def play(state: TrainState, games, arms, *, world, policy: Policy, config: Train
 
 def measure(config: TrainConfig, repeats: int) -> dict:
     """Times the steps; returns everything that is printed."""
-    world = LastTurnWorld(spec=config.rooms, horizon=config.horizon)
+    world = LastTurnWorld(spec=config.rooms, max_turns=config.max_turns)
     policy = load_policy(ModelConfig(), world)
     start = states(config, policy.params)
     policy = policy._replace(params=())
@@ -211,8 +211,8 @@ def measure(config: TrainConfig, repeats: int) -> dict:
         "machine": describe_machine(),
         "policy": "the shipped weights",
         "rollouts": f"{config.groups} x {config.group_size}",
-        "horizon": config.horizon,
-        "capacity": config.capacity,
+        "max_turns": config.max_turns,
+        "context_length": config.context_length,
         "repeats": repeats,
         "seconds": {name: float(np.median(times)) for name, times in wall.items()},
         "turns": {name: mean(name, "turns") for name in programs},
@@ -237,15 +237,18 @@ def main() -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     config = smallest() if arguments.quick else household()
     # Room for every turn, skills included: a row that is cut short would save work.
-    config = dataclasses.replace(config, capacity=config.capacity * 5 // 4, learning_rate=1e-9)
+    config = replace(
+        config, context_length=config.context_length * 5 // 4, optimizer=dict(learning_rate=1e-9)
+    )
     found = measure(config, arguments.repeats or (3 if arguments.quick else 15))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
     print(found["machine"])
     print(
-        f"{found['rollouts']} rollouts, {found['horizon']} turns, room for {found['capacity']} "
-        f"tokens, {found['policy']}; medians of {found['repeats']} interleaved runs"
+        f"{found['rollouts']} rollouts, {found['max_turns']} turns, room for "
+        f"{found['context_length']} tokens, {found['policy']}; medians of {found['repeats']} "
+        "interleaved runs"
     )
     print("            seconds   turns  context  skill tokens  against plain (quartiles)")
     for name in ("plain", "idle", "active"):

@@ -130,18 +130,22 @@ class Policy:
         language: Language,
         skills: Sequence[Skill],
         *,
-        capacity: int,
+        context_length: int,
     ):
         """Takes the model, the skills in slot order and the symbols a context may have."""
         self._params, self._model, self._language = params, model, language
         self._skills = tuple(skills)
-        self._capacity = capacity
+        self._context_length = context_length
         self.players: dict[tuple[str, str], PolicyPlayer] = {}
 
     def player(self, record: GameRecord) -> PolicyPlayer:
         """A fresh player."""
         made = PolicyPlayer(
-            self._params, self._model, self._language, self._skills, capacity=self._capacity
+            self._params,
+            self._model,
+            self._language,
+            self._skills,
+            context_length=self._context_length,
         )
         self.players[record.split, record.game] = made
         return made
@@ -161,8 +165,8 @@ class Policy:
             self._language,
             bank,
             records,
-            horizon=max_turns,
-            capacity=self._capacity,
+            max_turns=max_turns,
+            context_length=self._context_length,
         )
 
     def margins(self, found: Sequence[Comparison]) -> list[str]:
@@ -202,7 +206,7 @@ def load(options: argparse.Namespace) -> Policy | None:
         params = policy.params
     elif not options.run:
         return None
-    return Policy(params, policy.model, policy.language, skills, capacity=options.context)
+    return Policy(params, policy.model, policy.language, skills, context_length=options.context)
 
 
 def verdict(comparison: Comparison) -> str:

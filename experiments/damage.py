@@ -135,9 +135,9 @@ def other_cases(folder: Path) -> list[Case]:
         ("a save that was cut off", half_written, {}),
         ("a log shorter than at the checkpoint", short_log, {}),
         ("another policy", nothing, {"model": ModelConfig(str(folder / "other.safetensors"))}),
-        ("another context length", nothing, {"capacity": 200}),
+        ("another context length", nothing, {"context_length": 200}),
         ("another number of slots", nothing, {"slots": 4}),
-        ("another learning rate", nothing, {"learning_rate": 1e-3}),
+        ("another learning rate", nothing, {"optimizer": {"learning_rate": 1e-3}}),
     ]
 
 
@@ -194,7 +194,12 @@ def not_finite(folder: Path) -> dict[str, Any]:
     weights.save(file, params, {"made by": "experiments/damage.py"}, shape)
     said = ""
     try:
-        train(folder / "nan", resume=False, model=ModelConfig(str(file)), kl_weight=0.1)
+        train(
+            folder / "nan",
+            resume=False,
+            model=ModelConfig(str(file)),
+            algorithm=dict(kl_weight=0.1),
+        )
     except loop.TrainingError as error:
         said = str(error)
     good = "no update was finite" in said

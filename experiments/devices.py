@@ -76,12 +76,13 @@ def child(told: dict[str, Any]) -> None:
 
     from reskill_jax.devices.shape import MeshShape
     from reskill_jax.training import loop
-    from reskill_jax.training.config import smallest
+    from reskill_jax.training.config import replace, smallest
 
-    config = dataclasses.replace(
-        smallest(), name=told["name"], root=told["root"], steps=told["steps"], horizon=12,
-        capacity=320, groups=8, trial_rule="means", min_trial_steps=2, min_trial_episodes=32,
-        max_trial_steps=4, reservoir=32, cooldown=0, eval_every=0, eval_tasks=16,
+    config = replace(
+        smallest(), name=told["name"], root=told["root"], steps=told["steps"], max_turns=12,
+        context_length=320, groups=8, eval_every=0, eval_tasks=16,
+        trial=dict(rule="means", min_steps=2, min_episodes=32, max_steps=4),
+        creator=dict(reservoir=32, cooldown=0),
         checkpoint_every=max(told["steps"] // 2, 1), mesh=MeshShape(*told["mesh"]),
     )  # fmt: skip
     digests = Path(told["root"]) / f"{told['name']}.rollouts"

@@ -47,7 +47,7 @@ def child(root: str, name: str, resume: bool) -> None:
     from rich.console import Console
 
     from reskill_jax.training import loop, proposals
-    from reskill_jax.training.config import smallest
+    from reskill_jax.training.config import replace, smallest
     from reskill_jax.training.storage import Storage
     from reskill_jax.worlds.household import symbols
     from reskill_jax.worlds.household.world import HouseholdWorld
@@ -100,10 +100,11 @@ def child(root: str, name: str, resume: bool) -> None:
         self.wait()  # else it is over before it is hit
 
     Storage.save = during("in a save", save_and_wait)
-    config = dataclasses.replace(
+    config = replace(
         smallest(),
-        root=root, name=name, steps=STEPS, horizon=6, capacity=160, groups=4, trial_rule="means",
-        min_trial_steps=2, min_trial_episodes=20, max_trial_steps=4, reservoir=8, cooldown=0,
+        root=root, name=name, steps=STEPS, max_turns=6, context_length=160, groups=4,
+        trial=dict(rule="means", min_steps=2, min_episodes=20, max_steps=4),
+        creator=dict(reservoir=8, cooldown=0),
         checkpoint_every=CHECKPOINT_EVERY, eval_every=EVAL_EVERY, keep=2,
     )  # fmt: skip
     loop.train(config, resume=resume, console=Console(file=io.StringIO()))

@@ -45,8 +45,8 @@ def play(
     arms: np.ndarray,
     *,
     split: str,
-    horizon: int,
-    capacity: int,
+    max_turns: int,
+    context_length: int,
     seed: int = 0,
 ) -> tuple[tuple[Rollouts, Record], object]:
     """One game per entry of `arms` ([N] int); the same seed gives the same games."""
@@ -56,7 +56,7 @@ def play(
     run = jax.jit(
         lambda keys, params, games, bank, arms: compiled.play(
             keys, params, games, bank, arms, world=world, model=Decoder(policy),
-            language=symbol_language(world), max_turns=horizon, context_length=capacity,
+            language=symbol_language(world), max_turns=max_turns, context_length=context_length,
         )
     )  # fmt: skip
     return jax.device_get((run(keys, params, games, bank, jnp.asarray(arms, jnp.int32)), games))
@@ -87,7 +87,7 @@ def play_blocks(params, policy, bank, arms, *, split, block, seed):
     for start in range(0, len(arms), block):
         played, games = play(
             params, policy, bank, arms[start : start + block], split=split,
-            horizon=HORIZON, capacity=CAPACITY, seed=seed,
+            max_turns=HORIZON, context_length=CAPACITY, seed=seed,
         )  # fmt: skip
         won.append(played.success)
     return np.concatenate(won), games
@@ -100,7 +100,7 @@ def measure_obedience(params, policy: DecoderConfig, *, games: int, seed: int) -
     per_word = max(1, games // len(words))
     played, made = play(
         params, policy, _bank(arms), np.repeat(np.arange(len(words)), per_word),
-        split="seen", horizon=8, capacity=320, seed=seed,
+        split="seen", max_turns=8, context_length=320, seed=seed,
     )  # fmt: skip
     counts = {"in pretraining": [0, 0], "held out": [0, 0]}
     for row in range(len(words) * per_word):
@@ -129,7 +129,7 @@ def measure(params, policy: DecoderConfig, *, games: int = 256, seed: int = 10_0
     return {
         "success": measure_success(params, policy, games=games, seed=seed),
         "follow": measure_obedience(params, policy, games=2 * games, seed=seed),
-        "horizon": HORIZON,
+        "max_turns": HORIZON,
         "seed": seed,
     }
 

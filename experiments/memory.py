@@ -141,7 +141,7 @@ def compiled(layers: int, mesh: tuple[int, int, int], frozen: bool) -> dict[str,
     world = HouseholdWorld()
     policy = Policy((), model, symbol_language(world))
     config = TrainConfig(
-        capacity=shape.capacity, mesh=MeshShape(*mesh), policy_until=0 if frozen else None
+        context_length=shape.capacity, mesh=MeshShape(*mesh), policy_until=0 if frozen else None
     )
     runner = loop.make_runner(config, world, policy)
     bank = loop.make_bank(config, world, [()])

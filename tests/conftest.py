@@ -41,6 +41,7 @@ from reskill_jax.rollouts.episodes import Record, Rollouts  # noqa: E402
 from reskill_jax.skills.skill import Skill, Trigger  # noqa: E402
 from reskill_jax.training import config as configs  # noqa: E402
 from reskill_jax.training import loop  # noqa: E402
+from reskill_jax.training.config import replace  # noqa: E402
 from reskill_jax.training.lifecycle import make_bank  # noqa: E402
 from reskill_jax.training.proposals import put_on_trial  # noqa: E402
 from reskill_jax.training.settings import Policy  # noqa: E402
@@ -128,18 +129,14 @@ def pytest_xdist_make_scheduler(config, log):
 
 # The smallest run in which a skill can be proposed, tried and decided. Tests that are about other
 # things train with these sizes, so that they share compiled programs.
-SMALLEST = dataclasses.replace(
+SMALLEST = replace(
     configs.smallest(),
     steps=12,
-    horizon=6,
-    capacity=76,
-    concurrent_trials=3,
+    max_turns=6,
+    context_length=76,
+    trial=dict(concurrent=3, rule="means", min_steps=2, min_episodes=20, max_steps=4),
     slots=8,
-    trial_rule="means",
-    min_trial_steps=2,
-    min_trial_episodes=20,
-    max_trial_steps=4,
-    reservoir=8,
+    creator=dict(reservoir=8),
     eval_every=4,
     eval_tasks=16,
 )
@@ -324,8 +321,8 @@ def lab(smallest, weights_file, looking_world):
             world=world,
             model=MODEL,
             language=LANGUAGE,
-            max_turns=config.horizon,
-            context_length=config.capacity,
+            max_turns=config.max_turns,
+            context_length=config.context_length,
             temperature=temperature,
         )
         return Played(*played)

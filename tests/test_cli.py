@@ -24,7 +24,7 @@ from reskill_jax.evaluation import replay
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.skills.skillmd import export_skill, import_skills
 from reskill_jax.storage.run_folder import RunFolder, RunFolderError
-from reskill_jax.training.config import PRESETS, TrainConfig
+from reskill_jax.training.config import PRESETS, TrainConfig, replace
 from reskill_jax.training.config_file import apply_config, read_config
 from reskill_jax.worlds.household.generator import RoomSpec
 
@@ -83,13 +83,15 @@ def refused(capsys, *arguments, code=2):
 
 
 def test_train_hands_over_the_configuration(training, capsys, tmp_path):
-    (tmp_path / "c.yaml").write_text("learning_rate: 1e-3\nsteps: 9\nrooms: {objects: 11}\n")
+    (tmp_path / "c.yaml").write_text(
+        "optimizer:\n  learning_rate: 1e-3\nsteps: 9\nrooms: {objects: 11}\n"
+    )
     arguments = "train --preset paper --config c.yaml --steps 3 --name mine --whiten".split()
     assert cli.main(arguments) == 0
     ((config, resume),) = training.calls
     paper = PRESETS["paper"]()
-    assert (config.learning_rate, config.steps, config.rooms.objects) == (1e-3, 3, 11)
-    assert (config.name, config.scheme, resume) == ("mine", paper.scheme, False)
+    assert (config.optimizer.learning_rate, config.steps, config.rooms.objects) == (1e-3, 3, 11)
+    assert (config.name, config.trial.scheme, resume) == ("mine", paper.trial.scheme, False)
     out = capsys.readouterr().out
     assert "mine: 1 steps, 2.0 s per step" in out
     assert "unseen tasks  25% (18–34%)        75% (66–82%)        up, intervals apart" in out
@@ -144,14 +146,14 @@ def test_where_there_is_nothing_to_go_on_from_no_command_is_told(training, capsy
         ("--rooms.objectz 3", "did you mean --rooms.objects?"),
         ("--steps many", "--steps: invalid literal for int() with base 10: 'many'"),
         ("--steps 0", "steps must be at least 1, got 0"),
-        ("--scheme foo", "invalid choice 'foo' for argument '--scheme'"),
+        ("--scheme foo", "invalid choice 'foo' for argument '--trial.scheme'"),
         ("--steps", "Missing value for argument '--steps'"),
         ("--preset papr", "there is no preset 'papr'; did you mean paper?"),
         ("--config none.json", "none.json: there is no such file"),
         ("--config bad.json", "bad.json cannot be read: Expecting"),
         (
             "--config key.json",
-            "key.json: unknown key 'learning_rat'; did you mean 'learning_rate'?",
+            "key.json: unknown key 'learning_rat'; did you mean 'optimizer.learning_rate'?",
         ),
         ("--config room.json", "room.json: unknown key 'rooms.objectz'; did you mean 'rooms.obj"),
         ("--config value.json", "value.json: 'steps' should be an integer, is \"many\""),
@@ -159,9 +161,9 @@ def test_where_there_is_nothing_to_go_on_from_no_command_is_told(training, capsy
         ("--resume --name nope", "nothing to resume: there is no run in runs/nope"),
         ("--config twice.json", "twice.json cannot be read: 'steps' is given twice"),
         ("--config clock.yaml", "clock.yaml: 'steps' should be an integer, is \"10:30\""),
-        ("--config apart.yaml", "apart.yaml: min_trial_steps = 20 is more than max_trial_steps"),
+        ("--config apart.yaml", "apart.yaml: trial.min_steps = 20 is more than trial.max_steps"),
         ("--config apart.yaml --rooms.receptacles 3", "rooms need 4 <= min_receptacles <= recept"),
-        ("--min-trial-steps 20", "min_trial_steps = 20 is more than max_trial_steps = 16 (see"),
+        ("--trial.min-steps 20", "trial.min_steps = 20 is more than trial.max_steps = 16 (see"),
         ("--seed 9223372036854775808", "seed must be at most 4294967295, got 922337203685477"),
         ("--seed 4294967296", "seed must be at most 4294967295, got 4294967296"),
         ("--seed -1", "seed must not be negative, got -1"),
@@ -179,12 +181,12 @@ def test_where_there_is_nothing_to_go_on_from_no_command_is_told(training, capsy
         ("--model nope.safetensors", "the model nope.safetensors: there is no such file"),
         ("--model models/nope", "the model models/nope: there is no such folder"),
         ("--model=nope.safetensors", "the model nope.safetensors: there is no such file"),
-        ("--model.lora-rank -1", "model.lora_rank must be at least 0 and at most 4096, got -1"),
+        ("--model.lora-rank -1", "model.lora_rank must not be negative, got -1"),
         ("--model bad.safetensors", "bad.json: "),
         ("--mesh.data 0", "mesh.data must be at least 1, got 0"),
         ("--mesh.data 3", "32 rollouts of a minibatch cannot be split over"),
         ("--mesh.data 16", "a mesh of 16 x 1 x 1 needs 16 devices, there are 8"),
-        ("--capacity 10", "a context of 10 tokens has no room"),
+        ("--context-length 10", "a context of 10 tokens has no room"),
         ("--mirror nope://x", "--mirror nope://x: "),
         ("--root s3://x", "root must be a folder, got s3://x; --mirror takes such places"),
     ],
@@ -200,7 +202,7 @@ def test_mistakes_are_one_line(training, capsys, tmp_path, arguments, message):
     }.items():
         (tmp_path / f"{name}.json").write_text(text)
     (tmp_path / "clock.yaml").write_text("steps: 10:30\n")
-    (tmp_path / "apart.yaml").write_text("min_trial_steps: 20\n")
+    (tmp_path / "apart.yaml").write_text("trial.min_steps: 20\n")
     (tmp_path / "bad.safetensors").write_bytes(b"none")
     foreign = Skill("one", "x", "transmogrify the fridge.", Trigger("general"))
     export_skill(foreign, tmp_path / "foreign")
@@ -212,11 +214,11 @@ def test_mistakes_are_one_line(training, capsys, tmp_path, arguments, message):
 
 def test_a_single_option_can_put_right_what_the_file_says(training, tmp_path):
     """Only what results has to be valid."""
-    (tmp_path / "apart.yaml").write_text("min_trial_steps: 20\nrooms: {min_receptacles: 12}\n")
-    words = "train --config apart.yaml --max-trial-steps 30 --rooms.receptacles 15".split()
+    (tmp_path / "apart.yaml").write_text("trial.min_steps: 20\nrooms: {min_receptacles: 12}\n")
+    words = "train --config apart.yaml --trial.max-steps 30 --rooms.receptacles 15".split()
     assert cli.main(words) == 0
     ((config, _),) = training.calls
-    assert (config.min_trial_steps, config.max_trial_steps) == (20, 30)
+    assert (config.trial.min_steps, config.trial.max_steps) == (20, 30)
     assert (config.rooms.min_receptacles, config.rooms.receptacles) == (12, 15)
 
 
@@ -230,8 +232,8 @@ PRINTABLE = {
     "name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,9}", fullmatch=True),
     "root": st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), max_size=9),
     "seed": st.integers(0, 2**32 - 1),
-    "learning_rate": st.floats(1e-30, 1e30),
-    "whiten": st.booleans(),
+    "optimizer": st.fixed_dictionaries({}, optional={"learning_rate": st.floats(1e-30, 1e30)}),
+    "algorithm": st.fixed_dictionaries({}, optional={"whiten": st.booleans()}),
     "policy_until": st.none() | st.integers(0, 99),
     "bank": st.none() | st.sampled_from(["good", "no", "null", "10:30", "a: b", "#", " x "]),
     "rooms": st.integers(10, 99).map(lambda n: RoomSpec(receptacles=n)),
@@ -240,7 +242,7 @@ PRINTABLE = {
 
 @given(st.fixed_dictionaries({}, optional=PRINTABLE))
 def test_a_printed_configuration_is_read_back(tmp_path_factory, changes):
-    config = TrainConfig(**changes)
+    config = replace(TrainConfig(), **changes)
     path = tmp_path_factory.mktemp("printed") / "c.yaml"
     path.write_text(config_text(config), encoding="utf-8")
     assert apply_config(PRESETS["tiny"](), read_config(path), where="c") == config
@@ -255,7 +257,7 @@ def test_print_config(training, capsys, tmp_path):
     assert cli.main(["train", "--config", "c.yaml"]) == 0
     ((config, resume),) = training.calls
     assert not resume
-    assert config == dataclasses.replace(PRESETS["paper"](), seed=3, whiten=False)
+    assert config == replace(PRESETS["paper"](), seed=3, algorithm=dict(whiten=False))
     assert cli.main("train --resume --name paper --print-config --steps 77".split()) == 0
     assert "\nsteps: 77\n" in capsys.readouterr().out and len(training.calls) == 1
 
@@ -283,8 +285,8 @@ def test_help_is_arranged_in_groups(capsys, monkeypatch):
     out = capsys.readouterr().out
     titles = re.findall(r"^\W*(\w+) options\W*$", out, flags=re.MULTILINE)
     assert titles == [*GROUPS, *NESTED]
-    skills = out[out.index("skills options") : out.index("trial options")]
-    assert "--bank" in skills and "--retire-after" in skills and "--floor" not in skills
+    skills = out[out.index("skills options") : out.index("evaluation options")]
+    assert "--bank" in skills and "--slots" in skills and "--trial.floor" not in skills
 
 
 def test_help_is_readable(capsys):
@@ -292,7 +294,7 @@ def test_help_is_readable(capsys):
         cli.main(["train", "--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    for part in ("--preset", "--config", "--resume", "--learning-rate", "Training steps"):
+    for part in ("--preset", "--config", "--resume", "--optimizer.learning-rate", "Training steps"):
         assert part in out
 
 

@@ -176,8 +176,8 @@ skill_trees = st.lists(
 _KEYS = st.one_of(
     st.sampled_from(
         ["steps", "seed", "name", "root", "rooms", "rooms.objects", "rooms.", ".", "mesh", "bank",
-         "scheme", "learning_rate", "policy_until", "skills", "arms", "concurrent_trials",
-         "internalize", "max_operations", "__class__", "steps "]
+         "trial.scheme", "optimizer.learning_rate", "policy_until", "skills", "arms", "trial",
+         "internalize", "creator.max_operations", "__class__", "steps "]
     ),
     text,
 )  # fmt: skip
@@ -186,7 +186,10 @@ configs = st.one_of(
     st.dictionaries(_KEYS, json_values, max_size=4).map(lambda v: (".yaml", json.dumps(v))),
     st.tuples(
         st.just(".yaml"),
-        changed("learning_rate: 1e-3\nsteps: 9\nrooms: {objects: 11}\nscheme: stratified\n"),
+        changed(
+            "optimizer: {learning_rate: 1e-3}\nsteps: 9\nrooms: {objects: 11}\n"
+            "trial: {scheme: stratified}\n"
+        ),
     ),
     st.tuples(st.sampled_from([".yaml", ".json"]), st.sampled_from(EVIL_FRONTS)),
     st.tuples(st.just(".yaml"), st.just(BOMB + "steps: *t\n")),

@@ -8,7 +8,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from reskill_jax.training.config import PRESETS, ModelConfig, TrainConfig, smallest
+from reskill_jax.training.config import PRESETS, TrainConfig, replace, smallest
+from reskill_jax.training.config_file import merged
+from reskill_jax.training.sections import ModelConfig
 from reskill_jax.worlds.household.generator import RoomSpec
 
 POLICIES = Path(__file__).resolve().parents[1] / "policies"
@@ -23,8 +25,8 @@ class World:
     """Rooms, and what an episode in them may take."""
 
     rooms: RoomSpec
-    horizon: int
-    capacity: int
+    max_turns: int
+    context_length: int
 
 
 def _rooms(receptacles: int, fewest: int, objects: int, least: int) -> RoomSpec:
@@ -33,8 +35,10 @@ def _rooms(receptacles: int, fewest: int, objects: int, least: int) -> RoomSpec:
 
 _SMALLEST = smallest()
 WORLDS = {
-    "tiny": World(_SMALLEST.rooms, _SMALLEST.horizon, _SMALLEST.capacity),  # to try things out
-    "small": World(RoomSpec(), TrainConfig().horizon, TrainConfig().capacity),
+    "tiny": World(
+        _SMALLEST.rooms, _SMALLEST.max_turns, _SMALLEST.context_length
+    ),  # to try things out
+    "small": World(RoomSpec(), TrainConfig().max_turns, TrainConfig().context_length),
     "medium": World(_rooms(16, 12, 20, 12), 26, 640),
     "large": World(_rooms(26, 20, 34, 22), 36, 960),
 }
@@ -53,9 +57,9 @@ class Study:
     steps: int = 40
     groups: int = TrainConfig().groups
     group_size: int = TrainConfig().group_size
-    minibatches: int = TrainConfig().minibatches
-    learning_rate: float = TrainConfig().learning_rate
-    final_learning_rate: float = TrainConfig().final_learning_rate
+    minibatches: int = TrainConfig().optimizer.minibatches
+    learning_rate: float = TrainConfig().optimizer.learning_rate
+    final_learning_rate: float = TrainConfig().optimizer.final_learning_rate
     eval_every: int = 10
     eval_games: int = 128  # per evaluation and split
     final_games: int = 512  # at the end, the above included
@@ -70,20 +74,22 @@ class Study:
         """The configuration of a run."""
         shared = dict(
             rooms=self.world.rooms,
-            horizon=self.world.horizon,
-            capacity=self.world.capacity,
+            max_turns=self.world.max_turns,
+            context_length=self.world.context_length,
             model=ModelConfig(self.policy),
             steps=self.steps,
             groups=self.groups,
             group_size=self.group_size,
-            minibatches=self.minibatches,
-            learning_rate=self.learning_rate,
-            final_learning_rate=self.final_learning_rate,
+            optimizer=dict(
+                minibatches=self.minibatches,
+                learning_rate=self.learning_rate,
+                final_learning_rate=self.final_learning_rate,
+            ),
             eval_every=self.eval_every,
             eval_tasks=self.eval_games,
             checkpoint_every=self.checkpoint_every or self.steps,
         )
-        return dataclasses.replace(TrainConfig(), **shared | dict(self.changes) | changes)
+        return replace(TrainConfig(), **merged(merged(shared, dict(self.changes)), changes))
 
 
 STUDY = Study()
@@ -97,13 +103,16 @@ QUICK = Study(
     steps=_SMALLEST.steps,
     groups=_SMALLEST.groups,
     group_size=_SMALLEST.group_size,
-    minibatches=_SMALLEST.minibatches,
+    minibatches=_SMALLEST.optimizer.minibatches,
     eval_every=2,
     eval_games=8,
     final_games=16,
-    changes=tuple(
-        (name, getattr(_SMALLEST, name))
-        for name in ("reservoir", "min_trial_steps", "min_trial_episodes", "max_trial_steps")
+    changes=(
+        ("creator", {"reservoir": _SMALLEST.creator.reservoir}),
+        (
+            "trial",
+            {n: getattr(_SMALLEST.trial, n) for n in ("min_steps", "min_episodes", "max_steps")},
+        ),
     ),
     drift_every=2,
     drift_games=8,
@@ -113,13 +122,16 @@ QUICK = Study(
 
 def paper_rules() -> dict[str, Any]:
     """The rules about skills of the preset `paper`; the optimizer's settings stay those of all."""
-    of_the_optimizer = ("name", "learning_rate", "final_learning_rate", "kl_weight", "whiten")
-    paper, default = PRESETS["paper"](), TrainConfig()
+    paper, default = (dataclasses.asdict(one) for one in (PRESETS["paper"](), TrainConfig()))
+    rules = _changed(paper, default)
+    return {name: rules[name] for name in rules if name not in ("name", "algorithm", "optimizer")}
+
+
+def _changed(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
     return {
-        field.name: getattr(paper, field.name)
-        for field in dataclasses.fields(paper)
-        if field.name not in of_the_optimizer
-        and getattr(paper, field.name) != getattr(default, field.name)
+        name: _changed(value, default[name]) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if value != default[name]
     }
 
 
@@ -127,29 +139,33 @@ def paper_rules() -> dict[str, Any]:
 CONDITIONS: dict[str, Callable[[Study], dict[str, Any]]] = {
     "grpo": lambda s: {"skills": False},
     "reskill": lambda s: {},
-    "auto_accept": lambda s: {"auto_accept": True},
+    "auto_accept": lambda s: {"trial": {"auto_accept": True}},
     "fixed_bank": lambda s: {"bank": "good", "skills_until": 0},
     "skills_first": lambda s: {"policy_from": s.steps // 2, "skills_until": s.steps // 2},
     "policy_first": lambda s: {"policy_until": s.steps // 2, "skills_from": s.steps // 2},
     "paper_rules": lambda s: paper_rules(),
-    "no_assertions": lambda s: {"assertions": False},
-    "uniform": lambda s: {"assignment": "uniform"},
+    "no_assertions": lambda s: {"creator": {"assertions": False}},
+    "uniform": lambda s: {"trial": {"assignment": "uniform"}},
     # The discount decides only where posterior means decide.
-    "no_discount": lambda s: paper_rules() | {"discount": "none"},
-    "last_step": lambda s: paper_rules() | {"discount": "last_step"},
+    "no_discount": lambda s: merged(paper_rules(), {"trial": {"discount": "none"}}),
+    "last_step": lambda s: merged(paper_rules(), {"trial": {"discount": "last_step"}}),
 }
 # What the fresh study takes away from the method, one thing at a time, or all of it.
 ABLATIONS: dict[str, Callable[[Study], dict[str, Any]]] = {
-    "one_trial": lambda s: {"concurrent_trials": 1},
-    "bundles": lambda s: {"max_operations": 3},
+    "one_trial": lambda s: {"trial": {"concurrent": 1}},
+    "bundles": lambda s: {"creator": {"max_operations": 3}},
     "not_internalized": lambda s: {"internalize": 0.0},
-    "none_of_these": lambda s: {"concurrent_trials": 1, "max_operations": 3, "internalize": 0.0},
+    "none_of_these": lambda s: {
+        "trial": {"concurrent": 1},
+        "creator": {"max_operations": 3},
+        "internalize": 0.0,
+    },
 }
 # And what it adds to it.
 ADDITIONS: dict[str, Callable[[Study], dict[str, Any]]] = {
-    "experience": lambda s: {"experience": "shipped"},
-    "own_experience": lambda s: {"experience": "own"},
-    "no_contradictions": lambda s: {"contradictions": False},
+    "experience": lambda s: {"creator": {"experience": "shipped"}},
+    "own_experience": lambda s: {"creator": {"experience": "own"}},
+    "no_contradictions": lambda s: {"creator": {"contradictions": False}},
 }
 VERSIONS = ("reskill", "auto_accept", "no_assertions")
 FRESH_CONDITIONS = (
@@ -196,7 +212,7 @@ def jobs_of(study: str, settings: Study, seeds: Sequence[int]) -> list:
     """All runs of a study, in the order in which they are worked off."""
 
     def job(condition, seed, settings=settings, variant=None, versions=False, **changes):
-        changes = (CONDITIONS | ABLATIONS | ADDITIONS)[condition](settings) | changes
+        changes = merged((CONDITIONS | ABLATIONS | ADDITIONS)[condition](settings), changes)
         config = settings.config(seed=seed, **changes)
         return Job(study, condition, seed, settings, config, variant or {}, versions)
 

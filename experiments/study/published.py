@@ -21,6 +21,7 @@ from reskill_jax.skills.skill import Skill
 from reskill_jax.skills.skillmd import import_skills
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.lifecycle import make_bank
+from reskill_jax.training.sections import TrialConfig
 from reskill_jax.worlds.alfworld_games import GameRecord, read_games
 from reskill_jax.worlds.household.world import HouseholdWorld
 from reskill_jax.worlds.language import symbol_language
@@ -86,7 +87,7 @@ def _play(
     if condition not in (START, BASELINE):
         skills = folder / "skills" if folder is not None else None
         banks["bank"] = import_skills(skills) if skills is not None and skills.is_dir() else ()
-    config, world = TrainConfig(concurrent_trials=1), HouseholdWorld()
+    config, world = TrainConfig(trial=TrialConfig(concurrent=1)), HouseholdWorld()
     lines = []
     for mode, skills in banks.items():
         episodes = play_compiled(
@@ -96,8 +97,8 @@ def _play(
             make_bank(config, world, [skills]),
             records,
             arm=0 if skills else -1,
-            horizon=REAL_TURNS,
-            capacity=REAL_CAPACITY,
+            max_turns=REAL_TURNS,
+            context_length=REAL_CAPACITY,
         )
         won, played = Counter(), Counter()
         for record, episode in zip(records, episodes, strict=True):

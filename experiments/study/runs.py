@@ -21,6 +21,21 @@ from .jobs import Job, StudyError, identity
 
 # Settings that came after some results were made, and change nothing at their defaults.
 _NEUTRAL = ("experience", "least_chance", "contradictions")
+# Where settings are that older results have at the top, by their names there.
+_MOVED = {
+    "horizon": "max_turns",
+    "capacity": "context_length",
+    "concurrent_trials": "trial.concurrent",
+    **{f"trial_{name}": f"trial.{name}" for name in ("rule", "gain", "false_accept")},
+    "trial_false_reject": "trial.false_reject",
+    **{f"{m}_trial_{n}": f"trial.{m}_{n}" for m, n in (("min", "steps"), ("max", "steps"))},
+    "min_trial_episodes": "trial.min_episodes",
+    **{
+        field.name: f"{group}.{field.name}"
+        for group in ("algorithm", "optimizer", "trial", "creator")
+        for field in dataclasses.fields(getattr(TrainConfig(), group))
+    },
+}
 
 
 def result_path(job: Job, results: Path) -> Path:
@@ -48,9 +63,17 @@ def is_done(job: Job, results: Path, *, redo: bool = False) -> bool:
 
 
 def _completed(stored: dict[str, Any]) -> dict[str, Any]:
-    """The identity of a result that may be older than some settings."""
-    added = {name: getattr(TrainConfig(), name) for name in _NEUTRAL}
-    return stored | {"config": added | stored["config"]}
+    """The identity of a result that may be older than some settings, or their present names."""
+    if "optimizer" in stored["config"]:
+        return stored
+    config: dict[str, Any] = {}
+    default = dataclasses.asdict(TrainConfig())
+    added = {name: default["creator"][name] for name in _NEUTRAL}
+    for name, value in (added | stored["config"]).items():
+        group, _, field = _MOVED.get(name, name).rpartition(".")
+        place = config.setdefault(group, {}) if group else config
+        place[field] = value
+    return stored | {"config": config}
 
 
 def borrow(job: Job, results: Path) -> bool:

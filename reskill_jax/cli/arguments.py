@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -16,13 +16,11 @@ import tyro
 from reskill_jax.cli.errors import CommandLineError
 
 T = TypeVar("T")
+SHORT = {"--model": "--model.path"}
 
 RunName = Annotated[
     str, tyro.conf.arg(metavar="RUN", help="The run: a folder, or the name of one in runs/.")
 ]
-
-
-SHORT = {"--model": "--model.path"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,10 +166,10 @@ def one_line(message: str) -> str:
     return f"{text}; did you mean {near.group(1)}?" if near else text
 
 
-def spelled_out(argument: str) -> str:
+def spelled_out(argument: str, short: Mapping[str, str]) -> str:
     """An option that is short for one in a group of settings, as that one."""
     option, equals, value = argument.partition("=")
-    return SHORT.get(option, option) + equals + value
+    return short.get(option.replace("_", "-"), option) + equals + value
 
 
 def peek(arguments: Sequence[str], option: str) -> str | None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from reskill_jax.cli.arguments import parse, peek, spelled_out
+from reskill_jax.cli.arguments import SHORT, parse, peek, spelled_out
 from reskill_jax.cli.errors import CommandLineError
 from reskill_jax.training.pretraining import PRESETS, PretrainConfig
 
@@ -33,7 +33,7 @@ def pretrain_and_tell(arguments: Sequence[str]) -> int:
     from reskill_jax.devices.preemption import Interrupted, Preempted
     from reskill_jax.training.pretraining import pretrain
 
-    arguments = [spelled_out(argument) for argument in arguments]
+    arguments = [spelled_out(argument, SHORT) for argument in arguments]
     preset = peek(arguments, "--preset") or "model"
     if preset not in PRESETS:
         raise CommandLineError(f"there is no preset {preset[:60]!r}; there are: model, small")

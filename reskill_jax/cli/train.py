@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import inspect
 import json
 import re
@@ -13,20 +14,28 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
-from reskill_jax.cli.arguments import parse, peek, spelled_out
+from reskill_jax.cli.arguments import SHORT, parse, peek, spelled_out
 from reskill_jax.cli.errors import CommandLineError, mistakes_of_the_command_line
 from reskill_jax.devices.shape import MeshShape
-from reskill_jax.training.config import PRESETS, ModelConfig, TrainConfig
+from reskill_jax.training.config import PRESETS, TrainConfig
 from reskill_jax.training.config_file import (
     apply_config,
     convert,
+    merged,
     nearest,
     read_config,
     read_stored_config,
 )
+from reskill_jax.training.sections import (
+    AlgorithmConfig,
+    CreatorConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrialConfig,
+)
 from reskill_jax.worlds.household.generator import RoomSpec
 
-# How --help arranges the settings; those with settings of their own come last.
+# How --help arranges the settings; the groups that have a name of their own come last.
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "run": (
         "What it is called, what it starts from, how long it goes on.",
@@ -34,37 +43,15 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "task": (
         "What is played in a step.",
-        ("world", "groups", "group_size", "train_games", "horizon", "capacity", "temperature"),
-    ),
-    "grpo": (
-        "How the policy is trained.",
         (
-            *("learning_rate", "final_learning_rate", "minibatches", "clip_low", "clip_high"),
-            *("kl_weight", "scale_by_std", "whiten", "max_grad_norm"),
-            *("policy_from", "policy_until", "internalize"),
+            *("world", "groups", "group_size", "train_games", "max_turns", "context_length"),
+            "temperature",
         ),
     ),
+    "policy": ("When the policy learns.", ("policy_from", "policy_until", "internalize")),
     "skills": (
         "The bank of skills, and when it may change.",
-        (
-            *("skills", "bank", "slots", "skills_from", "skills_until", "auto_accept"),
-            *("retire_after", "retire_margin"),
-        ),
-    ),
-    "trial": (
-        "How a new version of the bank is compared with the one in use.",
-        (
-            *("concurrent_trials", "scheme", "assignment", "floor", "discount", "trial_rule"),
-            *("trial_gain", "trial_false_accept", "trial_false_reject", "min_trial_steps"),
-            *("min_trial_episodes", "max_trial_steps"),
-        ),
-    ),
-    "creator": (
-        "When new versions are proposed, and from what.",
-        (
-            *("reservoir", "cooldown", "assertions", "max_operations"),
-            *("experience", "least_chance", "contradictions"),
-        ),
+        ("skills", "bank", "slots", "skills_from", "skills_until"),
     ),
     "evaluation": ("How progress is measured.", ("eval_every", "eval_tasks")),
     "checkpoint": (
@@ -72,7 +59,15 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("checkpoint_every", "keep", "keep_best", "mirror"),
     ),
 }
-NESTED = {"model": ModelConfig, "rooms": RoomSpec, "mesh": MeshShape}
+NESTED: dict[str, Any] = {
+    "model": ModelConfig,
+    "algorithm": AlgorithmConfig,
+    "optimizer": OptimizerConfig,
+    "trial": TrialConfig,
+    "creator": CreatorConfig,
+    "rooms": RoomSpec,
+    "mesh": MeshShape,
+}
 
 
 LANGUAGE_MODEL_CONTEXT = 2048  # tokens, unless an option or a file says another number
@@ -94,7 +89,7 @@ def parse_train(arguments: Sequence[str]) -> TrainChoice:
     Raises:
       CommandLineError: in one line. ConfigError: the stored configuration cannot be read.
     """
-    arguments = [spelled_out(argument) for argument in arguments]
+    arguments = [spelled_out(argument, _short_forms()) for argument in arguments]
     preset = peek(arguments, "--preset") or next(iter(PRESETS))
     if preset not in PRESETS:
         near = nearest(preset, PRESETS)
@@ -111,7 +106,7 @@ def parse_train(arguments: Sequence[str]) -> TrainChoice:
     else:
         config = _with_room(config, arguments, values)
     with mistakes_of_the_command_line():
-        draft = _merged(dataclasses.asdict(config), convert(config, values, where=str(file)))
+        draft = merged(dataclasses.asdict(config), convert(config, values, where=str(file)))
     parsed = _parse_options(arguments, preset, draft)
     final = {
         name: getattr(getattr(parsed, group), name)
@@ -129,6 +124,23 @@ def parse_train(arguments: Sequence[str]) -> TrainChoice:
     return TrainChoice(config, parsed.resume, parsed.print_config)
 
 
+@functools.cache
+def _short_forms() -> Mapping[str, str]:
+    """Options of a group that can be given without it, because no other option is called so."""
+    of_all = {name for _, names in GROUPS.values() for name in names} | set(NESTED)
+    owners: dict[str, list[str]] = {}
+    for group, type_ in NESTED.items():
+        for field in dataclasses.fields(type_):
+            owners.setdefault(field.name, []).append(group)
+    short = dict(SHORT)
+    for name, groups in owners.items():
+        if len(groups) == 1 and name not in of_all:
+            option = name.replace("_", "-")
+            for prefix in ("", "no-"):
+                short[f"--{prefix}{option}"] = f"--{groups[0]}.{prefix}{option}"
+    return short
+
+
 def _with_room(
     config: TrainConfig, arguments: Sequence[str], values: Mapping[str, Any]
 ) -> TrainConfig:
@@ -141,7 +153,9 @@ def _with_room(
     except ValueError:  # told when everything is put together
         return config
     return (
-        dataclasses.replace(config, capacity=LANGUAGE_MODEL_CONTEXT) if chosen.is_folder else config
+        dataclasses.replace(config, context_length=LANGUAGE_MODEL_CONTEXT)
+        if chosen.is_folder
+        else config
     )
 
 
@@ -162,14 +176,6 @@ def _blamed(error: ValueError, draft: Mapping[str, Any]) -> bool:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dictionaries, those of `changes` over those of `values`."""
-    merged = dict(values)
-    for name, value in changes.items():
-        merged[name] = _merged(values[name], value) if isinstance(value, dict) else value
-    return merged
 
 
 def _stored(

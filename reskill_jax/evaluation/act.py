@@ -112,7 +112,7 @@ class PolicyPlayer:
         language: Language,
         skills: Sequence[Skill] = (),
         *,
-        capacity: int,
+        context_length: int,
         temperature: float = 0.0,
         key: jax.Array | None = None,
     ):
@@ -121,7 +121,7 @@ class PolicyPlayer:
         Args:
           params, model: of the policy. language: the household's, in the model's tokens.
           skills: in slot order.
-          capacity: L, tokens of context at most.
+          context_length: L, tokens of context at most.
           temperature: of sampling; 0 is greedy.
           key: random key, needed to sample; the same key as a rollout's row, the same noise.
 
@@ -132,10 +132,10 @@ class PolicyPlayer:
         if temperature > 0 and key is None:
             raise ValueError("sampling (temperature > 0) needs a key")
         self._params, self._model, self._language = params, model, language
-        self._capacity, self._temperature = capacity, temperature
+        self._context_length, self._temperature = context_length, temperature
         self._key = jax.random.key(0) if key is None else key
         self._skills = [(skill, _skill_line(skill)) for skill in skills]
-        self._cache = model.init_cache(1, capacity)
+        self._cache = model.init_cache(1, context_length)
         self._hidden = jnp.zeros((1, model.width), model.dtype)
         self._encoded = 0
         self._last: str | None = None
@@ -159,10 +159,11 @@ class PolicyPlayer:
         self.tokens += language.spell(text_symbols(observation), opening=True)
         self._read_skills(observation)
         self.tokens += language.frame.ask
-        if len(self.tokens) + language.action_tokens(_WORLD) > self._capacity:
+        if len(self.tokens) + language.action_tokens(_WORLD) > self._context_length:
             self.truncated = True
             raise ContextFull(
-                f"{len(self.tokens)} of {self._capacity} tokens are used: no room for a command"
+                f"{len(self.tokens)} of {self._context_length} tokens are used: no room for a "
+                "command"
             )
         command, rest = self._spell(list(dict.fromkeys(admissible)))
         self.tokens += rest  # forced, so no decisions

@@ -99,11 +99,24 @@ def load_games(records: Sequence[GameRecord]) -> Loaded:
     return Loaded(stacked, world, kept, [p.extra for p in parsed], errors)
 
 
-@functools.partial(jax.jit, static_argnames=("world", "model", "language", "horizon", "capacity"))
+@functools.partial(
+    jax.jit, static_argnames=("world", "model", "language", "max_turns", "context_length")
+)
 def play_batch(
-    keys, params, games, bank, arms, temperature, *, world, model, language, horizon, capacity
+    keys,
+    params,
+    games,
+    bank,
+    arms,
+    temperature,
+    *,
+    world,
+    model,
+    language,
+    max_turns,
+    context_length,
 ) -> tuple[Rollouts, Record]:
-    """`play`, compiled once for each world, model, horizon, capacity and number of games."""
+    """`play`, compiled once for each world, model, limits and number of games."""
     return play(
         keys,
         params,
@@ -113,8 +126,8 @@ def play_batch(
         world=world,
         model=model,
         language=language,
-        max_turns=horizon,
-        context_length=capacity,
+        max_turns=max_turns,
+        context_length=context_length,
         temperature=temperature,
     )
 
@@ -131,8 +144,8 @@ def play_compiled(
     bank: Bank,
     records: Sequence[GameRecord],
     *,
-    horizon: int,
-    capacity: int,
+    max_turns: int,
+    context_length: int,
     arm: int = 0,
     temperature: float = 0.0,
     seed: int = 0,
@@ -144,8 +157,8 @@ def play_compiled(
       params, model: of the policy. language: of the world in its tokens.
       bank: skills of every arm.
       records: the games.
-      horizon: turns at most.
-      capacity: tokens of context at most.
+      max_turns: turns at most.
+      context_length: tokens of context at most.
       arm: whose skills join the prompt; -1 = none.
       temperature: of sampling; 0 is greedy.
       seed: of the noise.
@@ -179,8 +192,8 @@ def play_compiled(
                 world=loaded.world,
                 model=model,
                 language=language,
-                horizon=horizon,
-                capacity=capacity,
+                max_turns=max_turns,
+                context_length=context_length,
             )
         )
         for place, row in enumerate(rows[: count - first]):

@@ -177,20 +177,20 @@ def evaluate_run(
         raise ReplayError(f"world must be household or alfworld, got {world!r}")
     if games is None:
         of_split = {split: own_games(config, split, tasks) for split in splits}
-        horizon, capacity = config.horizon, config.capacity
+        max_turns, context_length = config.max_turns, config.context_length
     else:
         of_split = _published(games, splits, tasks)
         # A language model spells a symbol in one to four tokens.
         longer = 1 if run.policy.language.identity else 4
-        horizon, capacity = REAL_TURNS, longer * REAL_CAPACITY
+        max_turns, context_length = REAL_TURNS, longer * REAL_CAPACITY
     return [
         {"step": run.step, "mode": mode}
         | play_alfworld(
             run,
             records,
             skills=skills,
-            horizon=horizon,
-            capacity=capacity,
+            max_turns=max_turns,
+            context_length=context_length,
             console=console,
             label=f"{split}, {mode}",
         )
@@ -211,8 +211,8 @@ def _play_compiled(run: LoadedRun, mode: str, split: str, tasks: int) -> dict[st
         language=run.policy.language,
         split=split,
         mode=mode,  # type: ignore[arg-type]
-        horizon=config.horizon,
-        capacity=config.capacity,
+        max_turns=config.max_turns,
+        context_length=config.context_length,
         games=tasks,
         temperature=config.temperature,
         at_once=run.policy.games_at_once(config),
@@ -251,8 +251,8 @@ def play_alfworld(
     records: Sequence[GameRecord],
     *,
     skills: Sequence[Skill],
-    horizon: int,
-    capacity: int,
+    max_turns: int,
+    context_length: int,
     console: Console,
     label: str,
 ) -> dict[str, Any]:
@@ -275,9 +275,9 @@ def play_alfworld(
     )
     for record in shown:
         player = PolicyPlayer(
-            run.params, run.policy.model, run.policy.language, skills, capacity=capacity
+            run.params, run.policy.model, run.policy.language, skills, context_length=context_length
         )
-        episodes.append(play(record, open_alfworld, player, max_turns=horizon))
+        episodes.append(play(record, open_alfworld, player, max_turns=max_turns))
     figures = summarise(records, episodes)
     if figures["invalid"]:
         reason = next(e.error for e in episodes if not e.valid)

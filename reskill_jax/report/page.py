@@ -176,7 +176,7 @@ def _trials(run: Run) -> Markup | None:
         "at the first step at which the log odds reach one of the bounds, else by their sign when "
         "its steps are used up; the posteriors steer how often the change is played.",
         "means": "A change is accepted when the posterior mean with it is above that without it.",
-    }.get(str(run.config.get("trial_rule")), "")
+    }.get(str((run.config.get("trial") or {}).get("rule")), "")
     note = (
         "Each rollout reads a random choice of the changes under test; a trial compares those "
         f"with its change to those without it. {rule} Posterior means are drawn with 95 % "

@@ -151,7 +151,7 @@ TRIGGER: Mapping[str, Field] = dict.fromkeys(("kind", "pattern", "task_pattern")
 CONFIG: Mapping[str, Field] = {
     "name": _NAME,
     "steps": _integer(1, LAST_STEP, "an integer from 1"),
-    "trial_rule": _NAME,
+    "trial": ((lambda v: isinstance(v, dict)), "an object"),
     "provenance": _list((lambda v: isinstance(v, dict), ""), "a list of objects", most=10_000),
 }
 

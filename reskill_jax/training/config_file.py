@@ -201,8 +201,10 @@ def convert(
         name = f"{under}.{key}" if under else str(key)
         if key not in fields:
             known = ", ".join(f"{under}.{field}" if under else field for field in fields)
-            near = nearest(str(key), fields)
-            hint = f"did you mean '{f'{under}.' if under else ''}{near}'?" if near else f"({known})"
+            there = _names(default)
+            near = nearest(str(key), there)
+            whole = f"{under}.{there[near]}" if near and under else near and there[near]
+            hint = f"did you mean '{whole}'?" if near else f"({known})"
             raise ConfigError(f"{where}: unknown key {name[:60]!r}; {hint}")
         old = getattr(default, key)
         if dataclasses.is_dataclass(old) and isinstance(value, Mapping):
@@ -210,6 +212,18 @@ def convert(
         else:
             changes[key] = _converted(value, hints[key], f"{where}: '{name}'")
     return changes
+
+
+def _names(default: Any) -> dict[str, str]:
+    """Names of fields, and of those one group further in -> where they are, with dots."""
+    fields = [field.name for field in dataclasses.fields(default) if field.init]
+    inside = {
+        field.name: f"{group}.{field.name}"
+        for group in fields
+        if dataclasses.is_dataclass(value := getattr(default, group))
+        for field in dataclasses.fields(value)
+    }
+    return inside | {name: name for name in fields}
 
 
 def _replaced(default: T, changes: Mapping[str, Any], where: str) -> T:
@@ -223,6 +237,14 @@ def _replaced(default: T, changes: Mapping[str, Any], where: str) -> T:
         return dataclasses.replace(default, **made)  # type: ignore[type-var]
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries, those of `changes` over those of `values`."""
+    out = dict(values)
+    for name, value in changes.items():
+        out[name] = merged(values.get(name, {}), value) if isinstance(value, dict) else value
+    return out
 
 
 def nearest(name: str, known: Any) -> str | None:

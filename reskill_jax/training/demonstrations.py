@@ -117,8 +117,8 @@ def demonstrate(
     spec: RoomSpec,
     language: Language | None = None,
     habits: Habits,
-    horizon: int,
-    capacity: int,
+    max_turns: int,
+    context_length: int,
     obedience: float = 0.96,
     random_share: float = 0.06,
     obeyed_weight: float = 3.0,
@@ -129,7 +129,7 @@ def demonstrate(
     Args:
       key: random key.
       spec: room sizes. language: the household's in a model's tokens; None = in its symbols.
-      habits: the player's slips. horizon: turns. capacity: tokens of a row.
+      habits: the player's slips. max_turns: turns. context_length: tokens of a row.
       obedience: chance that a directive is obeyed.
       random_share: share of random commands, which are not learned from.
       obeyed_weight: weight in the loss of a command that a directive asked for; others weigh 1.
@@ -141,8 +141,8 @@ def demonstrate(
     # How often this player is spoken to: never, sometimes, at every turn.
     rate = jnp.asarray([0.0, 0.3, 0.7, 1.0])[jax.random.choice(keys[1], 4)]
     row = transcripts.empty(
-        capacity=capacity,
-        decisions=horizon * language.decisions_per_turn(world),
+        capacity=context_length,
+        decisions=max_turns * language.decisions_per_turn(world),
         candidates=CANDIDATES,
     )
     state, opening = world.reset(game)
@@ -152,7 +152,7 @@ def demonstrate(
 
     def turn(carry, key):
         state, row, won, turns, admissible = carry
-        active = ~won & (row.length < capacity)
+        active = ~won & (row.length < context_length)
         keys = jax.random.split(key, 8)
         masks = commands.admissible(game, state)
         best = expert(game, state)
@@ -186,6 +186,6 @@ def demonstrate(
 
     start = (state, row, jnp.bool_(False), jnp.int32(0), jnp.bool_(True))
     (_, row, won, turns, admissible), _ = jax.lax.scan(
-        turn, start, jax.random.split(keys[2], horizon)
+        turn, start, jax.random.split(keys[2], max_turns)
     )
     return Demonstration(row, won, turns, admissible)

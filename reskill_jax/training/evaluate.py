@@ -66,7 +66,7 @@ def _make(seed, split, *, world, games):
 
 
 @functools.partial(
-    jax.jit, static_argnames=("world", "model", "language", "horizon", "capacity", "mesh")
+    jax.jit, static_argnames=("world", "model", "language", "max_turns", "context_length", "mesh")
 )
 def _play(
     keys,
@@ -79,8 +79,8 @@ def _play(
     world,
     model,
     language,
-    horizon,
-    capacity,
+    max_turns,
+    context_length,
     mesh,
 ) -> Rollouts:
     playing = play if mesh is None else on_mesh(play, mesh)
@@ -93,8 +93,8 @@ def _play(
         world=world,
         model=model,
         language=language,
-        max_turns=horizon,
-        context_length=capacity,
+        max_turns=max_turns,
+        context_length=context_length,
         temperature=temperature,
     )[0]
 
@@ -116,8 +116,8 @@ def play_games(
     language: Language,
     split: str,
     arm: int,
-    horizon: int,
-    capacity: int,
+    max_turns: int,
+    context_length: int,
     games: int,
     seed: int = 0,
     temperature: float = 1.0,
@@ -132,7 +132,8 @@ def play_games(
     Args:
       params: of the policy. bank: all arms.
       arm: of the bank; -1 plays without skills.
-      world, model, language, split, horizon, capacity, games: static; the same values compile once.
+      world, model, language, split, max_turns, context_length, games: static; the same values
+        compile once.
       seed: of the games and the noise.
       temperature: of sampling; 0 is greedy.
       rows: over which devices the games are split (evenly), if there are several.
@@ -165,8 +166,8 @@ def play_games(
             world=world,
             model=model,
             language=language,
-            horizon=horizon,
-            capacity=capacity,
+            max_turns=max_turns,
+            context_length=context_length,
             mesh=None if rows is None else rows.mesh,
         )
         found.append(fetch((played.success, played.turns, kinds)))
@@ -182,8 +183,8 @@ def evaluate(
     language: Language,
     split: str,
     mode: Mode,
-    horizon: int,
-    capacity: int,
+    max_turns: int,
+    context_length: int,
     games: int,
     seed: int = 0,
     temperature: float = 1.0,
@@ -194,7 +195,8 @@ def evaluate(
 
     Args:
       params: of the policy. bank: all arms.
-      world, model, language, split, horizon, capacity, games: static; the same values compile once.
+      world, model, language, split, max_turns, context_length, games: static; the same values
+        compile once.
       mode: "bank" (arm 0), "none" (no skills) or "candidate" (the last arm: the bank in use with
         all that is under test).
       seed: of the games and the noise; one seed, one test set.
@@ -218,8 +220,8 @@ def evaluate(
         language=language,
         split=split,
         arm={"none": -1, "bank": 0, "candidate": arms - 1}[mode],
-        horizon=horizon,
-        capacity=capacity,
+        max_turns=max_turns,
+        context_length=context_length,
         games=games,
         seed=seed,
         temperature=temperature,

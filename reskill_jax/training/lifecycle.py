@@ -83,7 +83,7 @@ def begin_library(config: TrainConfig, world: CompiledWorld) -> SkillLibrary:
       SkillFileError: `config.bank` names no readable skills.
     """
     memory = creator_of(config, world).init(config.seed)
-    return SkillLibrary(memory, starting_skills(config, world), (None,) * config.concurrent_trials)
+    return SkillLibrary(memory, starting_skills(config, world), (None,) * config.trial.concurrent)
 
 
 def starting_skills(config: TrainConfig, world: CompiledWorld) -> tuple[Skill, ...]:
@@ -233,7 +233,7 @@ def resolve_trial(
         skills=skills,
         served={s.name: life.served.get(s.name, 0) if s in kept else 0 for s in skills},
         proposals=tuple(None if k == part else p for k, p in enumerate(life.proposals)),
-        next_proposal=step + config.cooldown,
+        next_proposal=step + config.creator.cooldown,
     )
     return life, lines
 
@@ -241,13 +241,13 @@ def resolve_trial(
 def creator_settings(config: TrainConfig) -> CreatorSettings:
     """The creator's settings that a run's configuration decides."""
     return CreatorSettings(
-        min_episodes=config.reservoir,
-        retire_after=config.retire_after,
-        assertions=config.assertions,
-        max_operations=config.max_operations,
-        experience=config.experience,
-        least_chance=config.least_chance,
-        contradictions=config.contradictions,
+        min_episodes=config.creator.reservoir,
+        retire_after=config.creator.retire_after,
+        assertions=config.creator.assertions,
+        max_operations=config.creator.max_operations,
+        experience=config.creator.experience,
+        least_chance=config.creator.least_chance,
+        contradictions=config.creator.contradictions,
     )
 
 

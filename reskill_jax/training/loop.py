@@ -88,11 +88,11 @@ class Runner:
 def algorithm_of(config: TrainConfig) -> GRPO:
     """The algorithm that a configuration names."""
     return GRPO(
-        scale_by_std=config.scale_by_std,
-        whiten=config.whiten,
-        clip_low=config.clip_low,
-        clip_high=config.clip_high,
-        kl_weight=config.kl_weight,
+        scale_by_std=config.algorithm.scale_by_std,
+        whiten=config.algorithm.whiten,
+        clip_low=config.algorithm.clip_low,
+        clip_high=config.algorithm.clip_high,
+        kl_weight=config.algorithm.kl_weight,
     )
 
 
@@ -363,8 +363,8 @@ def _evaluate(
                     language=runner.policy.language,
                     split=split,
                     mode=mode,  # type: ignore[arg-type]
-                    horizon=config.horizon,
-                    capacity=config.capacity,
+                    max_turns=config.max_turns,
+                    context_length=config.context_length,
                     games=config.eval_tasks,
                     temperature=config.temperature,
                     rows=runner.rows,
@@ -388,7 +388,7 @@ def _check_finite(
             f"step {step}: no episode is valid, the policy's log-probabilities are not finite; "
             "train again with other weights or a lower --learning-rate"
         )
-    if int(metrics.skipped) - skipped_before >= config.minibatches:
+    if int(metrics.skipped) - skipped_before >= config.optimizer.minibatches:
         raise TrainingError(
             f"step {step}: no update was finite; train again with a lower --learning-rate"
         )

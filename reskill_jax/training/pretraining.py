@@ -200,8 +200,8 @@ def make_programs(config: PretrainConfig, world: HouseholdWorld, policy: Policy)
             spec=config.rooms,
             language=policy.language,
             habits=config.habits,
-            horizon=config.max_turns,
-            capacity=config.context_length,
+            max_turns=config.max_turns,
+            context_length=config.context_length,
         )
         key = jax.random.fold_in(jax.random.key(config.seed), wave)
         return jax.vmap(play)(jax.random.split(key, config.episodes))

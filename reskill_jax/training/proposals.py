@@ -21,7 +21,7 @@ def put_on_trial(
 ) -> TrainState:
     """The state in which the trial of a part begins anew; its versions are `with_versions`'s."""
     margin = margin_of(proposal, config)
-    new = start_trial(2, np.ones(2, bool), margin=margin, max_steps=config.max_trial_steps)
+    new = start_trial(2, np.ones(2, bool), margin=margin, max_steps=config.trial.max_steps)
     trials = jax.tree.map(
         lambda all_, one: all_.at[part].set(jnp.asarray(one, all_.dtype)), state.trials, new
     )
@@ -107,7 +107,7 @@ def _propose(
         progress.note(event_text(suggestion))
         if suggestion["trial"] is None:  # why there is none
             return life
-        if config.auto_accept:
+        if config.trial.auto_accept:
             part = next(
                 part
                 for part, proposal in enumerate(life.proposals)

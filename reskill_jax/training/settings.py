@@ -151,10 +151,10 @@ def check_fit(config: TrainConfig, policy: Policy, world: CompiledWorld) -> None
     language = policy.language
     needed = language.action_tokens(world) + len(language.frame.ask)
     least = len(language.frame.start) + world.introduction_length + needed
-    if config.capacity < least:
+    if config.context_length < least:
         raise TrainingError(
-            f"a context of {config.capacity} tokens has no room for the introduction and a "
-            f"command; --capacity must be at least {least}"
+            f"a context of {config.context_length} tokens has no room for the introduction and a "
+            f"command; --context-length must be at least {least}"
         )
 
 

@@ -31,10 +31,12 @@ class TrainState(NamedTuple):
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     """Adam with a rate that falls linearly over its steps, gradients clipped by their norm."""
-    updates = len(config.policy_steps) * config.minibatches
-    rate = optax.linear_schedule(config.learning_rate, config.final_learning_rate, updates)
+    updates = len(config.policy_steps) * config.optimizer.minibatches
+    rate = optax.linear_schedule(
+        config.optimizer.learning_rate, config.optimizer.final_learning_rate, updates
+    )
     return optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm),
+        optax.clip_by_global_norm(config.optimizer.max_grad_norm),
         optax.adam(rate, b2=0.99),
     )
 
@@ -46,8 +48,8 @@ def games_key(seed: int) -> chex.PRNGKey:
 
 def idle_trials(config: TrainConfig) -> Trial:
     """No part is under test: [K, ...]."""
-    idle = idle_trial(2, max_steps=config.max_trial_steps)
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (config.concurrent_trials, *x.shape)), idle)
+    idle = idle_trial(2, max_steps=config.trial.max_steps)
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (config.trial.concurrent, *x.shape)), idle)
 
 
 def init_state(config: TrainConfig, params, bank: Bank) -> TrainState:
@@ -62,7 +64,7 @@ def init_state(config: TrainConfig, params, bank: Bank) -> TrainState:
     if config.model.lora_rank > 0:
         key = jax.random.fold_in(jax.random.key(config.seed), 1 << 30)  # no step has this number
         params, frozen = init_adapters(key, params, rank=config.model.lora_rank), params
-    starts_elsewhere = config.kl_weight > 0 and config.model.lora_rank == 0
+    starts_elsewhere = config.algorithm.kl_weight > 0 and config.model.lora_rank == 0
     return TrainState(
         params=params,
         opt_state=make_optimizer(config).init(params),

@@ -101,7 +101,7 @@ def assign(
     arm_key, row_key = jax.random.split(step_key)
     # No two draws share a key: 0 and 1 are those of the split above, 2 is `own_key`.
     own_key = jax.random.fold_in(step_key, 2)
-    further = [jax.random.fold_in(step_key, 2 + k) for k in range(1, config.concurrent_trials)]
+    further = [jax.random.fold_in(step_key, 2 + k) for k in range(1, config.trial.concurrent)]
     probabilities, held = assign_parts(
         jnp.stack([arm_key, *further]), state.trials, num_groups=groups * devices, config=config
     )
@@ -153,7 +153,7 @@ def learn(
     # Versions of the skills: rollouts without a part against those with it.
     valid = played.valid.reshape(-1, config.group_size)
     success = played.success.reshape(valid.shape) & valid
-    alone = [1 << part for part in range(config.concurrent_trials)]  # arms that hold one part
+    alone = [1 << part for part in range(config.trial.concurrent)]  # arms that hold one part
     successes, trials, contrast = compare(
         assignment.held,
         success,
@@ -240,8 +240,8 @@ def train_step(
         world=world,
         model=model,
         language=language,
-        max_turns=config.horizon,
-        context_length=config.capacity,
+        max_turns=config.max_turns,
+        context_length=config.context_length,
         temperature=config.temperature,
     )
     state, metrics = learn(

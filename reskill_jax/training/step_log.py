@@ -76,15 +76,15 @@ def _sequential_test(
     metrics: StepMetrics, part: int, proposal: Proposal, config: TrainConfig
 ) -> dict[str, Any] | None:
     """Where the test of a trial stands, see `SequentialTest`; None where another rule decides."""
-    if config.trial_rule != "sequential":
+    if config.trial.rule != "sequential":
         return None
     test = _log_odds(
         jax.tree.map(lambda x: x[part], metrics.contrast),
         np.ones(2, bool),
         margin=margin_of(proposal, config),
-        gain=config.trial_gain,
-        false_accept=config.trial_false_accept,
-        false_reject=config.trial_false_reject,
+        gain=config.trial.gain,
+        false_accept=config.trial.false_accept,
+        false_reject=config.trial.false_reject,
     )
     return {name: np.asarray(value).tolist() for name, value in test._asdict().items()}
 
@@ -102,7 +102,7 @@ def evidence_of(metrics: StepMetrics, part: int) -> dict[str, Any]:
 
 def effect_words(metrics: StepMetrics, part: int, config: TrainConfig) -> str:
     """What a trial found, in a few words."""
-    if config.trial_rule == "means":
+    if config.trial.rule == "means":
         without, with_ = _means(metrics, part)
         return f"success {with_:.0%} against {without:.0%}"
     if not metrics.contrast.weight[part, 1] > 0:
@@ -113,7 +113,7 @@ def effect_words(metrics: StepMetrics, part: int, config: TrainConfig) -> str:
 
 def reason_of(metrics: StepMetrics, part: int, config: TrainConfig) -> str:
     """What decided a trial, in words."""
-    if config.trial_rule == "means":
+    if config.trial.rule == "means":
         without, with_ = _means(metrics, part)
         return f"posterior mean {with_:.3f} of the candidate against {without:.3f}"
     difference, error = _effect(metrics, part)
@@ -139,7 +139,7 @@ def _effect(metrics: StepMetrics, part: int) -> tuple[float, float]:
 
 def margin_of(proposal: Proposal, config: TrainConfig) -> float:
     """By how much the candidate may be worse and still be accepted."""
-    return config.retire_margin if proposal.kind == "retirement" else 0.0
+    return config.trial.retire_margin if proposal.kind == "retirement" else 0.0
 
 
 def trial_words(metrics: StepMetrics, life: SkillLibrary) -> str | None:

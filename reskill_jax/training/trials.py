@@ -32,23 +32,23 @@ def decide_part(
     Returns:
       The trial to go on with; the history; the trial as it stood when decided; the decision.
     """
-    if config.discount == "last_step":  # every step's counts are added to the prior alone
+    if config.trial.discount == "last_step":  # every step's counts are added to the prior alone
         trial = trial._replace(posterior=init_posterior(2))
     trial = observe_trial(trial, *counts, horizon=horizon, contrast=contrast)
-    least = {"min_steps": config.min_trial_steps, "min_episodes": config.min_trial_episodes}
-    if config.trial_rule == "means":
+    least = {"min_steps": config.trial.min_steps, "min_episodes": config.trial.min_episodes}
+    if config.trial.rule == "means":
         decision = decide_trial(trial, **least)
     else:
         decision = decide_sequentially(
             trial,
-            gain=config.trial_gain,
-            false_accept=config.trial_false_accept,
-            false_reject=config.trial_false_reject,
+            gain=config.trial.gain,
+            false_accept=config.trial.false_accept,
+            false_reject=config.trial.false_reject,
             **least,
         )
 
     def finished(trial: Trial):
-        idle = idle_trial(2, max_steps=config.max_trial_steps)
+        idle = idle_trial(2, max_steps=config.trial.max_steps)
         idle = jax.tree.map(lambda a, b: a.astype(b.dtype), idle, trial)
         return idle, finish_trial(history, trial, decision)
 
@@ -70,7 +70,7 @@ def decide(
       The state; the trials as they stood when decided; the decisions [K]; the horizon used.
     """
     horizon = jnp.float32(jnp.inf)
-    if config.discount == "adaptive":
+    if config.trial.discount == "adaptive":
         horizon = estimate_horizon(state.history.log_likelihood, state.history.completed)
 
     def part(history, of_part):
@@ -106,7 +106,7 @@ def assign_parts(
     Returns:
       [K, 2] the probabilities drawn with; [K, B, G] int32, 1 where a rollout holds the part.
     """
-    floor = 0.5 if config.assignment == "uniform" else config.floor
+    floor = 0.5 if config.trial.assignment == "uniform" else config.trial.floor
 
     def part(key, trial):
         assignment = assignment_probabilities(trial.posterior, trial.arm_mask, floor=floor)
@@ -115,7 +115,7 @@ def assign_parts(
             assignment,
             num_groups=num_groups,
             group_size=config.group_size,
-            scheme=config.scheme,
+            scheme=config.trial.scheme,
         )
 
     return jax.vmap(part)(keys, trials)

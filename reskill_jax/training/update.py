@@ -350,7 +350,7 @@ def update_policy(
       The state; loss, kl, clipped and grad_norm as means over minibatches, and `entropy`.
     """
     optimizer = make_optimizer(config)
-    count = config.minibatches
+    count = config.optimizer.minibatches
 
     def split(x):
         return jnp.swapaxes(x.reshape(x.shape[0] // count, count, *x.shape[1:]), 0, 1)

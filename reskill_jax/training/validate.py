@@ -11,7 +11,7 @@ from reskill_jax.skills.skill import MAX_OPERATIONS
 from reskill_jax.storage.run_folder import check_run_name
 
 if TYPE_CHECKING:
-    from reskill_jax.training.config import ModelConfig, TrainConfig
+    from reskill_jax.training.config import TrainConfig
 
 RESERVOIR_CAPACITY = 200  # episodes the creator keeps
 MAX_SEED = 2**32 - 1  # JAX's keys are made of 32 bits: more would be another seed's run
@@ -24,49 +24,73 @@ MAX_THINGS = 256  # of a kind in a room: far more than ALFRED's largest rooms ha
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 _AT_LEAST_ONE = (
-    *("steps", "horizon", "capacity", "train_games", "groups", "group_size", "minibatches"),
-    *("slots", "concurrent_trials", "max_operations", "min_trial_steps", "min_trial_episodes"),
-    *("max_trial_steps", "reservoir"),
-    *("retire_after", "eval_tasks", "checkpoint_every", "keep"),
+    *("steps", "max_turns", "context_length", "train_games", "groups", "group_size"),
+    *("optimizer.minibatches", "slots", "trial.concurrent", "trial.min_steps"),
+    *("trial.min_episodes", "trial.max_steps", "creator.max_operations", "creator.reservoir"),
+    *("creator.retire_after", "eval_tasks", "checkpoint_every", "keep"),
 )
 _NOT_NEGATIVE = (
-    *("seed", "kl_weight", "temperature", "cooldown", "retire_margin", "eval_every"),
-    *("policy_from", "skills_from", "policy_until", "skills_until"),
+    *("seed", "algorithm.kl_weight", "temperature", "creator.cooldown", "trial.retire_margin"),
+    *("eval_every", "policy_from", "skills_from", "policy_until", "skills_until"),
+    "model.lora_rank",
 )
-_POSITIVE = ("learning_rate", "final_learning_rate", "max_grad_norm", "clip_low", "clip_high")
-_SIZES = (
-    *("horizon", "capacity", "train_games", "groups", "group_size", "eval_tasks"),
-    "max_trial_steps",
+_POSITIVE = (
+    *("optimizer.learning_rate", "optimizer.final_learning_rate", "optimizer.max_grad_norm"),
+    *("algorithm.clip_low", "algorithm.clip_high", "model.lora_alpha"),
 )
-_TEXTS = ("name", "root", "bank", "mirror")
-_BELOW_HALF = ("trial_gain", "trial_false_accept", "trial_false_reject")
+_AT_MOST = {
+    "seed": MAX_SEED,
+    "slots": MAX_SKILLS,
+    "model.lora_rank": MAX_RANK,
+    "trial.concurrent": MAX_TRIALS,
+    "creator.max_operations": MAX_OPERATIONS,
+    **dict.fromkeys(
+        (
+            *("max_turns", "context_length", "train_games", "groups", "group_size", "eval_tasks"),
+            "trial.max_steps",
+        ),
+        MAX_SIZE,
+    ),
+}
+_TEXTS = ("name", "root", "bank", "mirror", "model.path")
+# Setting -> the numbers it may be: from, to, and whether each end belongs to them.
+_INTERVALS = {
+    "trial.gain": (0, 0.5, "()"),
+    "trial.false_accept": (0, 0.5, "()"),
+    "trial.false_reject": (0, 0.5, "()"),
+    "trial.floor": (0, 0.5, "(]"),
+    "internalize": (0, 1, "[]"),
+    "creator.least_chance": (0, 1, "[)"),
+}
 
 
 def validate(config: "TrainConfig") -> None:
-    """Checks every setting, and those that have to fit together.
+    """Checks every setting outside of the groups, and those that have to fit together.
 
     Raises:
       ValueError: with one line that names the setting, its value and what it may be.
     """
-    _check_types(config)
-    _check_ranges(config)
+    validate_section(config)
+    _check_places(config)
     _check_batches(config)
     _check_trials(config)
     _check_spans(config)
 
 
-def validate_model(model: "ModelConfig") -> None:
-    """Checks the settings of a model, as `validate`."""
-    _check_types(model, under="model.")
-    _check_text("model.path", model.path)
-    if not model.path:
-        raise ValueError("model.path must not be empty")
-    if not 0 <= model.lora_rank <= MAX_RANK:
-        raise ValueError(
-            f"model.lora_rank must be at least 0 and at most {MAX_RANK}, got {model.lora_rank}"
-        )
-    if not model.lora_alpha > 0:
-        raise ValueError(f"model.lora_alpha must be positive, got {model.lora_alpha}")
+def validate_section(section: Any, group: str = "") -> None:
+    """Checks every setting of a group alone; the group "" is the configuration itself.
+
+    Raises:
+      ValueError: as of `validate`.
+    """
+    hints = _hints(type(section))  # type: ignore[arg-type]
+    names = {f"{group}.{name}" if group else name: name for name in hints}
+    values = {field: getattr(section, name) for field, name in names.items()}
+    for field, name in names.items():
+        _check_type(field, values[field], hints[name])
+    for field, value in values.items():
+        if value is not None:
+            _check_range(field, value)
 
 
 @functools.cache
@@ -74,19 +98,15 @@ def _hints(type_: Any) -> dict[str, Any]:
     return typing.get_type_hints(type_)
 
 
-def _check_types(config: Any, under: str = "") -> None:
-    for name, hint in _hints(type(config)).items():  # type: ignore[arg-type]
-        value, field = getattr(config, name), under + name
-        options = typing.get_args(hint) if typing.get_origin(hint) is not Literal else ()
-        if typing.get_origin(hint) is Literal:
-            known = typing.get_args(hint)
-            if not isinstance(value, str) or value not in known:
-                raise ValueError(f"{field} must be one of {', '.join(known)}, got {_told(value)}")
-        elif not (value is None and type(None) in options):
-            _check_type(field, value, options[0] if options else hint)
-
-
 def _check_type(field: str, value: Any, hint: Any) -> None:
+    options = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        if not isinstance(value, str) or value not in options:
+            raise ValueError(f"{field} must be one of {', '.join(options)}, got {_told(value)}")
+        return
+    if options and value is None and type(None) in options:
+        return
+    hint = options[0] if options else hint
     is_bool = isinstance(value, (bool, np.bool_))
     if hint is int and (is_bool or not isinstance(value, (int, np.integer))):
         raise ValueError(f"{field} must be an integer, got {_told(value)}")
@@ -98,14 +118,8 @@ def _check_type(field: str, value: Any, hint: Any) -> None:
         raise ValueError(f"{field} must be a text, got {_told(value)}")
     if hint not in (int, float, bool, str) and not isinstance(value, hint):
         raise ValueError(f"{field} must be a {hint.__name__}, got {_told(value)}")
-    if hint is int:
-        most = MAX_SEED if field == "seed" else MAX_INTEGER
-        if field in _SIZES:
-            most = MAX_SIZE
-        elif field == "slots":
-            most = MAX_SKILLS
-        if value > most:
-            raise ValueError(f"{field} must be at most {most}, got {_told(value)}")
+    if hint is int and value > (most := _AT_MOST.get(field, MAX_INTEGER)):
+        raise ValueError(f"{field} must be at most {most}, got {_told(value)}")
     if hint is float and field not in _POSITIVE and not _is_finite(value):
         raise ValueError(f"{field} must be finite in float32, got {_told(value)}")
 
@@ -128,62 +142,58 @@ def _told(value: Any) -> str:
     return text if len(text) <= 60 else text[:60] + "..."
 
 
-def _check_ranges(config: "TrainConfig") -> None:
-    for field in _AT_LEAST_ONE:
-        if getattr(config, field) < 1:
-            raise ValueError(f"{field} must be at least 1, got {_told(getattr(config, field))}")
-    for field in _NOT_NEGATIVE:
-        if (getattr(config, field) or 0) < 0:
-            raise ValueError(f"{field} must not be negative, got {_told(getattr(config, field))}")
-    for field in _POSITIVE:
-        value = getattr(config, field)
-        if not (_is_finite(value) and np.float32(value) > 0):
-            raise ValueError(f"{field} must be positive and finite in float32, got {_told(value)}")
-    for field in _BELOW_HALF:
-        if not 0 < getattr(config, field) < 0.5:
-            raise ValueError(f"{field} must lie in (0, 0.5), got {getattr(config, field)}")
-    if not 0 < config.floor <= 0.5:
-        raise ValueError(f"floor must lie in (0, 0.5], got {config.floor}")
+def _check_range(field: str, value: Any) -> None:
+    if field in _AT_LEAST_ONE and value < 1:
+        raise ValueError(f"{field} must be at least 1, got {_told(value)}")
+    if field in _NOT_NEGATIVE and value < 0:
+        raise ValueError(f"{field} must not be negative, got {_told(value)}")
+    if field in _POSITIVE and not (_is_finite(value) and np.float32(value) > 0):
+        raise ValueError(f"{field} must be positive and finite in float32, got {_told(value)}")
+    if field in _INTERVALS:
+        low, high, ends = _INTERVALS[field]
+        above = low <= value if ends[0] == "[" else low < value
+        below = value <= high if ends[1] == "]" else value < high
+        if not (above and below):
+            raise ValueError(
+                f"{field} must lie in {ends[0]}{low}, {high}{ends[1]}, got {_told(value)}"
+            )
+    if field == "trial.retire_margin" and not value < 0.5:
+        raise ValueError(f"{field} must be below 0.5, got {value}")
+    if field == "creator.reservoir" and value > RESERVOIR_CAPACITY:
+        raise ValueError(
+            f"{field} must be at most {RESERVOIR_CAPACITY}, the episodes the creator keeps: "
+            f"with {value} it would never propose"
+        )
+    if field in _TEXTS and _UNPRINTABLE.search(value):
+        raise ValueError(f"{field} has characters that no path should have: {_told(value)}")
+    if field == "model.path" and not value:
+        raise ValueError("model.path must not be empty")
+
+
+def _check_places(config: "TrainConfig") -> None:
+    check_run_name(config.name)
+    if "://" in config.root:
+        raise ValueError(f"root must be a folder, got {config.root}; --mirror takes such places")
+    for field in ("receptacles", "objects"):  # the minima are not larger
+        if (count := getattr(config.rooms, field)) > MAX_THINGS:
+            raise ValueError(f"rooms.{field} must be at most {MAX_THINGS}, got {_told(count)}")
     if config.temperature == 0 and config.policy_steps:
         raise ValueError(
             "temperature must be positive: a policy that plays greedily has nothing to learn from "
             "(policy_until = 0 trains none)"
         )
-    if not config.retire_margin < 0.5:
-        raise ValueError(f"retire_margin must be below 0.5, got {config.retire_margin}")
-    if not 0 <= config.internalize <= 1:
-        raise ValueError(f"internalize must lie in [0, 1], got {config.internalize}")
-    if not 0 <= config.least_chance < 1:
-        raise ValueError(f"least_chance must lie in [0, 1), got {config.least_chance}")
-    for field, most in (("concurrent_trials", MAX_TRIALS), ("max_operations", MAX_OPERATIONS)):
-        if getattr(config, field) > most:
-            raise ValueError(f"{field} must be at most {most}, got {getattr(config, field)}")
-    for field in _TEXTS:
-        value = getattr(config, field)
-        _check_text(field, value)
-    check_run_name(config.name)
-    for field in ("receptacles", "objects"):  # the minima are not larger
-        if (count := getattr(config.rooms, field)) > MAX_THINGS:
-            raise ValueError(f"rooms.{field} must be at most {MAX_THINGS}, got {_told(count)}")
-    if "://" in config.root:
-        raise ValueError(f"root must be a folder, got {config.root}; --mirror takes such places")
-
-
-def _check_text(field: str, value: str | None) -> None:
-    if value is not None and _UNPRINTABLE.search(value):
-        raise ValueError(f"{field} has characters that no path should have: {_told(value)}")
 
 
 def _check_batches(config: "TrainConfig") -> None:
-    rollouts = config.groups * config.group_size
+    rollouts, minibatches = config.groups * config.group_size, config.optimizer.minibatches
     if rollouts > MAX_SIZE:
         raise ValueError(f"groups * group_size must be at most {MAX_SIZE}, got {rollouts}")
-    if rollouts % config.minibatches:
+    if rollouts % minibatches:
         raise ValueError(
-            f"groups * group_size = {rollouts} rollouts cannot be split into {config.minibatches} "
-            "equal minibatches"
+            f"groups * group_size = {rollouts} rollouts cannot be split into {minibatches} equal "
+            "minibatches"
         )
-    updates = len(config.policy_steps) * config.minibatches
+    updates = len(config.policy_steps) * minibatches
     if updates > MAX_INTEGER:  # the optimizer counts them in 32 bits
         raise ValueError(
             f"steps * minibatches = {updates} updates of the policy, at most {MAX_INTEGER} can be "
@@ -195,7 +205,7 @@ def _check_batches(config: "TrainConfig") -> None:
             "with"
         )
     for count, things in (
-        (rollouts // config.minibatches, "rollouts of a minibatch"),
+        (rollouts // minibatches, "rollouts of a minibatch"),
         (config.eval_tasks, "games of an evaluation"),
     ):
         if count % config.mesh.rows:
@@ -206,24 +216,19 @@ def _check_batches(config: "TrainConfig") -> None:
 
 
 def _check_trials(config: "TrainConfig") -> None:
-    if config.min_trial_steps > config.max_trial_steps:
+    if config.trial.min_steps > config.trial.max_steps:
         raise ValueError(
-            f"min_trial_steps = {config.min_trial_steps} is more than max_trial_steps = "
-            f"{config.max_trial_steps}"
+            f"trial.min_steps = {config.trial.min_steps} is more than trial.max_steps = "
+            f"{config.trial.max_steps}"
         )
-    most = config.groups * config.group_size * config.max_trial_steps
-    if config.min_trial_episodes > most:
+    most = config.groups * config.group_size * config.trial.max_steps
+    if config.trial.min_episodes > most:
         raise ValueError(
-            f"min_trial_episodes = {config.min_trial_episodes} is more than groups * group_size * "
-            f"max_trial_steps = {most}"
+            f"trial.min_episodes = {config.trial.min_episodes} is more than groups * group_size * "
+            f"trial.max_steps = {most}"
         )
-    if config.reservoir > RESERVOIR_CAPACITY:
-        raise ValueError(
-            f"reservoir must be at most {RESERVOIR_CAPACITY}, the episodes the creator keeps: "
-            f"with {config.reservoir} it would never propose"
-        )
-    if not config.skills and (config.bank is not None or config.auto_accept):
-        told = f"bank = {config.bank}" if config.bank is not None else "auto_accept = True"
+    if not config.skills and (config.bank is not None or config.trial.auto_accept):
+        told = f"bank = {config.bank}" if config.bank is not None else "trial.auto_accept = True"
         raise ValueError(f"{told} has no effect with skills = False")
 
 

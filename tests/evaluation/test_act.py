@@ -68,8 +68,8 @@ def compiled(params, records):
             world=loaded.world,
             model=POLICY,
             language=LANGUAGE,
-            horizon=HORIZON,
-            capacity=CAPACITY,
+            max_turns=HORIZON,
+            context_length=CAPACITY,
         )
         episodes = compiled_play.play_compiled(
             params,
@@ -77,8 +77,8 @@ def compiled(params, records):
             LANGUAGE,
             bank,
             records,
-            horizon=HORIZON,
-            capacity=CAPACITY,
+            max_turns=HORIZON,
+            context_length=CAPACITY,
             arm=arm,
             temperature=temperature,
             seed=5,
@@ -98,7 +98,7 @@ def test_the_player_does_what_the_rollout_does(params, records, compiled, arm, t
             POLICY,
             LANGUAGE,
             SKILLS if arm == 0 else (),
-            capacity=CAPACITY,
+            context_length=CAPACITY,
             temperature=temperature,
             key=compiled_play.episode_key(5, i),
         )
@@ -132,13 +132,13 @@ def test_what_is_compared_is_not_trivial(compiled):
 
 
 def test_a_full_context_ends_the_episode(params, records):
-    player = PolicyPlayer(params, POLICY, LANGUAGE, capacity=24)
+    player = PolicyPlayer(params, POLICY, LANGUAGE, context_length=24)
     intro = open_compiled(records[0]).intro
     assert len(text_symbols(intro)) + 1 + 6 > 24
     with pytest.raises(ContextFull, match="no room for a command"):
         player.act(intro, ["look", "inventory"])
     assert player.truncated
-    player = PolicyPlayer(params, POLICY, LANGUAGE, capacity=24)
+    player = PolicyPlayer(params, POLICY, LANGUAGE, context_length=24)
     episode = play(records[0], open_compiled, player, max_turns=3)
     assert episode.valid and not episode.won and episode.commands == ()
     assert len(episode.observations) == 1
@@ -172,13 +172,13 @@ def test_a_world_cannot_speak_with_the_marks_of_the_prompt():
 
 def test_commands_outside_the_language_can_be_played(params):
     for commands in (["dance"], ["go to fiddle 1", "go to flute 1"], ["sing", "go to shelf 1"]):
-        player = PolicyPlayer(params, POLICY, LANGUAGE, capacity=CAPACITY)
+        player = PolicyPlayer(params, POLICY, LANGUAGE, context_length=CAPACITY)
         for _ in range(2):
             assert player.act("What now?", commands) in commands
 
 
 def test_a_choice_of_one_is_no_decision(params):
-    player = PolicyPlayer(params, POLICY, LANGUAGE, capacity=CAPACITY)
+    player = PolicyPlayer(params, POLICY, LANGUAGE, context_length=CAPACITY)
     assert player.act("Nothing happens.", ["look"]) == "look"
     assert player.act("Nothing happens.", ["go to shelf 1", "go to shelf 2"]).startswith("go to")
     assert player.margins[0] == float("inf") and 0 < player.margins[1] < float("inf")
@@ -186,9 +186,9 @@ def test_a_choice_of_one_is_no_decision(params):
 
 def test_mistakes_are_named(params):
     with pytest.raises(ValueError, match="needs a key"):
-        PolicyPlayer(params, POLICY, LANGUAGE, capacity=CAPACITY, temperature=1.0)
+        PolicyPlayer(params, POLICY, LANGUAGE, context_length=CAPACITY, temperature=1.0)
     with pytest.raises(ValueError, match="no command is admissible"):
-        PolicyPlayer(params, POLICY, LANGUAGE, capacity=CAPACITY).act("Nothing happens.", [])
+        PolicyPlayer(params, POLICY, LANGUAGE, context_length=CAPACITY).act("Nothing happens.", [])
     odd = Skill("odd", "-", "whistle a tune.", Trigger("general"))
     with pytest.raises(SkillError, match="odd has a word this world lacks: 'whistle'"):
-        PolicyPlayer(params, POLICY, LANGUAGE, [odd], capacity=CAPACITY)
+        PolicyPlayer(params, POLICY, LANGUAGE, [odd], context_length=CAPACITY)

@@ -20,7 +20,7 @@ from reskill_jax.skills.skill import Bundle, Operation, Skill, Trigger
 from reskill_jax.storage import checkpoint
 from reskill_jax.storage.run_folder import RunFolder
 from reskill_jax.training import evaluate
-from reskill_jax.training.config import ModelConfig
+from reskill_jax.training.config import ModelConfig, replace
 from reskill_jax.training.lifecycle import begin_library, creator_of, make_bank, versions
 from reskill_jax.training.state import init_state
 from reskill_jax.worlds import alfworld
@@ -93,7 +93,7 @@ def test_a_run_is_read_at_a_checkpoint(run):
 def test_a_run_is_evaluated_in_the_compiled_world(run, console):
     lines = evaluate_run(run, splits=("unseen",), modes=("bank", "candidate"), console=console)
     loaded = load_run(run)
-    one_at_a_time = dataclasses.replace(loaded.config, concurrent_trials=1)
+    one_at_a_time = replace(loaded.config, trial=dict(concurrent=1))
     for line, mode in zip(lines, ("bank", "candidate"), strict=True):
         direct = evaluate.evaluate(
             loaded.params,
@@ -103,8 +103,8 @@ def test_a_run_is_evaluated_in_the_compiled_world(run, console):
             language=LANGUAGE,
             split="unseen",
             mode=mode,
-            horizon=loaded.config.horizon,
-            capacity=loaded.config.capacity,
+            max_turns=loaded.config.max_turns,
+            context_length=loaded.config.context_length,
             games=loaded.config.eval_tasks,
             temperature=loaded.config.temperature,
         )
@@ -137,8 +137,8 @@ def test_own_games_are_played_in_another_engine(run, console, monkeypatch):
         LANGUAGE,
         loaded.bank,
         replay.own_games(loaded.config, "unseen", 3),
-        horizon=loaded.config.horizon,
-        capacity=loaded.config.capacity,
+        max_turns=loaded.config.max_turns,
+        context_length=loaded.config.context_length,
         batch=1,
     )
     assert line["turns"] == (len(played[0].commands) + len(played[2].commands)) / 2
@@ -223,7 +223,10 @@ def test_a_goal_of_unknown_words_is_played_and_told(run, record):
     loaded = load_run(run)
     strange = record._replace(task="kindly put a shiny gadget in the attic", game="strange")
     broken = record._replace(pddl_problem="(", game="broken")
-    settings = {"horizon": loaded.config.horizon, "capacity": loaded.config.capacity}
+    settings = {
+        "max_turns": loaded.config.max_turns,
+        "context_length": loaded.config.context_length,
+    }
     episodes = play_compiled(
         loaded.params, POLICY, LANGUAGE, loaded.bank, [broken, strange, record], batch=1, **settings
     )
@@ -231,9 +234,9 @@ def test_a_goal_of_unknown_words_is_played_and_told(run, record):
     assert not episodes[0].valid and episodes[0].error.startswith("PddlError")
     for one, episode in zip((strange, record), episodes[1:]):
         player = replay.PolicyPlayer(
-            loaded.params, POLICY, LANGUAGE, (USED,), capacity=loaded.config.capacity
+            loaded.params, POLICY, LANGUAGE, (USED,), context_length=loaded.config.context_length
         )
-        theirs = play(one, open_compiled, player, max_turns=loaded.config.horizon)
+        theirs = play(one, open_compiled, player, max_turns=loaded.config.max_turns)
         assert episode == theirs
         assert (sy.UNKNOWN in player.tokens) == (one is strange)
     assert (

@@ -82,10 +82,8 @@ def test_unused_seeds(tmp_path):
 
 def test_fresh_jobs_differ_in_what_they_take_away():
     jobs = {job.condition: job for job in jobs_of("fresh", FRESH, [1000])}
-    assert (
-        jobs["reskill"].config.concurrent_trials > 1 == jobs["one_trial"].config.concurrent_trials
-    )
-    assert jobs["bundles"].config.max_operations == 3
+    assert jobs["reskill"].config.trial.concurrent > 1 == jobs["one_trial"].config.trial.concurrent
+    assert jobs["bundles"].config.creator.max_operations == 3
     assert jobs["not_internalized"].config.internalize == 0 < jobs["reskill"].config.internalize
     assert not jobs["grpo"].config.skills
     assert all(identity(job)["own_games"] for job in jobs.values())

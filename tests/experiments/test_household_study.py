@@ -32,17 +32,16 @@ def test_all_conditions_are_paired_and_comparable():
     assert len(planned) == 22 and len({job.name for job in planned}) == 22
     assert [job.seed for job in planned] == [0] * 11 + [1] * 11
     assert [job.condition for job in planned[:2]] == ["grpo", "reskill"]
-    common = ("rooms", "horizon", "capacity", "steps", "groups", "group_size", "minibatches")
-    common += ("learning_rate", "final_learning_rate", "kl_weight", "whiten", "train_games")
-    common += ("eval_every", "eval_tasks", "temperature", "clip_low", "scale_by_std")
+    common = ("rooms", "max_turns", "context_length", "steps", "groups", "group_size", "optimizer")
+    common += ("algorithm", "train_games", "eval_every", "eval_tasks", "temperature")
     for name in common:
         assert len({getattr(job.config, name) for job in planned}) == 1, name
     configs = {job.condition: job.config for job in planned if job.seed == 1}
     assert all(config.seed == 1 for config in configs.values())
     assert not configs["grpo"].skills and all(c.skills for n, c in configs.items() if n != "grpo")
     paper = configs["paper_rules"]
-    assert paper.scheme == "independent" and paper.trial_rule == "means"
-    assert (paper.concurrent_trials, paper.max_operations, paper.internalize) == (1, 3, 0.0)
+    assert paper.trial.scheme == "independent" and paper.trial.rule == "means"
+    assert (paper.trial.concurrent, paper.creator.max_operations, paper.internalize) == (1, 3, 0.0)
     assert len(set(configs.values())) == 11
     half = jobs.STUDY.steps // 2
     assert configs["skills_first"].policy_steps == range(half, jobs.STUDY.steps)
@@ -72,9 +71,9 @@ def test_other_studies():
         assert (
             changed
             == {
-                "rate": {"learning_rate", "final_learning_rate"},
+                "rate": {"optimizer"},
                 "policy": {"model"},
-                "rooms": {"rooms", "horizon", "capacity"},
+                "rooms": {"rooms", "max_turns", "context_length"},
             }[name.split("-")[0]]
         )
     assert all(Path(c.model.path).is_file() for n, c in cells.items() if n.startswith("policy"))
@@ -240,8 +239,9 @@ def run(tmp_path_factory, looking_world):
         eval_games=8,
         drift_games=8,
         changes=(
-            *(("reservoir", 8), ("min_trial_steps", 1), ("min_trial_episodes", 8)),
-            *(("max_trial_steps", 2), ("final_learning_rate", TrainConfig().learning_rate)),
+            ("creator", {"reservoir": 8}),
+            ("trial", {"min_steps": 1, "min_episodes": 8, "max_steps": 2}),
+            ("optimizer", {"final_learning_rate": TrainConfig().optimizer.learning_rate}),
         ),
     )
     train = loop.train

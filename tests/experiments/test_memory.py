@@ -13,6 +13,7 @@ from reskill_jax.models.model import Decoder
 from reskill_jax.training import loop
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.placing import state_shardings
+from reskill_jax.training.sections import AlgorithmConfig
 from reskill_jax.training.state import init_state
 from reskill_jax.worlds.household.world import HouseholdWorld
 
@@ -36,7 +37,7 @@ def test_what_is_held_is_what_the_formula_says(mesh):
             qk_norm=True,
         )
     )
-    config = TrainConfig(kl_weight=0.1, mesh=MeshShape(*mesh))
+    config = TrainConfig(algorithm=AlgorithmConfig(kl_weight=0.1), mesh=MeshShape(*mesh))
     bank = loop.make_bank(config, WORLD, [()])
     like = jax.eval_shape(lambda: init_state(config, model.init(jax.random.key(0)), bank))
     assert sum(leaf.size for leaf in jax.tree.leaves(like.params)) == shape.parameters

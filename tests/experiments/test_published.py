@@ -47,9 +47,11 @@ def games(tmp_path):
 def test_kept_policies_play_given_games(keep, games, tmp_path, monkeypatch, capsys):
     shown = []
 
-    def play(params, model, language, bank, records, *, arm, horizon, capacity):
-        shown.append((int((bank.kind[0] > 0).sum()), arm, horizon))
-        return real(params, model, language, bank, records, arm=arm, horizon=2, capacity=256)
+    def play(params, model, language, bank, records, *, arm, max_turns, context_length):
+        shown.append((int((bank.kind[0] > 0).sum()), arm, max_turns))
+        return real(
+            params, model, language, bank, records, arm=arm, max_turns=2, context_length=256
+        )
 
     real, params = published.play_compiled, decoder.init(jax.random.key(1), POLICY)
     monkeypatch.setattr(published.weights, "load_pretrained", lambda name: (params, POLICY, {}))

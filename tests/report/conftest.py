@@ -157,7 +157,7 @@ def write_fake_run(folder, *, steps=60, seed=0, gain=0.0, full=False, **settings
 def _tell_all(config, metrics, tested, evals, life):
     """Compiling, the sequential test, kinds of task, effects, what the run was made with."""
     config |= {
-        "trial_rule": "sequential",
+        "trial": {"rule": "sequential"},
         "provenance": [
             {"started": "2026-11-26T18:00:00+00:00", "step": 0, "reskill_jax": "0.1.0",
              "commit": "0123456789abcdef+", "python": "3.11.7",

@@ -64,8 +64,8 @@ COUNTS = {"successes": [9, 14], "trials": [32, 32], "posterior": POSTERIOR, "hor
 FILES = {
     "config.json": [
         {
-            "name": "small", "steps": 8, "seed": 3, "concurrent_trials": 2,
-            "trial_rule": "sequential", "rooms": {"objects": 3},
+            "name": "small", "steps": 8, "seed": 3,
+            "trial": {"concurrent": 2, "rule": "sequential"}, "rooms": {"objects": 3},
             "provenance": [
                 {"started": "2026-11-26T18:00:00+00:00", "step": 0, "reskill_jax": "0.1.0",
                  "commit": "0123456789abcdef", "python": "3.11.7", "versions": {"jax": "0.10.2"},

@@ -282,7 +282,7 @@ def test_values_that_cannot_be(fake_run, tmp_path, log, line, message):
 
 def test_configuration_without_what_cannot_be_used(fake_run, tmp_path):
     folder = shutil.copytree(fake_run, tmp_path / "run")
-    config = {"name": ["x"], "steps": True, "seed": 4, "trial_rule": 0, "rooms": {"objects": 3}}
+    config = {"name": ["x"], "steps": True, "seed": 4, "trial": 0, "rooms": {"objects": 3}}
     (folder / "config.json").write_text(json.dumps(config))
     run = read_run(folder)
     assert run.config == {"seed": 4, "rooms": {"objects": 3}}
@@ -290,7 +290,7 @@ def test_configuration_without_what_cannot_be_used(fake_run, tmp_path):
     assert [problem.split(" should")[0] for problem in run.problems] == [
         "config.json: 'name'",
         "config.json: 'steps'",
-        "config.json: 'trial_rule'",
+        "config.json: 'trial'",
     ]
 
 

@@ -173,7 +173,7 @@ def test_the_player_on_the_host_does_the_same(case):
             model,
             language,
             skills if n < 4 else (),
-            capacity=played.transcript.tokens.shape[0],
+            context_length=played.transcript.tokens.shape[0],
             temperature=1.0,
             key=keys[n],
         )

@@ -101,7 +101,7 @@ def told(row, skills, horizon, capacity):
 
 
 def test_tokens_are_what_was_read_and_written(lab, episodes, arms_of_skills):
-    horizon, capacity = lab.config.horizon, lab.config.capacity
+    horizon, capacity = lab.config.max_turns, lab.config.context_length
     fired_at_all = np.zeros((2, 3), int)
     for (_, row), arm in rows_of(episodes):
         skills = arms_of_skills[arm] if arm >= 0 else ()
@@ -133,8 +133,8 @@ def test_episodes_end_by_success_horizon_or_context(lab, episodes):
         # Finished rows are frozen.
         assert not row.actions[turns:].any() and not row.observations[turns:].any()
         assert all(unpad(a) for a in row.actions[:turns])
-        full = int(row.transcript.length) + lab.world.action_length > lab.config.capacity
-        early = turns < lab.config.horizon and not row.success
+        full = int(row.transcript.length) + lab.world.action_length > lab.config.context_length
+        early = turns < lab.config.max_turns and not row.success
         assert bool(row.truncated) == early
         assert full or not early
         reasons.add("won" if row.success else "truncated" if early else "horizon")
@@ -258,7 +258,7 @@ def test_a_decision_with_too_many_candidates_makes_its_row_invalid(lab, bank, mo
         model=lab.model,
         language=lab.language,
         max_turns=1,
-        context_length=lab.config.capacity,
+        context_length=lab.config.context_length,
     )
     games = lab.make(keys_of(100))
     played, record = jax.jit(program)(keys_of(0), lab.params(), games, bank, ARMS)

@@ -24,7 +24,7 @@ KEYS = jax.random.split(jax.random.key(11), EPISODES)
 @jax.vmap
 def _episodes(key):
     settings = {"spec": SMALL, "habits": BEGINNER, "horizon": TURNS}
-    return demonstrate(key, capacity=CAPACITY, **settings)
+    return demonstrate(key, context_length=CAPACITY, **settings)
 
 
 @pytest.fixture(scope="module")

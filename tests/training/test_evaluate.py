@@ -1,11 +1,10 @@
 """Evaluation: the same games, never a mixture of arms."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
 
+from reskill_jax.training.config import replace
 from reskill_jax.training.evaluate import Evaluation, evaluate, play_games
 from reskill_jax.training.lifecycle import make_bank
 from reskill_jax.worlds.household.world import HouseholdWorld
@@ -20,8 +19,8 @@ def options(lab):
         model=lab.model,
         language=lab.language,
         split="seen",
-        horizon=lab.config.horizon,
-        capacity=lab.config.capacity,
+        max_turns=lab.config.max_turns,
+        context_length=lab.config.context_length,
         games=lab.config.eval_tasks,
     )
 
@@ -29,7 +28,7 @@ def options(lab):
 @pytest.fixture(scope="module")
 def bank_of(lab):
     """The arrays of two arms: of a run that tests one proposal at a time."""
-    one_at_a_time = dataclasses.replace(lab.config, concurrent_trials=1)
+    one_at_a_time = replace(lab.config, trial=dict(concurrent=1))
     return lambda *arms: make_bank(one_at_a_time, WORLD, arms)
 
 
@@ -114,8 +113,8 @@ def test_bad_requests(lab, play, bank_of):
             language=lab.language,
             split="seen",
             mode="candidate",
-            horizon=2,
-            capacity=60,
+            max_turns=2,
+            context_length=60,
             games=2,
         )
 

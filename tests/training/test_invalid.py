@@ -50,8 +50,8 @@ def test_they_are_counted_and_do_not_count(outcome, lab):
     assert metrics.invalid == 3
     assert metrics.success == pytest.approx(3 / 5)
     # Nothing is under test: no rollout has any of the parts.
-    np.testing.assert_array_equal(metrics.arm_trials, [[5, 0]] * lab.config.concurrent_trials)
-    np.testing.assert_array_equal(metrics.arm_successes, [[3, 0]] * lab.config.concurrent_trials)
+    np.testing.assert_array_equal(metrics.arm_trials, [[5, 0]] * lab.config.trial.concurrent)
+    np.testing.assert_array_equal(metrics.arm_successes, [[3, 0]] * lab.config.trial.concurrent)
     np.testing.assert_array_equal(evidence.valid, ~BAD)
     np.testing.assert_array_equal(batch[0], ~BAD)
     assert metrics.mixed_groups == 0.5  # of the second group only successes are left
@@ -65,7 +65,9 @@ def test_advantages_are_those_of_the_valid_ones(outcome):
 
 
 def test_a_step_without_a_valid_episode_ends_the_run(outcome, lab):
-    config = types.SimpleNamespace(groups=2, group_size=4, minibatches=1)
+    config = types.SimpleNamespace(
+        groups=2, group_size=4, optimizer=types.SimpleNamespace(minibatches=1)
+    )
     metrics = outcome[1]
     loop._check_finite(metrics, 7, 0, config)
     with pytest.raises(loop.TrainingError, match="step 7: no episode is valid"):

@@ -22,7 +22,7 @@ from reskill_jax.models import load_model
 from reskill_jax.models.lora import merge
 from reskill_jax.models.tensors import TensorFile
 from reskill_jax.training import loop, pretraining
-from reskill_jax.training.config import ModelConfig
+from reskill_jax.training.config import ModelConfig, replace
 from reskill_jax.training.pretraining import PretrainConfig, SmallShape, pretrain
 from reskill_jax.training.settings import TrainingError, load_policy
 from reskill_jax.worlds.household.world import HouseholdWorld
@@ -33,14 +33,14 @@ WORLD = HouseholdWorld()
 @pytest.fixture(scope="module")
 def settings(lab, checkpoint_folder):
     """A short run with a language model."""
-    return dataclasses.replace(
+    return replace(
         lab.config,
         model=ModelConfig(str(checkpoint_folder)),
         steps=2,
-        horizon=4,
-        capacity=1600,
+        max_turns=4,
+        context_length=1600,
         seed=3,
-        concurrent_trials=1,
+        trial=dict(concurrent=1),
         eval_every=0,
         eval_tasks=4,
         checkpoint_every=1,
@@ -195,14 +195,14 @@ def test_every_device_gets_its_part_of_a_checkpoint(checkpoint_folder):
 
 def test_a_language_model_has_room(checkpoint_folder, tmp_path):
     words = ["--model", str(checkpoint_folder)]
-    assert parse_train(words).config.capacity == 2048
-    assert parse_train([*words, "--capacity", "900"]).config.capacity == 900
-    assert parse_train([]).config.capacity == 448
+    assert parse_train(words).config.context_length == 2048
+    assert parse_train([*words, "--context-length", "900"]).config.context_length == 900
+    assert parse_train([]).config.context_length == 448
     file = tmp_path / "mine.json"
     file.write_text(json.dumps({"model": {"path": str(checkpoint_folder)}}))
-    assert parse_train(["--config", str(file)]).config.capacity == 2048
-    file.write_text(json.dumps({"model.path": str(checkpoint_folder), "capacity": 700}))
-    assert parse_train(["--config", str(file)]).config.capacity == 700
+    assert parse_train(["--config", str(file)]).config.context_length == 2048
+    file.write_text(json.dumps({"model.path": str(checkpoint_folder), "context_length": 700}))
+    assert parse_train(["--config", str(file)]).config.context_length == 700
 
 
 def test_models_that_cannot_play(checkpoint_folder, tmp_path):

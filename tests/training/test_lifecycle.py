@@ -14,7 +14,7 @@ from reskill_jax.creators.rules import creator as creator_of_rules
 from reskill_jax.creators.rules.state import Record, observe, remember
 from reskill_jax.skills.skill import Bundle, Operation, Skill, SkillError, Trigger
 from reskill_jax.skills.skillmd import SkillFileError, SkillFileWarning, export_skills
-from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.config import TrainConfig, replace
 from reskill_jax.training.lifecycle import (
     SkillLibrary,
     begin_library,
@@ -27,15 +27,16 @@ from reskill_jax.training.lifecycle import (
     under_test,
     versions,
 )
+from reskill_jax.training.sections import CreatorConfig, TrialConfig
 from reskill_jax.worlds.household import symbols as sy
 from reskill_jax.worlds.household.tables import TASK_TYPES, TEMPLATES
 from reskill_jax.worlds.household.world import HouseholdWorld
 
 WORLD = HouseholdWorld()
 
-CONFIG = TrainConfig(cooldown=3, concurrent_trials=3)
+CONFIG = TrainConfig(creator=CreatorConfig(cooldown=3), trial=TrialConfig(concurrent=3))
 CREATOR = creator_of(CONFIG, WORLD)
-PARTS = CONFIG.concurrent_trials
+PARTS = CONFIG.trial.concurrent
 IDLE = (None,) * PARTS
 
 
@@ -201,7 +202,7 @@ def test_a_free_part_makes_no_difference():
     assert versions(life, CONFIG) == [(A, B)] * 8
     middle = on_trial([Operation("DELETE", "b")], part=1)
     assert versions(middle, CONFIG) == [(A, B), (A, B), (A,), (A,)] * 2
-    one_part = dataclasses.replace(CONFIG, concurrent_trials=1)
+    one_part = replace(CONFIG, trial=dict(concurrent=1))
     alone = dataclasses.replace(
         life, proposals=(on_trial([Operation("ADD", "c", C)]).proposals[0],)
     )
@@ -279,7 +280,7 @@ def creator(monkeypatch):
     def retirement(state, skills, *, settings, **_):
         asked.retire += 1
         asked.retirable.append(tuple(skills))
-        assert settings.retire_after == CONFIG.retire_after
+        assert settings.retire_after == CONFIG.creator.retire_after
         if asked.retirement is None:
             return state, Refusal("none is due")
         return proposed(state, asked.retirement, skills, "retirement")
@@ -287,8 +288,8 @@ def creator(monkeypatch):
     def propose(state, skills, *, settings, capacity, under_test, **_):
         asked.bundle += 1
         asked.tested.append(dict(under_test))
-        assert (settings.min_episodes, capacity) == (CONFIG.reservoir, CONFIG.slots)
-        assert settings.max_operations == CONFIG.max_operations
+        assert (settings.min_episodes, capacity) == (CONFIG.creator.reservoir, CONFIG.slots)
+        assert settings.max_operations == CONFIG.creator.max_operations
         if asked.proposal is None:
             state = dataclasses.replace(state, next_attempt=state.next_attempt + asked.pause)
             return state, Refusal("nothing to contrast")
@@ -301,7 +302,7 @@ def creator(monkeypatch):
 
 def test_a_suggestion_goes_on_trial(creator):
     creator.proposal = [Operation("ADD", "a", A)]
-    config = dataclasses.replace(CONFIG, concurrent_trials=1)
+    config = replace(CONFIG, trial=dict(concurrent=1))
     own = creator_of(config, WORLD)
     life, line = suggest(begin_library(config, WORLD), step=6, config=config, creator=own)
     (proposal,) = life.proposals
@@ -372,7 +373,7 @@ def deeds_that_decide():
 
 def test_the_creator_leaves_what_is_under_test_alone():
     """The real one: whatever it proposes, every choice of the proposals can be made a bank."""
-    config = dataclasses.replace(CONFIG, cooldown=0, reservoir=100)
+    config = replace(CONFIG, creator=dict(cooldown=0, reservoir=100))
     own = creator_of(config, WORLD)
     never = Skill("never-open", "-", "do not open.", Trigger("general"))
     life = dataclasses.replace(begin_library(config, WORLD), skills=(never, B))
@@ -418,7 +419,7 @@ def test_a_refusal_is_told_once(creator):
 
 
 def test_arms_that_are_not_given_hold_the_bank_in_use():
-    config = dataclasses.replace(CONFIG, concurrent_trials=2)
+    config = replace(CONFIG, trial=dict(concurrent=2))
     bank = make_bank(config, WORLD, [(A,), (A, B)])
     for array in bank:
         np.testing.assert_array_equal(array[2], array[0])

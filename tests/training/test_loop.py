@@ -31,10 +31,11 @@ from reskill_jax.skills.skillmd import SkillFileError, export_skill
 from reskill_jax.storage import checkpoint, log_schema
 from reskill_jax.storage.run_folder import RunFolder
 from reskill_jax.training import loop, step_log
-from reskill_jax.training.config import ModelConfig, TrainConfig
+from reskill_jax.training.config import ModelConfig, TrainConfig, replace
 from reskill_jax.training.config_file import apply_config, read_config
 from reskill_jax.training.lifecycle import SkillLibrary, begin_library, creator_of, make_bank
 from reskill_jax.training.proposals import put_on_trial, with_versions
+from reskill_jax.training.sections import TrialConfig
 from reskill_jax.training.state import init_state
 from reskill_jax.training.storage import MAY_DIFFER
 from reskill_jax.worlds.household.handwritten import GOOD
@@ -92,7 +93,7 @@ def train(lab, tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
 
     def run(name, *, resume=False, observer=None, **changes):
-        config = dataclasses.replace(lab.config, root=str(root), name=name, **changes)
+        config = replace(lab.config, root=str(root), name=name, **changes)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop, "make_world", lab.make_world)
             console = Console(file=io.StringIO())
@@ -160,7 +161,7 @@ def test_every_start_says_what_the_run_was_made_with(whole):
 def test_the_log_tells_where_the_test_stands(kind):
     """By the function that decides, with the settings of the run."""
     contrast = Contrast(*(np.array([[9, 9], [0, x], [9, 9.0]]) for x in (4.0, 20.0, 5.0)))
-    config = TrainConfig(trial_gain=0.1)
+    config = TrainConfig(trial=TrialConfig(gain=0.1))
     life = types.SimpleNamespace(proposals=(None, types.SimpleNamespace(kind=kind, id=7), None))
     metrics = types.SimpleNamespace(
         contrast=contrast,
@@ -190,7 +191,7 @@ def test_the_log_tells_where_the_test_stands(kind):
     assert test["reject_at"] == pytest.approx(np.log(expected[2]), rel=1e-5)
     idle = types.SimpleNamespace(proposals=(None, None, None))
     assert step_log.trial_lines(metrics, idle, 5, config) == []
-    means = dataclasses.replace(config, trial_rule="means")
+    means = replace(config, trial=dict(rule="means"))
     metrics.arm_trials[1, 1] = metrics.arm_successes[1, 1] = 0
     (line,) = step_log.trial_lines(metrics, life, 5, means)
     assert line["sequential_test"] is None
@@ -340,7 +341,7 @@ def test_adopting_without_a_trial(train):
         arms = make_bank(runner.config, WORLD, [life.skills])
         chex.assert_trees_all_equal(jax.device_get(state.bank), arms)
 
-    run = train("auto", auto_accept=True, eval_every=0, observer=observer)
+    run = train("auto", trial=dict(auto_accept=True), eval_every=0, observer=observer)
     events = lines(run.folder / "lifecycle.jsonl")
     kinds = [e["event"] for e in events if e["event"] not in ("unproposed", "pruned")]
     assert kinds and kinds[1::2] == [
@@ -384,7 +385,7 @@ def test_games_of_a_pass_are_all_different():
 
 
 def test_a_proposal_goes_on_trial_in_its_own_part(lab):
-    config = dataclasses.replace(lab.config, retire_margin=0.03)
+    config = replace(lab.config, trial=dict(retire_margin=0.03))
     before = lab.on_trial(lab.state(), 0)
     trials = before.trials._replace(steps=before.trials.steps.at[0].set(2))
     before = before._replace(trials=trials)
@@ -555,7 +556,7 @@ def refused(here, *words):
 def test_unknown_key(here):
     (here / "bad.yaml").write_text("learnin_rate: 0.1\n")
     error = refused(here, *"train --name bad --config bad.yaml".split())
-    assert "unknown key 'learnin_rate'; did you mean 'learning_rate'?" in error
+    assert "unknown key 'learnin_rate'; did you mean 'optimizer.learning_rate'?" in error
 
 
 def test_missing_weights(here):
@@ -574,8 +575,8 @@ def test_checkpoint_of_another_configuration(here, options, commanded):
 
 
 def test_a_context_without_room_for_a_command(train):
-    with pytest.raises(loop.TrainingError, match="--capacity must be at least 40"):
-        train("narrow", capacity=39)
+    with pytest.raises(loop.TrainingError, match="--context-length must be at least 40"):
+        train("narrow", context_length=39)
 
 
 def test_weights_of_another_language(train, tmp_path, lab):
@@ -616,7 +617,7 @@ def test_the_step_is_compiled_before_the_first_one_and_once(tmp_path):
 
     out = io.StringIO()
     runner = loop.Runner(
-        TrainConfig(groups=2, group_size=2, train_games=4, min_trial_episodes=4),
+        TrainConfig(groups=2, group_size=2, train_games=4, trial=TrialConfig(min_episodes=4)),
         None, None, None,
         jax.jit(lambda state, games: (Counter(state.step + 1), games), donate_argnums=0),
     )  # fmt: skip
@@ -666,7 +667,7 @@ def test_the_effect_that_a_trial_found_in_words(rule, weight, expected):
     contrast = Contrast(*(np.float32([[0, 9], [0, value]]) for value in (2.4, weight, 1.0)))
     posterior = BetaPosterior(np.float32([[9, 8], [2, 3]]), np.float32([[9, 7], [2, 1]]))
     metrics = types.SimpleNamespace(contrast=contrast, posterior=posterior)
-    assert step_log.effect_words(metrics, 1, TrainConfig(trial_rule=rule)) == expected
+    assert step_log.effect_words(metrics, 1, TrainConfig(trial=TrialConfig(rule=rule))) == expected
 
 
 @pytest.mark.parametrize(
@@ -687,7 +688,7 @@ def test_what_decided_a_trial_is_told_of_its_part(rule, expected):
         trial_successes=np.array([[9, 9], [4, 6]]),
         trial_trials=np.array([[9, 9], [8, 9]]),
     )
-    assert step_log.reason_of(metrics, 1, TrainConfig(trial_rule=rule)) == expected
+    assert step_log.reason_of(metrics, 1, TrainConfig(trial=TrialConfig(rule=rule))) == expected
     assert step_log.evidence_of(metrics, 1) == {
         "successes": [4, 6],
         "trials": [8, 9],

@@ -18,6 +18,7 @@ from reskill_jax.creators.creator import Proposal
 from reskill_jax.models.sampling import masked_log_probs
 from reskill_jax.skills.skill import Bundle, Operation
 from reskill_jax.training import loop
+from reskill_jax.training.config import replace
 from reskill_jax.training.lifecycle import begin_library, make_bank, versions
 from reskill_jax.training.proposals import put_on_trial, with_versions
 from reskill_jax.training.step import decide, game_key
@@ -109,7 +110,7 @@ def run(lab):
 
 
 def test_one_trace_for_the_whole_run(lab, run):
-    assert lab.config.concurrent_trials == PARTS
+    assert lab.config.trial.concurrent == PARTS
     decisions = np.array([s.metrics.decision for s in run])
     assert decisions.shape == (STEPS, PARTS)
     for of_part in decisions.T:
@@ -205,8 +206,8 @@ def test_trials_decide_as_told_on_the_host(lab, run):
             np.testing.assert_allclose(metrics.posterior.beta[part], beta, rtol=2e-5)
             np.testing.assert_array_equal(metrics.trial_trials[part], played)
             mean = alpha / (alpha + beta)
-            enough = steps >= config.min_trial_steps and played.sum() >= config.min_trial_episodes
-            expected = int(mean[1] > mean[0]) if enough or steps == config.max_trial_steps else -1
+            enough = steps >= config.trial.min_steps and played.sum() >= config.trial.min_episodes
+            expected = int(mean[1] > mean[0]) if enough or steps == config.trial.max_steps else -1
             assert metrics.decision[part] == expected
             assert step.trials_open[part] == (expected < 0)
             trials += expected >= 0
@@ -253,8 +254,8 @@ def test_the_policy_learns(run):
 def one_batch(lab):
     """A configuration with one minibatch, whitening and a divergence, for one and two devices; and
     one proposal under test at a time."""
-    config = dataclasses.replace(lab.config, groups=4, minibatches=1, learning_rate=1e-3)
-    config = dataclasses.replace(config, whiten=True, kl_weight=0.1, concurrent_trials=1)
+    config = replace(lab.config, groups=4, optimizer=dict(minibatches=1, learning_rate=1e-3))
+    config = replace(config, algorithm=dict(whiten=True, kl_weight=0.1), trial=dict(concurrent=1))
     step = jax.jit(lab.program(config, lab.world))
     skills = (lab.skill("open", "open."),), (lab.skill("help", "help."),)
 
@@ -324,7 +325,7 @@ def test_the_gradient_is_that_of_group_relative_advantages(lab, one_batch):
     ):
         old, new, g = map(np.asarray, (old, new, g))
         clear = np.abs(g) > 1e-4 * max(norm, 1)
-        expected = (old - config.learning_rate * np.sign(g))[clear]
+        expected = (old - config.optimizer.learning_rate * np.sign(g))[clear]
         np.testing.assert_allclose(new[clear], expected, atol=2e-5)
 
 
@@ -452,8 +453,9 @@ def in_parts(function):
 
 def test_the_sequential_rule_decides_by_differences_within_groups(lab):
     """Trials of groups of known outcomes, told again on the host: three parts at once."""
-    config = dataclasses.replace(
-        lab.config, trial_rule="sequential", trial_gain=0.08, max_trial_steps=6
+    config = replace(
+        lab.config,
+        trial=dict(rule="sequential", gain=0.08, max_steps=6),
     )
     skills = [lab.skill(name, f"{name}.") for name in ("open", "help", "look")]
 
@@ -561,7 +563,7 @@ def test_a_decision_changes_its_own_part_alone(lab):
 
 def test_the_last_step_alone(lab):
     """The posterior is 1 + the step's counts, whatever came before."""
-    config = dataclasses.replace(lab.config, discount="last_step")
+    config = replace(lab.config, trial=dict(discount="last_step"))
     state = lab.on_trial(lab.state(), 0, 2)
     for successes, trials in (((3, 0), (4, 4)), ((1, 2), (5, 3))):
         won, played = jnp.array([successes] * PARTS), jnp.array([trials] * PARTS)

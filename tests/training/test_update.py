@@ -13,8 +13,9 @@ from reskill_jax.algorithms.algorithm import Batch, Targets
 from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.models.model import Decoder
 from reskill_jax.rollouts.transcript import Transcript, candidates
-from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.config import TrainConfig, replace
 from reskill_jax.training.loop import algorithm_of
+from reskill_jax.training.sections import OptimizerConfig
 from reskill_jax.training.state import init_state, make_optimizer
 from reskill_jax.training.update import (
     Learned,
@@ -30,8 +31,14 @@ from reskill_jax.training.update import (
 MODEL = Decoder(DecoderConfig(vocabulary=11, width=8, layers=1, heads=2, kv_heads=1, mlp=8))
 VOCABULARY = MODEL.vocab_size
 ROWS, CAPACITY, DECISIONS = 8, 32, 6
-CONFIG = TrainConfig(steps=4, capacity=CAPACITY, groups=2, group_size=4, minibatches=2)
-DIVERGING = dataclasses.replace(CONFIG, kl_weight=0.3)
+CONFIG = TrainConfig(
+    steps=4,
+    context_length=CAPACITY,
+    groups=2,
+    group_size=4,
+    optimizer=OptimizerConfig(minibatches=2),
+)
+DIVERGING = replace(CONFIG, algorithm=dict(kl_weight=0.3))
 
 
 def params(seed=0):
@@ -127,7 +134,7 @@ def test_the_parts_sum_to_the_whole(config, cut_above):
         (loss, kl, clipped), (wanted_loss, wanted_kl, wanted_clipped), rtol=1e-5, atol=1e-7
     )
     assert float(optax_norm(wanted)) > 1e-2
-    assert (float(kl) > 0) == (config.kl_weight > 0)
+    assert (float(kl) > 0) == (config.algorithm.kl_weight > 0)
 
 
 def optax_norm(tree):
@@ -313,7 +320,7 @@ def test_devices_share_one_gradient():
 
 
 def test_update_reports_entropy_and_skips_what_is_not_finite():
-    config = dataclasses.replace(CONFIG, minibatches=2)
+    config = replace(CONFIG, optimizer=dict(minibatches=2))
     state = init_state(config, params(), ())
     update = jax.jit(functools.partial(update_policy, **static(config)))
     rows = batch()
@@ -363,8 +370,11 @@ def test_a_frozen_policy_has_no_update_in_its_program():
 
 
 def test_the_rate_falls_over_the_steps_that_train():
-    config = dataclasses.replace(
-        CONFIG, steps=4, policy_from=2, minibatches=2, learning_rate=0.4, final_learning_rate=0.2
+    config = replace(
+        CONFIG,
+        steps=4,
+        policy_from=2,
+        optimizer=dict(minibatches=2, learning_rate=0.4, final_learning_rate=0.2),
     )
     optimizer = make_optimizer(config)
     weights, gradient = jnp.zeros(3), jnp.ones(3)

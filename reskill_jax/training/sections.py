@@ -1,0 +1,142 @@
+"""The groups of settings inside a run's configuration: model, algorithm, optimizer, trial, creator.
+
+On the command line a setting is `--group.name`, in a file it is nested under its group.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from reskill_jax.training.validate import validate_section
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The language model that is trained."""
+
+    path: str = "household"
+    """Where to start from: "household" (the small policy, shipped), a .safetensors file of
+    `reskill pretrain`, or the folder of a checkpoint as the Hub has it (--model PATH)."""
+    prompt: Literal["auto", "plain", "chat"] = "auto"
+    """How a language model is spoken to: as its chat template says if it has one, or in plain
+    text."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of activations and cache of a language model; weights are float32."""
+    lora_rank: int = 0
+    """Train low-rank adapters of this rank instead of all weights; 0 = all weights."""
+    lora_alpha: float = 16.0
+    """What adapters add is multiplied by lora_alpha / lora_rank."""
+
+    def __post_init__(self):
+        validate_section(self, "model")
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a checkpoint as the Hub has it, not weights of a small policy."""
+        path = self.path
+        return not path.endswith(".safetensors") and ("/" in path or Path(path).is_dir())
+
+
+@dataclasses.dataclass(frozen=True)
+class AlgorithmConfig:
+    """What the policy's gradient is computed from."""
+
+    clip_low: float = 0.2
+    """How far the ratio of new to old probabilities may fall below 1 and still count."""
+    clip_high: float = 0.2
+    """How far it may rise above 1."""
+    kl_weight: float = 0.0
+    """Weight of the k3 divergence from the starting policy."""
+    scale_by_std: bool = True
+    """Divide advantages by the group's standard deviation."""
+    whiten: bool = False
+    """Whiten advantages over the batch as well."""
+
+    def __post_init__(self):
+        validate_section(self, "algorithm")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """How the policy follows its gradient."""
+
+    learning_rate: float = 5e-5
+    """Of the first step. The small policy also bears 3e-4, with which it learns faster than skills
+    can be tried (docs/results.md)."""
+    final_learning_rate: float = 5e-5
+    """Of the last step; in between it changes linearly."""
+    minibatches: int = 4
+    """Optimizer steps per training step."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+
+    def __post_init__(self):
+        validate_section(self, "optimizer")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialConfig:
+    """How a new version of the skills is compared with the one in use."""
+
+    concurrent: int = 5
+    """Proposals under test at once (K); each rollout reads a random choice of them, so that each is
+    judged by all rollouts."""
+    scheme: Literal["stratified", "independent"] = "stratified"
+    """How arms are assigned within a group."""
+    assignment: Literal["thompson", "uniform"] = "thompson"
+    """Whether the better arm gets more rollouts."""
+    floor: float = 0.3
+    """Least share of an arm under test."""
+    discount: Literal["adaptive", "none", "last_step"] = "adaptive"
+    """What posteriors forget: as the estimated horizon says, nothing, or all but the last step."""
+    rule: Literal["sequential", "means"] = "sequential"
+    """How a trial is decided: by a sequential test of the differences within groups, or by the
+    posterior means after the fewest steps, as in the paper (docs/decision_rule.md)."""
+    gain: float = 0.08
+    """Smallest rise of the success rate (in the tasks where the versions differ) that the
+    sequential test should hardly ever miss."""
+    false_accept: float = 0.1
+    """Bound on the chance that it accepts a version that makes no difference."""
+    false_reject: float = 0.05
+    """Bound on the chance that it rejects one better by `gain`."""
+    min_steps: int = 2
+    """Fewest steps before a trial is decided."""
+    min_episodes: int = 50
+    """Fewest rollouts before a trial is decided."""
+    max_steps: int = 16
+    """Steps after which a trial is decided by what speaks for either side."""
+    retire_margin: float = 0.04
+    """A retirement is accepted if the success rate without the skill is not lower by more. The
+    sequential test keeps the skill only when it is shown to add twice that, rather than nothing."""
+    auto_accept: bool = False
+    """Adopt every proposal without a trial (an ablation)."""
+
+    def __post_init__(self):
+        validate_section(self, "trial")
+
+
+@dataclasses.dataclass(frozen=True)
+class CreatorConfig:
+    """When new versions of the skills are proposed, and from what."""
+
+    reservoir: int = 60
+    """Episodes of evidence needed before the creator proposes; it keeps 200 at most."""
+    cooldown: int = 1
+    """Steps between the end of a trial and the next proposal."""
+    assertions: bool = True
+    """Weigh proposals by the assertions that failures violate; False: by raw contrasts."""
+    max_operations: int = 1
+    """Changes of the bank that a proposal may make; they are accepted or rejected as one."""
+    experience: Literal["off", "watch", "own", "shipped"] = "off"
+    """What the creator learns from to tell which proposals are likely to be accepted: nothing, and
+    with watch it notes what could be learned; the trials of its run; or these and those of earlier
+    runs, which come with the package."""
+    least_chance: float = 0.05
+    """Chance of being accepted, as experience tells it, below which nothing is proposed."""
+    contradictions: bool = True
+    """Allow proposals under test at once that ask for different actions at the same moment."""
+    retire_after: int = 30
+    """Steps a skill serves before a version without it is put to the test."""
+
+    def __post_init__(self):
+        validate_section(self, "creator")
