@@ -26,7 +26,7 @@ from reskill_jax.models.config import DecoderConfig
 from reskill_jax.models.model import Decoder
 from reskill_jax.training.config import ModelConfig, household, replace
 from reskill_jax.training.lifecycle import make_bank
-from reskill_jax.training.loop import games_of_step, make_runner
+from reskill_jax.training.runner import games_of_step, make_runner
 from reskill_jax.training.settings import load_policy
 from reskill_jax.training.state import init_state
 from reskill_jax.worlds.registry import make_world

@@ -27,6 +27,7 @@ from rich.console import Console
 from reskill_jax.devices.machine import describe_machine
 from reskill_jax.storage import checkpoint
 from reskill_jax.training import loop
+from reskill_jax.training import runner as runners
 from reskill_jax.training.config import TrainConfig, household, smallest
 
 
@@ -66,7 +67,7 @@ def measure(config: TrainConfig, steps: int, repeats: int) -> dict[str, Any]:
         seconds: dict[str, list[float]] = {"step": []}
         sizes: dict[str, int] = {}
         for number in range(repeats):
-            games = parts.games(loop.games_of_step(config, number))
+            games = parts.games(runners.games_of_step(config, number))
             began = time.perf_counter()
             state, metrics, _ = parts.step(state, games)
             jax.block_until_ready(metrics)

@@ -31,7 +31,7 @@ from reskill_jax.rollouts.compiled import play as play_rows
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.training.config import ModelConfig, TrainConfig, household, replace, smallest
 from reskill_jax.training.lifecycle import make_bank
-from reskill_jax.training.loop import algorithm_of, games_of_step
+from reskill_jax.training.runner import algorithm_of, games_of_step
 from reskill_jax.training.settings import Policy, load_policy
 from reskill_jax.training.state import TrainState, init_state
 from reskill_jax.training.step import game_key, train_step

@@ -23,11 +23,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from reskill_jax.evaluation.act import PolicyPlayer
 from reskill_jax.evaluation.compiled_play import play_compiled
 from reskill_jax.evaluation.replay import REAL_CAPACITY, load_run
+from reskill_jax.evaluation.text_play import episode_of_texts, margins, play_texts
 from reskill_jax.models.model import Model
 from reskill_jax.models.params import Params
+from reskill_jax.rollouts.host import HostRollouts
 from reskill_jax.skills.bank import Bank, build_bank
 from reskill_jax.skills.skill import Skill
 from reskill_jax.storage.intervals import wilson_interval
@@ -50,8 +51,10 @@ from reskill_jax.worlds.playing import (
     play,
 )
 
-# Plays a list of games on the device, all at once, and tells their episodes as text.
-PlayCompiled = Callable[[Sequence[GameRecord], int], Sequence[Episode]]
+AT_ONCE = 32  # games of a policy in the real engine
+
+# Plays a list of games, all of them, and tells their episodes as text.
+PlayAll = Callable[[Sequence[GameRecord], int], Sequence[Episode]]
 
 
 def spread(records: Sequence[GameRecord], count: int) -> list[GameRecord]:
@@ -88,7 +91,8 @@ def run(
     player_factory: PlayerFactory,
     *,
     max_turns: int,
-    compiled: PlayCompiled | None = None,
+    compiled: PlayAll | None = None,
+    real: PlayAll | None = None,
     report: Callable[[str], None] = print,
 ) -> list[Comparison]:
     """Plays every game in both worlds.
@@ -99,17 +103,23 @@ def run(
       max_turns: commands per episode.
       compiled: plays the compiled side all at once on the device; None lets the same players play
         it through `TextGame`.
+      real: plays the real side all at once; None lets the players play it.
       report: takes one line per game.
     """
     ready = None if compiled is None else compiled(records, max_turns)
+    there = None if real is None else real(records, max_turns)
     found: list[Comparison] = []
     start = time.perf_counter()
     for i, record in enumerate(records):
         if ready is None:
             comparison = compare(record, player_factory, max_turns=max_turns)
         else:
-            real = play(record, open_alfworld, player_factory(record), max_turns=max_turns)
-            comparison = Comparison(record, ready[i], real)
+            second = (
+                there[i]
+                if there is not None
+                else play(record, open_alfworld, player_factory(record), max_turns=max_turns)
+            )
+            comparison = Comparison(record, ready[i], second)
         found.append(comparison)
         left = (time.perf_counter() - start) / (i + 1) * (len(records) - i - 1)
         report(f"[{i + 1}/{len(records)}, {left:.0f} s left] {record.game}: {verdict(comparison)}")
@@ -117,11 +127,7 @@ def run(
 
 
 class Policy:
-    """A policy with its skills as both sides of the comparison, greedy.
-
-    Attributes:
-      players: by split and name of the game, the player of the real side.
-    """
+    """A policy with its skills as both sides of the comparison, greedy."""
 
     def __init__(
         self,
@@ -131,24 +137,29 @@ class Policy:
         skills: Sequence[Skill],
         *,
         context_length: int,
+        workers: int,
     ):
         """Takes the model, the skills in slot order and the symbols a context may have."""
         self._params, self._model, self._language = params, model, language
         self._skills = tuple(skills)
-        self._context_length = context_length
-        self.players: dict[tuple[str, str], PolicyPlayer] = {}
+        self._context_length, self._workers = context_length, workers
+        self._played: HostRollouts | None = None
 
-    def player(self, record: GameRecord) -> PolicyPlayer:
-        """A fresh player."""
-        made = PolicyPlayer(
+    def real(self, records: Sequence[GameRecord], max_turns: int) -> list[Episode]:
+        """Plays the games in the real engine, a batch at a time."""
+        self._played = play_texts(
+            records,
             self._params,
             self._model,
             self._language,
             self._skills,
+            engine="alfworld",
+            max_turns=max_turns,
             context_length=self._context_length,
+            workers=self._workers,
+            rows=AT_ONCE,
         )
-        self.players[record.split, record.game] = made
-        return made
+        return [episode_of_texts(told) for told in self._played.conversations]
 
     def compiled(self, records: Sequence[GameRecord], max_turns: int) -> list[Episode]:
         """Plays the games on the device."""
@@ -171,17 +182,18 @@ class Policy:
 
     def margins(self, found: Sequence[Comparison]) -> list[str]:
         """How near to a tie the decisions were: the nearest of all, and where games part."""
-        lines = []
-        decided = [min(p.margins, default=float("inf")) for p in self.players.values()]
-        nearest = min(decided, default=float("inf"))
-        lines.append(f"The nearest to a tie any greedy choice came: {nearest:.2g} nats.")
-        full = sum(p.truncated for p in self.players.values())
-        lines.append(f"Episodes that ended because the context was full: {full}.")
-        for c in found:
+        assert self._played is not None
+        leads = margins(self._played, self._params, self._model)
+        nearest = min((min(one, default=float("inf")) for one in leads), default=float("inf"))
+        full = int(self._played.rollouts.truncated.sum())
+        lines = [
+            f"The nearest to a tie any greedy choice came: {nearest:.2g} nats.",
+            f"Episodes that ended because the context was full: {full}.",
+        ]
+        for c, of_game in zip(found, leads, strict=True):
             turn = first_difference(c)
             if c.valid and turn is not None:
-                margins = self.players[c.record.split, c.record.game].margins
-                margin = f"{margins[turn]:.2g} nats" if turn < len(margins) else "none"
+                margin = f"{of_game[turn]:.2g} nats" if turn < len(of_game) else "none"
                 lines.append(f"{c.record.game}: command {turn} differs; margin there {margin}")
         return lines
 
@@ -206,7 +218,14 @@ def load(options: argparse.Namespace) -> Policy | None:
         params = policy.params
     elif not options.run:
         return None
-    return Policy(params, policy.model, policy.language, skills, context_length=options.context)
+    return Policy(
+        params,
+        policy.model,
+        policy.language,
+        skills,
+        context_length=options.context,
+        workers=options.workers,
+    )
 
 
 def verdict(comparison: Comparison) -> str:
@@ -275,6 +294,9 @@ def parser() -> argparse.ArgumentParser:
         "--context", type=int, default=REAL_CAPACITY, help="symbols the policy can read"
     )
     parse.add_argument("--seed", type=int, default=0)
+    parse.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes of the real engine"
+    )
     parse.add_argument("--out", type=Path, help="write the episodes here, one JSON object a line")
     parse.add_argument("--quick", action="store_true", help="3 games of each kind, 10 commands")
     return parse
@@ -284,7 +306,7 @@ def main(
     arguments: Sequence[str] | None = None,
     *,
     player_factory: PlayerFactory | None = None,
-    compiled: PlayCompiled | None = None,
+    compiled: PlayAll | None = None,
 ) -> int:
     """Runs the command line; see `run` for the two functions. Default player: random."""
     options = parser().parse_args(arguments)
@@ -307,12 +329,13 @@ def main(
     if not records:
         print("no games: give --games a file or folder, or --generated a number")
         return 2
+    real: PlayAll | None = None
     if policy is not None:
-        player_factory, compiled = policy.player, policy.compiled
+        compiled, real = policy.compiled, policy.real
     player_factory = player_factory or (
         lambda record: RandomPlayer(f"{options.seed} {record.game}")
     )
-    found = run(records, player_factory, max_turns=max_turns, compiled=compiled)
+    found = run(records, player_factory, max_turns=max_turns, compiled=compiled, real=real)
     counts = summary(found)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)

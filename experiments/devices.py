@@ -122,7 +122,7 @@ def pmapped(runner: Any, devices: int) -> Callable[..., Any]:
     import jax
     import numpy as np
 
-    from reskill_jax.training.loop import algorithm_of
+    from reskill_jax.training.runner import algorithm_of
     from reskill_jax.training.step import train_step
 
     program = jax.pmap(

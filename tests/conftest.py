@@ -41,6 +41,7 @@ from reskill_jax.rollouts.episodes import Record, Rollouts  # noqa: E402
 from reskill_jax.skills.skill import Skill, Trigger  # noqa: E402
 from reskill_jax.training import config as configs  # noqa: E402
 from reskill_jax.training import loop  # noqa: E402
+from reskill_jax.training import runner as runners  # noqa: E402
 from reskill_jax.training.config import replace  # noqa: E402
 from reskill_jax.training.lifecycle import make_bank  # noqa: E402
 from reskill_jax.training.proposals import put_on_trial  # noqa: E402
@@ -220,7 +221,7 @@ def program(config, world, *, axis_name=None):
         world=world,
         model=MODEL,
         language=LANGUAGE,
-        algorithm=loop.algorithm_of(config),
+        algorithm=runners.algorithm_of(config),
         config=config,
         axis_name=axis_name,
     )

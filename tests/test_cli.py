@@ -323,8 +323,8 @@ def test_eval_plays_and_prints(evaluation, run_folder, capsys, tmp_path):
     ((folder, options),) = evaluation
     assert folder.resolve() == run_folder.resolve()
     assert options == {
-        "step": 5, "world": "household", "splits": ("seen",), "modes": ("bank", "candidate"),
-        "games": None, "tasks": 8,
+        "step": 5, "world": None, "splits": ("seen",), "modes": ("bank", "candidate"),
+        "games": None, "tasks": 8, "trials": 1, "temperature": None, "workers": None,
     }  # fmt: skip
     out = capsys.readouterr().out
     assert "25.0 %" in out and "7.1 – 59.1 %" in out and "in use" in out
@@ -343,7 +343,9 @@ def test_eval_mistakes(evaluation, run_folder, capsys):
     assert "there is no run 'secnd'; runs/ holds: first" in refused(capsys, "eval", "secnd")
     line = refused(capsys, "eval", "first", "--world", "alfworld", "--games", "none")
     assert "--games none: there is no such file or folder" in line
-    assert "needs --world alfworld" in refused(capsys, "eval", "first", "--games", "runs")
+    assert "--trials must be at least 1" in refused(capsys, "eval", "first", "--trials", "0")
+    assert "--workers must be at least 0" in refused(capsys, "eval", "first", "--workers", "-1")
+    assert "--temperature must not be" in refused(capsys, "eval", "first", "--temperature", "-1")
     assert "--tasks must be at least 1" in refused(capsys, "eval", "first", "--tasks", "0")
     assert "--tasks must be at least 1" in refused(capsys, "eval", "first", "--tasks", "9" * 30)
     assert "--modes needs at least one" in refused(capsys, "eval", "first", "--modes")

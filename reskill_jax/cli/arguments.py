@@ -30,17 +30,26 @@ class EvalArguments:
     run: RunName
     step: int | Literal["best"] | None = None
     """Checkpoint to load: a number, or the best on unseen tasks; else the newest good one."""
-    world: Literal["household", "alfworld"] = "household"
-    """The compiled world, or the real ALFWorld engine (extra `alfworld`)."""
+    world: str | None = None
+    """Where to play: the run's own world if not given, another that `reskill worlds` lists, or
+    MODULE:CLASS."""
     splits: tuple[Literal["seen", "unseen"], ...] = ("seen", "unseen")
     """Tasks to play."""
     modes: tuple[Literal["bank", "none", "candidate"], ...] = ("bank", "none")
     """With the bank in use, without skills, with the candidate under test."""
     games: Path | None = None
-    """alfworld: a games file (.jsonl, .jsonl.gz), a folder of ALFWorld data, or a problem (.pddl);
-    ALFWORLD_DATA if it is set; else games of our generator."""
+    """ALFWorld's games, for either engine: a games file (.jsonl, .jsonl.gz), a folder of ALFWorld
+    data, or a problem (.pddl). If not given, alfworld plays those of ALFWORLD_DATA if it is set;
+    else games of our generator."""
     tasks: int | None = None
-    """Games per split; the run's own number if not given."""
+    """Tasks per split; the run's own number if not given."""
+    trials: int = 1
+    """Times that every task is played; with more than one pass^k is told, too."""
+    temperature: float | None = None
+    """Of sampling, 0 is greedy. If not given: greedy for one trial of given games or in another
+    world than the run's, else as in training."""
+    workers: int | None = None
+    """Processes of a world on the host; the run's own number if not given."""
     output: Path | None = None
     """Write the figures here too, one JSON object per line."""
 
@@ -109,6 +118,11 @@ class ReportArguments:
     ]
     output: Path | None = None
     """The file to write; if not given RUN/report.html, or comparison.html beside the first run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldsArguments:
+    """List the worlds there are, what each needs, and how to get it."""
 
 
 def parse(

@@ -1,4 +1,4 @@
-"""The command `reskill`: train, pretrain, eval, export, skills, report.
+"""The command `reskill`: train, pretrain, eval, export, skills, report, worlds.
 
 Everything heavy is imported inside the commands, so that help and mistakes answer at once. What a
 person did wrong is one line on stderr and an exit code: 2 for the command line, files of --config
@@ -35,6 +35,7 @@ commands:
   export    write the trained model of a run, for others to load
   skills    list, show or export the skills of a run
   report    write the HTML page of a run, or of several side by side
+  worlds    list the worlds there are, and what is missing for them
 
 reskill COMMAND --help shows the options of a command; --debug shows tracebacks.
 Compiled programs are kept in the user's cache folder, or where RESKILL_COMPILATION_CACHE or
@@ -230,6 +231,24 @@ def report(arguments: Sequence[str]) -> int:
     return 1 if lacks_configuration(problems) else 0
 
 
+def worlds(arguments: Sequence[str]) -> int:
+    """`reskill worlds`."""
+    from reskill_jax.cli.arguments import WorldsArguments, parse
+    from reskill_jax.worlds.registry import WORLDS, missing
+
+    parse(WorldsArguments, arguments, prog="reskill worlds")
+    for name, entry in WORLDS.items():
+        absent = missing(entry)
+        state = f"missing: {', '.join(absent)}" if absent else "ready"
+        print(f"{name:<16}{entry.about}\n{'':<16}{state}")
+        if absent:
+            print(f"{'':<16}{entry.install}")
+        if entry.games:
+            print(f"{'':<16}--games: {entry.games}")
+    print(f"{'MODULE:CLASS':<16}a world of your own: docs/worlds.md")
+    return 0
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "pretrain": pretrain,
@@ -237,6 +256,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "export": export,
     "skills": skills,
     "report": report,
+    "worlds": worlds,
 }
 
 

@@ -13,6 +13,8 @@ from reskill_jax.cli.arguments import EvalArguments, parse
 from reskill_jax.cli.errors import CommandLineError
 from reskill_jax.cli.runs import check_run, find_run
 
+MAX_TRIALS = 1000
+
 
 def evaluate_and_print(arguments: Sequence[str]) -> int:
     """Plays, prints a table, writes --output."""
@@ -20,8 +22,6 @@ def evaluate_and_print(arguments: Sequence[str]) -> int:
     run = find_run(parsed.run)
     if parsed.games is not None and not parsed.games.exists():
         raise CommandLineError(f"--games {parsed.games}: there is no such file or folder")
-    if parsed.games is not None and parsed.world != "alfworld":
-        raise CommandLineError("--games needs --world alfworld")
     _check_evaluation(run, parsed)
 
     from reskill_jax.devices.compilation_cache import keep_compiled_programs
@@ -38,11 +38,17 @@ def evaluate_and_print(arguments: Sequence[str]) -> int:
 
 def _check_evaluation(run: Path, arguments: EvalArguments) -> None:
     """What can be wrong with the options is found out before anything is played."""
-    from reskill_jax.training.validate import MAX_SIZE
+    from reskill_jax.training.validate import MAX_SIZE, MAX_WORKERS
 
     if arguments.tasks is not None and not 1 <= arguments.tasks <= MAX_SIZE:
         told = f"{arguments.tasks}"[:60]
         raise CommandLineError(f"--tasks must be at least 1 and at most {MAX_SIZE}, got {told}")
+    if not 1 <= arguments.trials <= MAX_TRIALS:
+        raise CommandLineError(f"--trials must be at least 1 and at most {MAX_TRIALS}")
+    if arguments.temperature is not None and not 0 <= arguments.temperature < 1e6:
+        raise CommandLineError(f"--temperature must not be negative, got {arguments.temperature}")
+    if arguments.workers is not None and not 0 <= arguments.workers <= MAX_WORKERS:
+        raise CommandLineError(f"--workers must be at least 0 and at most {MAX_WORKERS}")
     for option in ("splits", "modes"):
         if not getattr(arguments, option):
             raise CommandLineError(f"--{option} needs at least one value")
@@ -80,6 +86,9 @@ def _play(run: Path, arguments: EvalArguments, console: Console) -> list[dict[st
             modes=arguments.modes,
             games=games,
             tasks=arguments.tasks,
+            trials=arguments.trials,
+            temperature=arguments.temperature,
+            workers=arguments.workers,
             console=console,
         )
     except replay.ChoiceError as error:  # --step, --modes
@@ -87,14 +96,18 @@ def _play(run: Path, arguments: EvalArguments, console: Console) -> list[dict[st
 
 
 def _evaluation_table(lines: list[dict[str, Any]]) -> Table:
-    table = Table("split", "skills", "success", "95 % interval", "episodes")
+    several = [line["pass_hat_k"] for line in lines if "pass_hat_k" in line]
+    reliability = [f"pass^{k}" for k in range(2, max(map(len, several), default=1) + 1)]
+    table = Table("split", "skills", "success", "95 % interval", "episodes", *reliability)
     for line in lines:
         low, high = line["interval"]
+        told = line.get("pass_hat_k", [])
         table.add_row(
             str(line["split"]),
             {"bank": "in use"}.get(line["mode"], str(line["mode"])),
             f"{100 * line['success']:.1f} %",
             f"{100 * low:.1f} – {100 * high:.1f} %",
             str(line["episodes"]),
+            *(f"{100 * chance:.1f} %" for chance in told[1:]),
         )
     return table

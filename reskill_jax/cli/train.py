@@ -31,6 +31,8 @@ from reskill_jax.training.sections import (
     CreatorConfig,
     ModelConfig,
     OptimizerConfig,
+    PromptConfig,
+    SessionConfig,
     TrialConfig,
 )
 from reskill_jax.worlds.household.generator import RoomSpec
@@ -44,7 +46,16 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "task": (
         "What is played in a step.",
         (
-            *("world", "groups", "group_size", "train_games", "max_turns", "context_length"),
+            *(
+                "world",
+                "games",
+                "reward",
+                "groups",
+                "group_size",
+                "train_games",
+                "max_turns",
+                "context_length",
+            ),
             "temperature",
         ),
     ),
@@ -56,7 +67,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "evaluation": ("How progress is measured.", ("eval_every", "eval_tasks")),
     "checkpoint": (
         "What is kept to go on from.",
-        ("checkpoint_every", "keep", "keep_best", "mirror"),
+        ("checkpoint_every", "keep", "keep_best", "mirror", "log"),
     ),
 }
 NESTED: dict[str, Any] = {
@@ -65,6 +76,8 @@ NESTED: dict[str, Any] = {
     "optimizer": OptimizerConfig,
     "trial": TrialConfig,
     "creator": CreatorConfig,
+    "prompt": PromptConfig,
+    "sessions": SessionConfig,
     "rooms": RoomSpec,
     "mesh": MeshShape,
 }

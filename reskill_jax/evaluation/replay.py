@@ -1,4 +1,4 @@
-"""Playing what a run has learned: in the compiled world, and in the real ALFWorld engine.
+"""Playing what a run has learned: in its own world, in another engine, on games of a file.
 
 `evaluate_run` is behind `reskill eval`.
 """
@@ -11,34 +11,32 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 
-from reskill_jax.evaluation.act import PolicyPlayer
-from reskill_jax.evaluation.compiled_play import ReplayError
+from reskill_jax.evaluation.compiled_play import ReplayError, play_compiled
+from reskill_jax.evaluation.figures import Trial, figures
 from reskill_jax.models.params import Params
+from reskill_jax.models.sharding import gather_for_rollout
 from reskill_jax.skills.bank import Bank
 from reskill_jax.skills.skill import Skill
 from reskill_jax.storage import checkpoint
-from reskill_jax.storage.intervals import wilson_interval
 from reskill_jax.training import evaluate
-from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.config import TrainConfig, replace
 from reskill_jax.training.config_file import read_stored_config
+from reskill_jax.training.host import make_host_runner
 from reskill_jax.training.lifecycle import SkillLibrary, creator_of, make_bank, versions
-from reskill_jax.training.settings import Policy, load_policy
+from reskill_jax.training.settings import Policy, load_policy, open_world
 from reskill_jax.training.state import init_state
 from reskill_jax.training.storage import MAY_DIFFER, kept
 from reskill_jax.training.update import whole_params
 from reskill_jax.worlds.alfworld_games import GameRecord, game_record, read_games
+from reskill_jax.worlds.host_worlds import MadeWorld, eval_tasks
 from reskill_jax.worlds.household.generator import generate
-from reskill_jax.worlds.household.tables import TASK_TYPES
-from reskill_jax.worlds.playing import Episode, open_alfworld, play
-from reskill_jax.worlds.registry import make_world
-from reskill_jax.worlds.world import CompiledWorld
+from reskill_jax.worlds.registry import COMPILED
+from reskill_jax.worlds.text_games import PUBLISHED, TextGames, task_of
+from reskill_jax.worlds.world import TaskSpec
 
 REAL_TURNS = 50  # what ALFWorld's own evaluation allows
 REAL_CAPACITY = 1536  # symbols: most of the published rooms, for 30 to 50 turns
-# A split of ours is played on the published games that serve the same purpose.
-_PUBLISHED = {"seen": "valid_seen", "unseen": "valid_unseen"}
 
 
 class ChoiceError(ReplayError):
@@ -53,7 +51,7 @@ class LoadedRun(NamedTuple):
     params: Params  # of the whole model
     trained: Params  # what was trained: the same, or low-rank adapters
     policy: Policy
-    world: CompiledWorld
+    world: Any  # compiled, or on the host
     bank: Bank  # every arm
     skills: tuple[Skill, ...]  # in use
     candidate: tuple[Skill, ...] | None  # the version under test, if there is one
@@ -89,13 +87,14 @@ def load_run(
 
     Raises:
       ChoiceError: no checkpoint is the best, or there is none of this step.
-      ConfigError, CheckpointError, WeightsError: with one clear line.
+      ConfigError, CheckpointError, WeightsError, WorldError: with one clear line.
     """
     folder = Path(folder)
     stored = folder / "config.json"
     config = read_stored_config(stored, TrainConfig())
-    world = make_world(config.world, rooms=config.rooms)
-    policy = load_policy(config.model, world)
+    opened = open_world(config)
+    world = opened.world if isinstance(opened, MadeWorld) else opened
+    policy = load_policy(config.model, world, prompt=config.prompt)
     checkpoints = folder / "checkpoints"
     if step == "best":
         step = checkpoint.best_step(checkpoints, "unseen")
@@ -124,83 +123,198 @@ def load_run(
         world=world,
         bank=restored.arrays.bank,
         skills=life.skills,
-        candidate=_candidate(life, config),
+        candidate=versions(life, config)[-1] if any(life.proposals) else None,
     )
-
-
-def _candidate(life: SkillLibrary, config: TrainConfig) -> tuple[Skill, ...] | None:
-    """The bank with all that is under test; None if nothing is."""
-    return versions(life, config)[-1] if any(life.proposals) else None
 
 
 def evaluate_run(
     folder: str | Path,
     *,
     step: Step = None,
-    world: str = "household",
+    world: str | None = None,
     splits: Sequence[str] = ("seen", "unseen"),
     modes: Sequence[str] = ("bank", "none"),
     games: Path | None = None,
     tasks: int | None = None,
+    trials: int = 1,
+    temperature: float | None = None,
+    workers: int | None = None,
     console: Console | None = None,
 ) -> list[dict[str, Any]]:
-    """Plays the policy of a run.
+    """Plays the policy of a run; every task once in each trial, and no episode mixes versions.
 
     Args:
       folder: of the run.
       step: of the checkpoint; None = the newest good one.
-      world: "household" (compiled, sampled at the run's temperature, as in training) or "alfworld"
-        (the real engine, greedily; invalid episodes are left out and counted).
+      world: to play in: "household" (compiled), a world on the host by its name, or MODULE:CLASS;
+        None = that of the run.
       splits: "seen", "unseen".
       modes: "bank", "none", "candidate".
-      games: alfworld: where to read games; "seen" then means the split valid_seen and "unseen"
+      games: where to read ALFWorld's games; "seen" then means the split valid_seen and "unseen"
         valid_unseen, and all splits are played where it has neither. None = games of our generator.
-      tasks: games per split; None = as many as the run evaluates on.
+      tasks: tasks per split; None = as many as the run evaluates on.
+      trials: times that every task is played.
+      temperature: of sampling, 0 is greedy. None = greedy on games of a file and in another world
+        than the run's, if there is one trial; else as in training.
+      workers: processes of a world on the host; None = as the run says.
       console: where to report.
 
     Returns:
-      One line per split and mode, as in eval.jsonl; in alfworld with the number of invalid games.
+      One line per split and mode, as in eval.jsonl, with the number of invalid episodes if there
+      are any, and with several trials pass^k for every k.
 
     Raises:
-      ReplayError, and the errors of `load_run`, `read_games` and the real engine.
+      ReplayError, and the errors of `load_run`, `read_games`, worlds and their workers.
     """
     console = console or Console()
     run = load_run(
         folder, step=step, notify=lambda line: console.print(line, highlight=False, markup=False)
     )
-    config = run.config
+    config, world = run.config, world or run.config.world
     tasks = config.eval_tasks if tasks is None else tasks
     versions = {mode: run.skills_of(mode) for mode in modes}
-    if world == "household":
-        return [_play_compiled(run, mode, split, tasks) for mode in modes for split in splits]
-    if world != "alfworld":
-        raise ReplayError(f"world must be household or alfworld, got {world!r}")
-    if games is None:
-        of_split = {split: own_games(config, split, tasks) for split in splits}
-        max_turns, context_length = config.max_turns, config.context_length
-    else:
-        of_split = _published(games, splits, tasks)
+    elsewhere = games is not None or world != config.world
+    if temperature is None:
+        temperature = 0.0 if elsewhere and trials == 1 else config.temperature
+    if world in COMPILED and games is None and trials == 1 and not config.on_host:
+        return [
+            _play_compiled(run, mode, split, tasks, temperature)
+            for mode in modes
+            for split in splits
+        ]
+    if games is not None:
         # A language model spells a symbol in one to four tokens.
         longer = 1 if run.policy.language.identity else 4
-        max_turns, context_length = REAL_TURNS, longer * REAL_CAPACITY
+        room = longer * REAL_CAPACITY
+        config = replace(config, max_turns=REAL_TURNS, context_length=room)
+    plan = _Plan(world, tasks, trials, temperature, workers, config)
+    return _play_apart(run, plan, versions, splits, games, console)
+
+
+class _Plan(NamedTuple):
+    """What `evaluate_run` is to play."""
+
+    world: str
+    tasks: int
+    trials: int
+    temperature: float
+    workers: int | None
+    config: TrainConfig  # with the limits of this evaluation
+
+
+def _play_apart(
+    run: LoadedRun,
+    plan: _Plan,
+    versions: dict[str, tuple[Skill, ...]],
+    splits: Sequence[str],
+    games: Path | None,
+    console: Console,
+) -> list[dict[str, Any]]:
+    """Lines of games of a file, or of another world than the compiled one."""
+    lines = []
+    if plan.world in COMPILED:
+        records = published(games, splits, plan.tasks) if games else {}
+        records = records or {split: own_games(run.config, split, plan.tasks) for split in splits}
+        play = functools.partial(_recorded, run, plan)
+        of_split: dict[str, Any] = records
+        finish: Callable[[], None] = lambda: None  # noqa: E731
+    else:
+        play, of_split, finish = _on_host(run, plan, splits, games)
+    try:
+        for mode, skills in versions.items():
+            for split, tasks in of_split.items():
+                found: list[list[Trial]] = [
+                    play(mode, skills, tasks, trial) for trial in range(plan.trials)
+                ]
+                line = figures(found)
+                if line.get("invalid"):
+                    reason = next(one.cause for trial in found for one in trial if one.cause)
+                    console.print(
+                        f"{split}, {mode}: {line['invalid']} of {plan.trials * len(tasks)} "
+                        f"episodes are invalid and left out; the first: {reason}",
+                        highlight=False,
+                        markup=False,
+                    )
+                lines.append({"step": run.step, "mode": mode} | line | {"split": split})
+    finally:
+        finish()
+    return lines
+
+
+def _on_host(run: LoadedRun, plan: _Plan, splits: Sequence[str], games: Path | None):
+    """How a world on the host is played: (play, tasks of each split, what ends it)."""
+    config = replace(plan.config, world=plan.world, sessions=dict(max_invalid=1.0))
+    if plan.workers is not None:
+        config = replace(config, sessions=dict(workers=plan.workers))
+    if games is not None:
+        config = replace(config, games=str(games))
+    opened = open_world(config)
+    assert isinstance(opened, MadeWorld)
+    policy = run.policy
+    if plan.world != run.config.world and not isinstance(opened.world, TextGames):
+        policy = load_policy(
+            config.model, opened.world, read_params=False, prompt=config.prompt
+        )._replace(params=())
+    if games is not None and isinstance(opened.world, TextGames):
+        found = published(games, splits, plan.tasks)
+        of_split = {split: [task_of(one) for one in records] for split, records in found.items()}
+    else:
+        of_split = {split: eval_tasks(opened.world, split, plan.tasks) for split in splits}
+        of_split = {split: tasks for split, tasks in of_split.items() if tasks}
+    if not of_split:
+        raise ReplayError(f"the world {plan.world} has no tasks of {', '.join(splits)}")
+    runner = make_host_runner(config, opened, policy, trains=False)
+    params = jax.jit(lambda params: gather_for_rollout(params, policy.model))(run.params)
+
+    def play(
+        mode: str, skills: tuple[Skill, ...], tasks: Sequence[TaskSpec], trial: int
+    ) -> list[Trial]:
+        played = runner.play(params, tasks, skills, temperature=plan.temperature, trial=trial)
+        return [
+            Trial(
+                one.task.id,
+                one.task.kind,
+                one.success,
+                len(one.actions),
+                f"{one.cause}: {one.detail}" if one.cause else "",
+            )
+            for one in played.conversations
+        ]
+
+    return play, of_split, runner.close
+
+
+def _recorded(
+    run: LoadedRun,
+    plan: _Plan,
+    mode: str,
+    skills: tuple[Skill, ...],
+    records: Sequence[GameRecord],
+    trial: int,
+) -> list[Trial]:
+    """Games given as text, in the compiled world."""
+    bank = make_bank(replace(run.config, trial=dict(concurrent=1)), run.world, [skills])
+    episodes = play_compiled(
+        run.params,
+        run.policy.model,
+        run.policy.language,
+        bank,
+        records,
+        max_turns=plan.config.max_turns,
+        context_length=plan.config.context_length,
+        arm=-1 if mode == "none" else 0,
+        temperature=plan.temperature,
+        seed=trial,
+    )
     return [
-        {"step": run.step, "mode": mode}
-        | play_alfworld(
-            run,
-            records,
-            skills=skills,
-            max_turns=max_turns,
-            context_length=context_length,
-            console=console,
-            label=f"{split}, {mode}",
-        )
-        | {"split": split}
-        for mode, skills in versions.items()
-        for split, records in of_split.items()
+        Trial(f"{r.split}/{r.game}", r.task_type, e.won, len(e.commands), e.error or "")
+        for r, e in zip(records, episodes, strict=True)
     ]
 
 
-def _play_compiled(run: LoadedRun, mode: str, split: str, tasks: int) -> dict[str, Any]:
+def _play_compiled(
+    run: LoadedRun, mode: str, split: str, tasks: int, temperature: float
+) -> dict[str, Any]:
     """A line of eval.jsonl, of games in the compiled world."""
     config = run.config
     found = evaluate.evaluate(
@@ -214,7 +328,7 @@ def _play_compiled(run: LoadedRun, mode: str, split: str, tasks: int) -> dict[st
         max_turns=config.max_turns,
         context_length=config.context_length,
         games=tasks,
-        temperature=config.temperature,
+        temperature=temperature,
         at_once=run.policy.games_at_once(config),
     )
     return {"step": run.step} | found.to_json()
@@ -233,80 +347,21 @@ def own_games(config: TrainConfig, split: str, count: int, *, seed: int = 0) -> 
     ]
 
 
-def _published(path: Path, splits: Sequence[str], tasks: int) -> dict[str, list[GameRecord]]:
-    """At most `tasks` games of each split, evenly spaced."""
+def published(path: Path, splits: Sequence[str], tasks: int) -> dict[str, list[GameRecord]]:
+    """At most `tasks` games of each split of a file or folder, evenly spaced.
+
+    Args:
+      path: of the games.
+      splits: "seen" and "unseen", which are looked for under the names of published games as well;
+        where there are none of them, all splits are taken.
+      tasks: of a split at most.
+    """
     by_split: dict[str, list[GameRecord]] = {}
     for record in read_games(path):
         by_split.setdefault(record.split, []).append(record)
-    wanted = {name for split in splits for name in (split, _PUBLISHED.get(split, split))}
+    wanted = {name for split in splits for name in (split, PUBLISHED.get(split, split))}
     kept = {name: found for name, found in by_split.items() if name in wanted} or by_split
     return {
         name: [found[i * len(found) // n] for n in [min(tasks, len(found))] for i in range(n)]
         for name, found in kept.items()
-    }
-
-
-def play_alfworld(
-    run: LoadedRun,
-    records: Sequence[GameRecord],
-    *,
-    skills: Sequence[Skill],
-    max_turns: int,
-    context_length: int,
-    console: Console,
-    label: str,
-) -> dict[str, Any]:
-    """Plays games greedily in the real engine.
-
-    Returns:
-      success, episodes (the valid ones), interval, turns, by_task_type, invalid.
-
-    Raises:
-      ReplayError: not one episode was valid.
-      AlfworldMissing: the real engine is not installed.
-    """
-    episodes = []
-    shown = track(
-        records,
-        description=label,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    for record in shown:
-        player = PolicyPlayer(
-            run.params, run.policy.model, run.policy.language, skills, context_length=context_length
-        )
-        episodes.append(play(record, open_alfworld, player, max_turns=max_turns))
-    figures = summarise(records, episodes)
-    if figures["invalid"]:
-        reason = next(e.error for e in episodes if not e.valid)
-        console.print(
-            f"{label}: {figures['invalid']} of {len(episodes)} episodes are invalid and left out; "
-            f"the first: {reason}",
-            highlight=False,
-            markup=False,
-        )
-    return figures
-
-
-def summarise(records: Sequence[GameRecord], episodes: Sequence[Episode]) -> dict[str, Any]:
-    """Figures of some episodes; invalid ones are left out of all but their own count.
-
-    Raises:
-      ReplayError: not one episode was valid.
-    """
-    played = [(r, e) for r, e in zip(records, episodes, strict=True) if e.valid]
-    if not played:
-        reason = episodes[0].error if episodes else "there were no games"
-        raise ReplayError(f"no episode is valid: {reason}")
-    wins = sum(e.won for _, e in played)
-    by_type = {name: [e.won for r, e in played if r.task_type == name] for name in TASK_TYPES}
-    return {
-        "success": wins / len(played),
-        "episodes": len(played),
-        "interval": list(wilson_interval(wins, len(played))),
-        "turns": sum(len(e.commands) for _, e in played) / len(played),
-        "by_task_type": {name: [sum(won), len(won)] for name, won in by_type.items()},
-        "invalid": len(episodes) - len(played),
     }

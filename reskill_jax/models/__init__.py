@@ -1,6 +1,6 @@
 """Language models as pure functions, and checkpoints of real ones."""
 
-from .checkpoint import LoadedModel, load_model, save_model
+from .checkpoint import LoadedModel, load_model, new_model, save_model
 from .families import ModelError
 from .model import Decoder, Model
 from .tokenizer import Tokenizer, load_tokenizer
@@ -13,5 +13,6 @@ __all__ = [
     "Tokenizer",
     "load_model",
     "load_tokenizer",
+    "new_model",
     "save_model",
 ]

@@ -56,7 +56,9 @@ def read_template(folder: str | Path) -> tuple[str, Mapping[str, Any]] | None:
     return (template, tokens) if isinstance(template, str) else None
 
 
-def cut_template(template: str, tokens: Mapping[str, Any], instruction: str) -> Pieces:
+def cut_template(
+    template: str, tokens: Mapping[str, Any], instruction: str, *, thinking: bool = False
+) -> Pieces:
     """The pieces of a chat template.
 
     Args:
@@ -64,12 +66,13 @@ def cut_template(template: str, tokens: Mapping[str, Any], instruction: str) -> 
       tokens: special tokens by name, such as "bos_token".
       instruction: what the model is told first: as the system's message, or where a template has
         none at the beginning of the first message; "" = nothing.
+      thinking: whether answers begin with a thought, in templates that know both.
 
     Raises:
       ModelError: it cannot be rendered, or does not show what is said.
     """
     first, answer, second = _MARKS
-    render = _renderer(template, tokens)
+    render = _renderer(template, tokens, thinking)
     opening: list[dict[str, str]] = []
     said = first
     if instruction:
@@ -104,7 +107,7 @@ def _message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
-def _renderer(template: str, tokens: Mapping[str, Any]):
+def _renderer(template: str, tokens: Mapping[str, Any], thinking: bool):
     """Messages -> the text before the next answer; None where the template refuses them."""
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
 
@@ -123,7 +126,7 @@ def _renderer(template: str, tokens: Mapping[str, Any]):
             return compiled.render(
                 messages=messages,
                 add_generation_prompt=True,
-                enable_thinking=False,
+                enable_thinking=thinking,
                 tools=None,
                 **tokens,
             )

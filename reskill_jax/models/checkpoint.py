@@ -98,6 +98,27 @@ def load_model(
     return LoadedModel(Decoder(config), params, tokenizer, folder, settings, source)
 
 
+def new_model(folder: str | Path, settings: Mapping[str, Any], *, seed: int = 0) -> LoadedModel:
+    """A model with fresh weights; `save_model` writes it.
+
+    Args:
+      folder: with its tokenizer.json or tokenizer.model, if it is to have one.
+      settings: as they are to stand in config.json.
+      seed: of the weights.
+
+    Raises:
+      ModelError: the settings are not those of a model that can be read, or the tokenizer is none.
+    """
+    try:
+        config, source = read_config(settings)
+    except ValueError as error:
+        raise ModelError(f"the settings of a new model: {error}") from error
+    model = Decoder(config)
+    params = model.init(jax.random.key(seed))
+    tokenizer = load_tokenizer(folder)
+    return LoadedModel(model, params, tokenizer, Path(folder), settings, source)
+
+
 def save_model(
     folder: str | Path, loaded: LoadedModel, *, dtype: str = "float32", shard_bytes: int = _SHARD
 ) -> None:
@@ -313,4 +334,4 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
     aside.replace(path)
 
 
-__all__ = ["LoadedModel", "ModelError", "load_model", "save_model"]
+__all__ = ["LoadedModel", "ModelError", "load_model", "new_model", "save_model"]

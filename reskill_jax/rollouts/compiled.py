@@ -14,19 +14,16 @@ import jax.numpy as jnp
 
 from reskill_jax.devices.placement import keep_rows
 from reskill_jax.models.model import Model
-from reskill_jax.models.sampling import sample_candidates
 from reskill_jax.models.sharding import gather_for_rollout
 from reskill_jax.rollouts import transcript as transcripts
+from reskill_jax.rollouts.acting import CANDIDATES, Given, choose_action, where_rows
 from reskill_jax.rollouts.episodes import Record, Rollouts
 from reskill_jax.rollouts.spelling import Speller, Spelling, speller_of
-from reskill_jax.rollouts.transcript import Transcript
 from reskill_jax.skills.bank import Bank, applies_to_task, fires, skill_symbols
 from reskill_jax.worlds.language import Language
 from reskill_jax.worlds.world import PAD, CompiledWorld
 
-CHUNK = 16  # tokens encoded at a time: long enough to fill the cores, short enough to waste little
 SKILL_SYMBOLS = 32  # room for skill lines in one turn
-CANDIDATES = 32  # K, of a decision; rooms of 54 receptacles have 23
 
 
 def next_chunk(language: Language) -> int:
@@ -187,7 +184,7 @@ def _take_turn(carry: _Carry, given: Episodes, plan: Play) -> _Carry:
     transcript, spelling, cache, hidden, crowded = _act(carry, active, given, plan)
     possible = jax.vmap(plan.world.affords)(given.tasks, carry.state)
     state, step = jax.vmap(plan.world.step)(given.tasks, carry.state, spelling.cursor)
-    state = _where(active, state, carry.state)
+    state = where_rows(active, state, carry.state)
     action = jax.vmap(plan.world.action)(given.tasks, spelling.cursor)
     transcript = _append_rest(transcript, action, spelling, active, plan)
     transcript = _append(transcript, step.observation, active, plan, opening=True)
@@ -218,77 +215,26 @@ def _take_turn(carry: _Carry, given: Episodes, plan: Play) -> _Carry:
 
 
 def _act(carry: _Carry, active: chex.Array, given: Episodes, plan: Play):
-    """Chooses an action, token by token.
-
-    Returns:
-      The transcript with what was chosen; the finished spelling; cache; hidden; crowded.
-    """
-    speller, tasks, state = plan.speller, given.tasks, carry.state
-    rows = active.shape[0]
-    keys = jax.vmap(lambda k: jax.random.fold_in(k, carry.turn))(given.keys)
-
-    def forced(spelling, transcript):
-        spelling, tokens, counts = jax.vmap(speller.forced)(tasks, state, spelling, active)
-        return spelling, jax.vmap(transcripts.append)(transcript, tokens, counts)
-
-    def pending(spelling: Spelling) -> chex.Array:
-        return active & ~spelling.done
-
-    def choose(loop):
-        place, spelling, transcript, cache, hidden, crowded = loop
-        choosing = pending(spelling)
-        support, many = jax.vmap(lambda t, s: speller.support(t, s, most=CANDIDATES))(
-            tasks, spelling
-        )
-        logits = plan.model.logits(given.params, hidden, support)
-        token, log_prob = jax.vmap(
-            lambda k, row, ids: sample_candidates(
-                jax.random.fold_in(k, place),
-                row,
-                ids,
-                vocab_size=plan.model.vocab_size,
-                temperature=given.temperature,
-            )
-        )(keys, logits, support)
-        transcript = jax.vmap(transcripts.decide)(
-            transcript,
-            token,
-            support,
-            log_prob,
-            turn=jnp.full(rows, carry.turn),
-            weight=jnp.ones(rows, jnp.float32),
-            active=choosing,
-        )
-        taken = jax.vmap(speller.take)(tasks, state, spelling, token)
-        spelling, transcript = forced(_where(choosing, taken, spelling), transcript)
-        cache, hidden = encode(
-            given.params,
-            cache,
-            hidden,
-            transcript,
-            pending(spelling),
-            model=plan.model,
-            chunk=next_chunk(plan.language),
-        )
-        return place + 1, spelling, transcript, cache, hidden, crowded | (choosing & many)
-
-    spelling, transcript = forced(jax.vmap(speller.begin)(tasks, state), carry.rollouts.transcript)
-    cache, hidden = encode(
+    """Chooses an action, token by token; returns what `choose_action` does."""
+    now = Given(
+        given.keys,
         given.params,
+        jnp.full(active.shape, carry.turn),
+        active,
+        given.temperature,
+    )
+    transcript, spelling, cache, hidden, crowded = choose_action(
+        now,
+        carry.rollouts.transcript,
         carry.cache,
         carry.hidden,
-        transcript,
-        pending(spelling),
+        given.tasks,
+        carry.state,
         model=plan.model,
-        chunk=CHUNK,
+        speller=plan.speller,
+        next_chunk=next_chunk(plan.language),
     )
-    _, spelling, *found = jax.lax.while_loop(
-        lambda loop: jnp.any(pending(loop[1])) & (loop[0] < speller.most),
-        choose,
-        (jnp.int32(0), spelling, transcript, cache, hidden, carry.crowded),
-    )
-    transcript, cache, hidden, crowded = found
-    return transcript, spelling, cache, hidden, crowded
+    return transcript, spelling, cache, hidden, carry.crowded | crowded
 
 
 def _read_skills(transcript, turn, action, observation, active, given: Episodes, plan: Play):
@@ -340,35 +286,3 @@ def _append_rest(transcript, action, spelling: Spelling, active, plan: Play):
 def _append_fixed(transcript, tokens: tuple[int, ...], active: chex.Array):
     """Adds the same tokens to every active row."""
     return jax.vmap(lambda row, on: transcripts.append_fixed(row, tokens, on))(transcript, active)
-
-
-def encode(params, cache, hidden, transcript: Transcript, active, *, model: Model, chunk: int):
-    """Encodes what active rows have written and the cache does not hold yet.
-
-    Returns:
-      The cache, and the hidden state at each row's last token.
-    """
-    offset = jnp.arange(chunk, dtype=jnp.int32)
-    last = transcript.tokens.shape[1] - 1
-
-    def pending(cache):
-        return jnp.where(active, transcript.length - cache.lengths, 0)
-
-    def body(carry):
-        cache, hidden = carry
-        counts = jnp.clip(pending(cache), 0, chunk)
-        index = jnp.minimum(cache.lengths[:, None] + offset, last)
-        tokens = jnp.take_along_axis(transcript.tokens, index, axis=1)
-        new, cache = model.extend(params, cache, tokens, counts)
-        return cache, jnp.where((counts > 0)[:, None], new, hidden)
-
-    return jax.lax.while_loop(lambda c: jnp.any(pending(c[0]) > 0), body, (cache, hidden))
-
-
-def _where(condition, new, old):
-    """Row-wise choice between two pytrees of [N, ...] arrays."""
-
-    def pick(a, b):
-        return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - 1)), a, b)
-
-    return jax.tree.map(pick, new, old)

@@ -20,7 +20,7 @@ class Transcript(NamedTuple):
     tokens: chex.Array  # [L] int32, PAD behind
     length: chex.Array  # [] int32, of all that was added; more than L once tokens were dropped
     position: chex.Array  # [D] int32: index of the token after which a decision was taken
-    support: chex.Array  # [D, K] int32: the tokens that could be chosen, NO_TOKEN behind
+    support: chex.Array  # [D, K] int32: what could be chosen, NO_TOKEN behind; nothing = anything
     log_prob: chex.Array  # [D] float32: of the token chosen, when sampled
     turn: chex.Array  # [D] int32: in which it was taken
     weight: chex.Array  # [D] float32: 0 where the decision is not to be learned from
@@ -124,6 +124,7 @@ def decide(
     turn: chex.Array,
     weight: chex.Array,
     active: chex.Array,
+    free: bool = False,
 ) -> Transcript:
     """Adds one chosen token, and records the decision if there was more than one choice.
 
@@ -132,9 +133,10 @@ def decide(
     Args:
       choice: [] int32; support: [K] int32; log_prob: [] float; turn: [] int32; weight: [] float.
       active: [] bool; False leaves the row as it is.
+      free: every token of the vocabulary could be chosen; the support has none (static).
     """
     whole = transcript.length < transcript.tokens.shape[0]
-    recorded = active & whole & (jnp.sum(support != NO_TOKEN) > 1)
+    recorded = active & whole & (True if free else jnp.sum(support != NO_TOKEN) > 1)
     slot = jnp.where(recorded, transcript.count, transcript.position.shape[0])
     written = transcript._replace(
         position=transcript.position.at[slot].set(transcript.length - 1, mode="drop"),

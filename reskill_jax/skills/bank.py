@@ -108,6 +108,32 @@ def build_bank(
     return Bank(symbols, kind, table, accept, task_table, task_accept, identity)
 
 
+def identity_bank(arms: Sequence[Sequence[Skill]], *, slots: int) -> Bank:
+    """A bank of skills that no compiled world reads: which skills there are, and nothing else.
+
+    Args:
+      arms: the skills of each arm, in slot order.
+      slots: S, skills a bank can hold.
+
+    Raises:
+      SkillError: too many skills.
+    """
+    shape = (len(arms), slots)
+    identity = np.zeros(shape, np.uint32)
+    kind = np.full(shape, EMPTY, np.int8)
+    for a, skills in enumerate(arms):
+        if len(skills) > slots:
+            raise SkillError(f"arm {a} has {len(skills)} skills; the bank has {slots} slots")
+        for s, skill in enumerate(skills):
+            kind[a, s] = _KINDS[skill.trigger.kind]
+            identity[a, s] = zlib.crc32(repr((skill.trigger, skill.action)).encode("utf-8"))
+    nothing = np.zeros((*shape, 1, 1), np.uint8)
+    accept = np.zeros((*shape, 1), bool)
+    return Bank(
+        np.full((*shape, 1), PAD, np.int32), kind, nothing, accept, nothing, ~accept, identity
+    )
+
+
 def skill_line(
     skill: Skill,
     *,

@@ -121,6 +121,7 @@ EVAL: Mapping[str, Field] = {
     "episodes": _AMOUNT,
     "turns": _AMOUNT,
     "interval": (_is_interval, "two numbers from 0 to 1"),
+    "invalid": _AMOUNT,
     "by_task_type": (_is_by_task_type, "a mapping to [successes, episodes]"),
 }
 LIFECYCLE: Mapping[str, Field] = {

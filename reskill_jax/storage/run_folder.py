@@ -28,6 +28,8 @@ from typing import IO, Any
 import numpy as np
 
 from reskill_jax.skills.skillmd import export_skill
+from reskill_jax.storage.writers.names import scalars_of
+from reskill_jax.storage.writers.writer import Writer
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 LOGS = ("metrics.jsonl", "trials.jsonl", "eval.jsonl", "lifecycle.jsonl")
@@ -38,11 +40,17 @@ class RunFolderError(ValueError):
 
 
 class RunFolder:
-    """An open run folder. Make one with `create` or `reopen`; close it, or use it with `with`."""
+    """An open run folder. Make one with `create` or `reopen`; close it, or use it with `with`.
+
+    Attributes:
+      path: of the folder.
+      writers: to which every number goes that is logged, too.
+    """
 
     def __init__(self, path: Path) -> None:
         """Opens the logs of an existing folder for appending; `create` and `reopen` call this."""
         self.path = path
+        self.writers: tuple[Writer, ...] = ()
         self._logs: dict[str, IO[bytes]] = {}
         for name in LOGS:
             with _explained(f"open {path / name}"):
@@ -194,9 +202,12 @@ class RunFolder:
                 shutil.rmtree(old)
 
     def close(self) -> None:
-        """Closes the logs; may be called twice."""
+        """Closes the logs and the writers; may be called twice."""
         for log in self._logs.values():
             log.close()
+        writers, self.writers = self.writers, ()
+        for writer in writers:
+            writer.close()
 
     def __enter__(self) -> "RunFolder":
         """Returns itself."""
@@ -211,6 +222,10 @@ class RunFolder:
         with _explained(f"write {self.path / name}"):
             self._logs[name].write(text.encode("utf-8"))
             self._logs[name].flush()
+        if self.writers:
+            numbers = scalars_of(name, json.loads(text))
+            for writer in self.writers:
+                writer.scalars(int(line["step"]), numbers)
 
     def _byte_at(self, name: str, position: int) -> bytes:
         with open(self.path / name, "rb") as log:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from reskill_jax.core.factorial import num_arms
 from reskill_jax.devices.shape import MeshShape
@@ -11,10 +11,13 @@ from reskill_jax.training.sections import (
     CreatorConfig,
     ModelConfig,
     OptimizerConfig,
+    PromptConfig,
+    SessionConfig,
     TrialConfig,
 )
 from reskill_jax.training.validate import validate
 from reskill_jax.worlds.household.generator import RoomSpec
+from reskill_jax.worlds.registry import COMPILED
 
 T = TypeVar("T")
 
@@ -34,8 +37,14 @@ class TrainConfig:
     model: ModelConfig = ModelConfig()
     """The language model that is trained."""
 
-    world: Literal["household"] = "household"
-    """The world that is played."""
+    world: str = "household"
+    """The world that is played: "household" (compiled), one that `reskill worlds` lists, or
+    MODULE:CLASS, a world of one's own."""
+    games: str | None = None
+    """Where the tasks of the world lie, for worlds that read them from a file or a folder."""
+    reward: str | None = None
+    """MODULE:FUNCTION, the reward of a finished episode of a world on the host, instead of what
+    its session gives. Trials of skills count success all the same."""
     rooms: RoomSpec = RoomSpec()
     """Sizes of the household's rooms."""
     max_turns: int = 20
@@ -81,6 +90,8 @@ class TrainConfig:
     """Checkpoints to keep."""
     keep_best: bool = False
     """Save after every evaluation, and also keep the checkpoint that was best on unseen tasks."""
+    log: tuple[str, ...] = ()
+    """Where numbers go beside the run's own logs: tensorboard, wandb (each an extra)."""
     mirror: str | None = None
     """A second place for the run, to which every checkpoint is copied and from which --resume
     brings back a run that is not here: gs://, s3://, ..., whatever fsspec knows, or a folder."""
@@ -93,6 +104,10 @@ class TrainConfig:
     """How a new version of the skills is compared with the one in use."""
     creator: CreatorConfig = CreatorConfig()
     """When new versions of the skills are proposed, and from what."""
+    prompt: PromptConfig = PromptConfig()
+    """How a model is asked in a world on the host, and where the action is in its answer."""
+    sessions: SessionConfig = SessionConfig()
+    """How the sessions of a world on the host are run."""
     mesh: MeshShape = MeshShape()
     """Devices to train on."""
 
@@ -103,6 +118,11 @@ class TrainConfig:
     def arms(self) -> int:
         """Versions of the bank that can be compared at once (A): every choice of the parts."""
         return num_arms(self.trial.concurrent)
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the world is played on the host."""
+        return self.world not in COMPILED
 
     @property
     def policy_steps(self) -> range:
@@ -147,7 +167,7 @@ def replace(config: T, **changes: Any) -> T:
 _OF_THE_HOST = (
     *("name", "root", "seed", "bank", "train_games", "skills_from", "skills_until", "creator"),
     *("eval_every", "eval_tasks", "checkpoint_every", "keep", "keep_best"),
-    "mirror",
+    *("mirror", "log", "world", "games", "reward", "prompt", "sessions"),
 )
 
 

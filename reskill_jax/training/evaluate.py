@@ -33,6 +33,7 @@ class Evaluation(NamedTuple):
     episodes: int
     turns: float
     by_task_type: dict[str, tuple[int, int]]  # successes, episodes
+    invalid: int = 0  # further episodes, which say nothing about the policy
 
     @property
     def success(self) -> float:
@@ -54,7 +55,7 @@ class Evaluation(NamedTuple):
             "interval": list(self.interval),
             "turns": self.turns,
             "by_task_type": {k: list(v) for k, v in self.by_task_type.items()},
-        }
+        } | ({"invalid": self.invalid} if self.invalid else {})
 
 
 @functools.partial(jax.jit, static_argnames=("world", "games"))

@@ -10,7 +10,7 @@ from reskill_jax.models.model import Model
 from reskill_jax.models.sampling import NO_TOKEN, masked_log_probs
 from reskill_jax.rollouts import transcript as transcripts
 from reskill_jax.rollouts.transcript import Transcript
-from reskill_jax.training.update import decision_logits
+from reskill_jax.training.scoring import decision_logits
 
 
 def demonstration_loss(params, rows: Transcript, *, model: Model, unmasked_share: float):

@@ -14,12 +14,12 @@ from reskill_jax.creators.creator import Creator, Library, Proposal, Refusal
 from reskill_jax.creators.episode import Episode
 from reskill_jax.creators.rules.creator import RulesCreator
 from reskill_jax.creators.rules.recommend import CreatorSettings
-from reskill_jax.skills.bank import Bank, build_bank
+from reskill_jax.skills.bank import Bank, build_bank, identity_bank
 from reskill_jax.skills.skill import Skill
 from reskill_jax.skills.skillmd import FILE_NAME, SkillFileError, import_skills
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.validate import MAX_SKILLS, RESERVOIR_CAPACITY
-from reskill_jax.worlds.world import CompiledWorld
+from reskill_jax.worlds.world import CompiledWorld, compiled_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ def versions(life: SkillLibrary, config: TrainConfig) -> list[tuple[Skill, ...]]
     return found
 
 
-def begin_library(config: TrainConfig, world: CompiledWorld) -> SkillLibrary:
+def begin_library(config: TrainConfig, world: Any) -> SkillLibrary:
     """The skills a run begins with, no evidence.
 
     Raises:
@@ -86,7 +86,7 @@ def begin_library(config: TrainConfig, world: CompiledWorld) -> SkillLibrary:
     return SkillLibrary(memory, starting_skills(config, world), (None,) * config.trial.concurrent)
 
 
-def starting_skills(config: TrainConfig, world: CompiledWorld) -> tuple[Skill, ...]:
+def starting_skills(config: TrainConfig, world: Any) -> tuple[Skill, ...]:
     """Skills that come with the world, those of a folder, or none.
 
     A SKILL.md of the folder that cannot be read is left out with a SkillFileWarning.
@@ -96,17 +96,22 @@ def starting_skills(config: TrainConfig, world: CompiledWorld) -> tuple[Skill, .
     """
     if config.bank is None or not config.skills:
         return ()
-    if config.bank in world.banks:
-        return world.banks[config.bank]
+    banks = getattr(compiled_of(world), "banks", {}) | dict(getattr(world, "banks", {}))
+    if config.bank in banks:
+        return banks[config.bank]
     skills = import_skills(config.bank)
     if not skills:
         raise SkillFileError(f"{config.bank}: there is no folder with a {FILE_NAME} in it")
     return skills
 
 
-def make_bank(config: TrainConfig, world: CompiledWorld, arms: Sequence[Sequence[Skill]]) -> Bank:
+def make_bank(config: TrainConfig, world: Any, arms: Sequence[Sequence[Skill]]) -> Bank:
     """The arrays of all arms; arms that are not given hold what arm 0 holds."""
     filled = [*arms, *[arms[0]] * (config.arms - len(arms))]
+    compiled = compiled_of(world)
+    if compiled is None:
+        return identity_bank(filled, slots=config.slots)
+    world = compiled
     return build_bank(
         filled,
         language=world.language,
@@ -251,10 +256,14 @@ def creator_settings(config: TrainConfig) -> CreatorSettings:
     )
 
 
-def creator_of(config: TrainConfig, world: CompiledWorld) -> RulesCreator:
-    """The creator that a configuration names."""
+def creator_of(config: TrainConfig, world: Any) -> RulesCreator:
+    """The creator that a configuration names; without a compiled world's words it mines its own."""
+    compiled = compiled_of(world)
     return RulesCreator(
-        world.actions, world.language, RESERVOIR_CAPACITY, settings=creator_settings(config)
+        None if compiled is None else compiled.actions,
+        () if compiled is None else compiled.language,
+        RESERVOIR_CAPACITY,
+        settings=creator_settings(config),
     )
 
 

@@ -1,56 +1,50 @@
 """The training loop: compiled steps, the life of the skills between them, logs and checkpoints."""
 
+import contextlib
 import dataclasses
 import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 from rich.console import Console
 
-from reskill_jax.algorithms.grpo import GRPO
-from reskill_jax.creators.creator import Creator
-from reskill_jax.devices.mesh import make_mesh, on_mesh, place, row_sharding
+from reskill_jax.devices.mesh import make_mesh
 from reskill_jax.devices.preemption import StopSignal, ended_by
 from reskill_jax.devices.processes import greatest, is_first
 from reskill_jax.devices.shape import MeshShape
 from reskill_jax.models.checkpoint import LoadedModel
-from reskill_jax.models.model import Model
 from reskill_jax.skills.skill import Skill
+from reskill_jax.storage.checkpoint_config import plain_config
 from reskill_jax.storage.provenance import provenance
 from reskill_jax.storage.run_folder import RunFolder
-from reskill_jax.training.config import TrainConfig, program_of
-from reskill_jax.training.evaluate import Evaluation, evaluate
+from reskill_jax.storage.writers import open_writers
+from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.evaluate import Mode
+from reskill_jax.training.host import HostRunner, make_host_runner
 from reskill_jax.training.lifecycle import (
     SkillLibrary,
     begin_library,
-    creator_of,
-    episodes_of,
     learn,
     make_bank,
     versions,
 )
-from reskill_jax.training.placing import state_shardings
 from reskill_jax.training.progress import TrainingProgress
 from reskill_jax.training.proposals import after_step
-from reskill_jax.training.settings import Policy, TrainingError, check_fit, load_policy
+from reskill_jax.training.runner import Runner, make_runner
+from reskill_jax.training.settings import Policy, TrainingError, load_policy, open_world
 from reskill_jax.training.state import TrainState, init_state
-from reskill_jax.training.step import StepMetrics, train_step
+from reskill_jax.training.step import StepMetrics
 from reskill_jax.training.step_log import (
     metrics_line,
     trial_lines,
     trial_words,
 )
 from reskill_jax.training.storage import Storage, open_storage
-from reskill_jax.training.update import rollout_params
-from reskill_jax.worlds.language import Language
-from reskill_jax.worlds.registry import make_world
-from reskill_jax.worlds.world import CompiledWorld
+from reskill_jax.worlds.host_worlds import MadeWorld, world_given
+from reskill_jax.worlds.world import CompiledWorld, HostWorld
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,103 +56,14 @@ class RunSummary:
     skills: tuple[Skill, ...]  # in use at the end
 
 
-@dataclasses.dataclass(frozen=True)
-class Runner:
-    """What stays the same during a run."""
-
-    config: TrainConfig
-    world: CompiledWorld
-    policy: Policy  # without its parameters
-    creator: Creator  # of the skills
-    step: Any  # compiled train_step
-    shardings: TrainState | None = None  # of the state; None on a single device
-    rows: NamedSharding | None = None  # of rollouts
-
-    def placed(self, state: TrainState) -> TrainState:
-        """The state, every array on the devices where it belongs."""
-        return state if self.shardings is None else place(state, self.shardings)
-
-    def games(self, numbers: np.ndarray) -> jax.Array:
-        """[B] int32: numbers of games, on every device."""
-        if self.rows is None:
-            return jnp.asarray(numbers)
-        return place(numbers, NamedSharding(self.rows.mesh, PartitionSpec()))
-
-
-def algorithm_of(config: TrainConfig) -> GRPO:
-    """The algorithm that a configuration names."""
-    return GRPO(
-        scale_by_std=config.algorithm.scale_by_std,
-        whiten=config.algorithm.whiten,
-        clip_low=config.algorithm.clip_low,
-        clip_high=config.algorithm.clip_high,
-        kl_weight=config.algorithm.kl_weight,
-    )
-
-
-@functools.lru_cache(maxsize=8)
-def _compiled(world: CompiledWorld, model: Model, language: Language, config: TrainConfig):
-    """The compiled step, the shardings of the state, that of rows."""
-    program = functools.partial(
-        train_step,
-        world=world,
-        model=model,
-        language=language,
-        algorithm=algorithm_of(config),
-        config=config,
-    )
-    if config.mesh == MeshShape() and jax.process_count() == 1:
-        return jax.jit(program, donate_argnums=0), None, None
-    mesh = make_mesh(config.mesh)
-    bank = make_bank(config, world, [()])
-    like = jax.eval_shape(lambda: init_state(config, model.init(jax.random.key(0)), bank))
-    shardings, rows = state_shardings(like, mesh, model, config), row_sharding(mesh)
-    whole = NamedSharding(mesh, PartitionSpec())
-    step = jax.jit(
-        on_mesh(program, mesh),
-        donate_argnums=0,
-        in_shardings=(shardings, whole),
-        out_shardings=(shardings, whole, whole),
-    )
-    return step, shardings, rows
-
-
-def make_runner(config: TrainConfig, world: CompiledWorld, policy: Policy) -> Runner:
-    """Builds the compiled step of a configuration.
-
-    Runs that differ in seed, name and the like share one compiled step, see `program_of`.
-
-    Raises:
-      TrainingError: policy, world and settings do not fit together.
-    """
-    check_fit(config, policy, world)
-    compiled = _compiled(world, policy.model, policy.language, program_of(config))
-    creator = creator_of(config, world)
-    return Runner(config, world, policy._replace(params=()), creator, *compiled)
-
-
-def games_of_step(config: TrainConfig, step: int) -> np.ndarray:
-    """[B] int32 numbers of the games of a step: every game once per pass, each pass shuffled.
-
-    A function of the step alone, so the position in the stream is the step's number.
-    """
-    first = step * config.groups
-    numbers = np.arange(first, first + config.groups)
-    passes, places = np.divmod(numbers, config.train_games)
-    orders = {
-        p: np.random.default_rng((config.seed, int(p))).permutation(config.train_games)
-        for p in np.unique(passes)
-    }
-    return np.asarray([orders[p][i] for p, i in zip(passes, places, strict=True)], np.int32)
-
-
-Observer = Callable[[int, TrainState, SkillLibrary, Runner], None]
+AnyRunner: TypeAlias = Runner | HostRunner
+Observer = Callable[[int, TrainState, SkillLibrary, AnyRunner], None]
 
 
 def train(
     config: TrainConfig,
     *,
-    world: CompiledWorld | None = None,
+    world: CompiledWorld | HostWorld | None = None,
     model: LoadedModel | None = None,
     resume: bool = False,
     console: Console | None = None,
@@ -186,10 +91,50 @@ def train(
       Preempted, Interrupted: SIGTERM or Ctrl-C came; the checkpoint of the last step is complete.
     """
     console = (console or Console()) if is_first() else Console(quiet=True)
-    world = make_world(config.world, rooms=config.rooms) if world is None else world
+    runner, policy = open_runner(config, world=world, model=model)
+    with contextlib.closing(runner):
+        return _train(config, runner, policy, resume, console, observer)
+
+
+def open_runner(
+    config: TrainConfig,
+    *,
+    world: CompiledWorld | HostWorld | None = None,
+    model: LoadedModel | None = None,
+) -> tuple[AnyRunner, Policy]:
+    """What plays and learns, for whatever world; who opens it closes it.
+
+    Args:
+      config, world, model: as of `train`.
+
+    Returns:
+      The runner, and the policy with its parameters.
+
+    Raises:
+      TrainingError, WeightsError, WorldError, WorldNameError, PoolError: with one clear line.
+    """
     mesh = None if config.mesh == MeshShape() else make_mesh(config.mesh)
-    policy = load_policy(config.model, world, loaded=model, mesh=mesh)
-    runner = make_runner(config, world, policy)
+    opened: Any = world
+    if world is None:
+        opened = open_world(config)
+    elif hasattr(world, "open"):
+        opened = world_given(world)
+    if not isinstance(opened, MadeWorld):
+        policy = load_policy(config.model, opened, loaded=model, mesh=mesh)
+        return make_runner(config, opened, policy), policy
+    policy = load_policy(config.model, opened.world, loaded=model, mesh=mesh, prompt=config.prompt)
+    return make_host_runner(config, opened, policy), policy
+
+
+def _train(
+    config: TrainConfig,
+    runner: AnyRunner,
+    policy: Policy,
+    resume: bool,
+    console: Console,
+    observer: Observer | None,
+) -> RunSummary:
+    """`train`, with everything opened."""
     params = policy.params
     # A run that goes on has its skills in the checkpoint: the folder they came from may be gone.
     without_bank = dataclasses.replace(config, bank=None)
@@ -207,6 +152,11 @@ def train(
             state, life = _start(config, params, runner)
         state, life = found or (state, life)
         start = int(state.step)
+        if is_first() and config.log:
+            told = plain_config(config)
+            storage.folder.writers = open_writers(
+                config.log, storage.folder.path, told, resume=resume, notify=storage.notify
+            )
         if start < config.steps:
             storage.folder.add_provenance(provenance(step=start))
         with StopSignal(tell=storage.notify) as stop:
@@ -230,7 +180,7 @@ def train(
         return RunSummary(storage.folder.path, int(state.step), life.skills)
 
 
-def _start(config: TrainConfig, params: Any, runner: Runner) -> tuple[TrainState, SkillLibrary]:
+def _start(config: TrainConfig, params: Any, runner: AnyRunner) -> tuple[TrainState, SkillLibrary]:
     """What a run begins with."""
     life = begin_library(config, runner.world)
     bank = make_bank(config, runner.world, [life.skills])
@@ -245,31 +195,29 @@ def _notify(console: Console, line: str) -> None:
 def _begin(
     state: TrainState,
     life: SkillLibrary,
-    runner: Runner,
+    runner: AnyRunner,
     storage: Storage,
     progress: TrainingProgress,
-) -> float:
+) -> float | None:
     """What precedes the first step: how well the policy starts (unseen games), a checkpoint."""
     progress.status("evaluating the starting policy (compiling first)")
-    unseen = _evaluate(state, runner, storage.folder, 0, (_mode(runner.config),))[1].success
+    unseen = _evaluate(state, life, runner, storage.folder, 0, (_mode(runner.config),))
     storage.folder.export_skills(life.skills)
     storage.save(state, life, runner.config, unseen=unseen)
     return unseen
 
 
-def _compile(state: TrainState, runner: Runner, progress: TrainingProgress) -> float:
-    """Compiles the step before the first one, whose time is then its own; returns the seconds."""
-    if not hasattr(runner.step, "lower"):  # a function that somebody put around the compiled one
+def _compile(state: TrainState, runner: AnyRunner, progress: TrainingProgress) -> float:
+    """Compiles the step before the first one; returns the seconds."""
+    if not runner.compiles:
         return 0.0
     progress.status("compiling the training step")
-    began = time.perf_counter()
-    runner.step.lower(state, runner.games(games_of_step(runner.config, int(state.step)))).compile()
-    seconds = time.perf_counter() - began
+    seconds = runner.compile(state)
     progress.compiled("the training step", seconds)
     return seconds
 
 
-def _mode(config: TrainConfig) -> str:
+def _mode(config: TrainConfig) -> Mode:
     """How a run is evaluated while it trains."""
     return "bank" if config.skills else "none"
 
@@ -277,7 +225,7 @@ def _mode(config: TrainConfig) -> str:
 def _run(
     state: TrainState,
     life: SkillLibrary,
-    runner: Runner,
+    runner: AnyRunner,
     storage: Storage,
     progress: TrainingProgress,
     stop: StopSignal,
@@ -288,30 +236,21 @@ def _run(
     """The steps; `compiled` is what compiling took before the first, in seconds."""
     config, folder = runner.config, storage.folder
     mode = _mode(config)
-    modes_at_end = ("bank", "none") if config.skills else ("none",)
+    modes_at_end: tuple[Mode, ...] = ("bank", "none") if config.skills else ("none",)
     skipped, start = int(state.skipped), int(state.step)
     for step in range(start, config.steps):
         began = time.perf_counter()
-        games = games_of_step(config, step)
-        names = [[skill.name for skill in version] for version in versions(life, config)]
-        state, metrics, evidence = runner.step(state, runner.games(games))
+        numbers, arms = runner.numbers(step), versions(life, config)
+        state, metrics, evidence = runner.advance(state, numbers, arms)
         # Computing does not hold this call up, compiling does: the first time.
         waited = time.perf_counter() - began if step == start else 0.0
         metrics = jax.device_get(metrics)
         done = step + 1
-        line = metrics_line(metrics, life, done)
+        line = metrics_line(metrics, life, done) | dict(runner.figures(evidence))
         tested = trial_lines(metrics, life, done, config)
         _check_finite(metrics, done, skipped, config)
         if config.skills and (any(life.proposals) or config.will_propose(done)):
-            episodes = episodes_of(
-                jax.device_get(evidence),
-                games,
-                step,
-                names,
-                group_size=config.group_size,
-                world=runner.world,
-            )
-            life = learn(life, episodes, runner.creator)
+            life = learn(life, runner.episodes(evidence, numbers, step, arms), runner.creator)
             new, life = after_step(
                 state, life, metrics, done, config, runner.world, runner.creator, folder, progress
             )
@@ -326,9 +265,9 @@ def _run(
         evaluated = done == config.steps or _is_due(config.eval_every, done)
         if done == config.steps:
             progress.status("evaluating the trained policy")
-            unseen = _evaluate(state, runner, folder, done, modes_at_end)[1].success
+            unseen = _evaluate(state, life, runner, folder, done, modes_at_end)
         elif evaluated:
-            unseen = _evaluate(state, runner, folder, done, (mode,))[1].success
+            unseen = _evaluate(state, life, runner, folder, done, (mode,))
         asked = greatest(stop.received) if done < config.steps else 0
         due = _is_due(config.checkpoint_every, done) or (config.keep_best and evaluated)
         if asked or due or done == config.steps:
@@ -345,34 +284,21 @@ def _run(
 
 def _evaluate(
     state: TrainState,
-    runner: Runner,
+    life: SkillLibrary,
+    runner: AnyRunner,
     folder: RunFolder,
     step: int,
-    modes: tuple[str, ...],
-) -> list[Evaluation]:
-    config = runner.config
-    found = []
+    modes: tuple[Mode, ...],
+) -> float | None:
+    """Plays both splits in each mode; the success on unseen tasks in the first, or None."""
+    rates = []
     for mode in modes:
         for split in ("seen", "unseen"):
-            found.append(
-                evaluate(
-                    rollout_params(state, config),
-                    state.bank,
-                    world=runner.world,
-                    model=runner.policy.model,
-                    language=runner.policy.language,
-                    split=split,
-                    mode=mode,  # type: ignore[arg-type]
-                    max_turns=config.max_turns,
-                    context_length=config.context_length,
-                    games=config.eval_tasks,
-                    temperature=config.temperature,
-                    rows=runner.rows,
-                    at_once=runner.policy.games_at_once(config),
-                )
-            )
-            folder.write_eval({"step": step} | found[-1].to_json())
-    return found
+            found = runner.evaluate(state, split, mode, versions(life, runner.config))
+            if found is not None:
+                folder.write_eval({"step": step} | found.to_json())
+            rates.append(None if found is None else found.success)
+    return rates[1]
 
 
 def _is_due(every: int, step: int) -> bool:
@@ -383,7 +309,8 @@ def _check_finite(
     metrics: StepMetrics, step: int, skipped_before: int, config: TrainConfig
 ) -> None:
     """Episodes and updates that are not finite are left out; a step of nothing else is the end."""
-    if int(metrics.invalid) == config.groups * config.group_size:
+    # Of a world on the host it is told how many episodes may be lost, and why they were.
+    if not config.on_host and int(metrics.invalid) == config.groups * config.group_size:
         raise TrainingError(
             f"step {step}: no episode is valid, the policy's log-probabilities are not finite; "
             "train again with other weights or a lower --learning-rate"

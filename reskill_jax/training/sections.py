@@ -140,3 +140,48 @@ class CreatorConfig:
 
     def __post_init__(self):
         validate_section(self, "creator")
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptConfig:
+    """How a model is asked in a world on the host, and where the action is in its answer."""
+
+    constrained: bool = True
+    """Where a session says what is possible, choose among that; else every answer is free text."""
+    answer: Literal["whole", "tag", "last_line", "json"] = "whole"
+    """Where the action is in a free answer: all of it, between <action> and </action>, its last
+    line, or a call {"name": ..., "arguments": {...}}."""
+    answer_tokens: int = 64
+    """Tokens of a free answer, and of a choice, at most."""
+    thinking_tokens: int = 0
+    """Tokens that may be thought before an answer; 0 = none."""
+    message_tokens: int = 1024
+    """Tokens of what the world says at a time; of more the middle is left out."""
+    skill_tokens: int = 256
+    """Tokens of the skills' lines in a turn at most."""
+    invalid_penalty: float = 0.1
+    """Taken from the reward of a turn whose answer holds no action."""
+
+    def __post_init__(self):
+        validate_section(self, "prompt")
+
+
+@dataclasses.dataclass(frozen=True)
+class SessionConfig:
+    """How the sessions of a world on the host are run."""
+
+    workers: int | None = None
+    """Processes that step them; 0 = none, they run in this one; if not given, one per processor."""
+    rows: int | None = None
+    """Episodes played at once; if not given all of a step, or as many as the world can open."""
+    patience: float = 5.0
+    """Seconds that episodes which could go on wait for the others."""
+    time_limit: float = 60.0
+    """Seconds that a step of a session may take; one that takes longer is lost."""
+    open_limit: float = 300.0
+    """Seconds that opening a session may take, and the start of a worker."""
+    max_invalid: float = 0.5
+    """Share of a step's episodes that may be lost; with more the run ends."""
+
+    def __post_init__(self):
+        validate_section(self, "sessions")

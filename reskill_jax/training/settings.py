@@ -16,12 +16,17 @@ from reskill_jax.models.config import DecoderConfig
 from reskill_jax.models.families import ModelError
 from reskill_jax.models.model import Decoder, Model
 from reskill_jax.models.sharding import param_specs
+from reskill_jax.models.tokenizer import Tokenizer
+from reskill_jax.rollouts.prompt import TextPrompt
 from reskill_jax.skills.patterns import TriggerError
 from reskill_jax.skills.skill import SkillError
 from reskill_jax.skills.skillmd import SkillFileError
 from reskill_jax.storage.mirror import Mirror
-from reskill_jax.training.config import ModelConfig, TrainConfig
+from reskill_jax.storage.writers import load_packages
+from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.lifecycle import make_bank, starting_skills
+from reskill_jax.training.sections import ModelConfig, PromptConfig
+from reskill_jax.worlds.host_worlds import MadeWorld
 from reskill_jax.worlds.language import (
     Frame,
     Language,
@@ -29,8 +34,8 @@ from reskill_jax.worlds.language import (
     symbol_language,
     token_language,
 )
-from reskill_jax.worlds.registry import make_world
-from reskill_jax.worlds.world import CompiledWorld
+from reskill_jax.worlds.registry import make_host_world, make_world
+from reskill_jax.worlds.world import CompiledWorld, HostWorld, compiled_of
 
 
 class TrainingError(ValueError):
@@ -42,22 +47,25 @@ class Policy(NamedTuple):
 
     params: Any
     model: Model
-    language: Language
+    language: Language  # of the world's symbols; of a world of plain language an empty one
     notes: tuple[str, ...] = ()  # what a person should know about it
     loaded: LoadedModel | None = None  # where it comes from, if that is a checkpoint of the Hub
+    prompt: TextPrompt | None = None  # how it is asked in a world of plain language
 
     def games_at_once(self, config: TrainConfig) -> int | None:
         """Most games of an evaluation in memory at a time: as many as a step plays; None = all."""
-        return None if self.language.identity else config.groups * config.group_size
+        plain = self.prompt is None and self.language.identity
+        return None if plain else config.groups * config.group_size
 
 
 def load_policy(
     settings: ModelConfig,
-    world: CompiledWorld,
+    world: CompiledWorld | HostWorld,
     *,
     loaded: LoadedModel | None = None,
     mesh: Mesh | None = None,
     read_params: bool = True,
+    prompt: PromptConfig | None = None,
 ) -> Policy:
     """Reads a model, and the table of the world's symbols in its tokens.
 
@@ -67,31 +75,43 @@ def load_policy(
       loaded: a checkpoint that was read before; `settings.path` is then not looked at.
       mesh: of devices; each gets its part of a checkpoint's tensors, one tensor at a time.
       read_params: False checks a checkpoint's files, and leaves its parameters where they are.
+      prompt: how it is asked in a world of plain language; None = as by default.
 
     Raises:
       TrainingError, WeightsError, ModelError: it cannot be read, or does not play this world.
     """
-    path = settings.path
+    path, compiled = settings.path, compiled_of(world)
+
+    def speaking(read: LoadedModel) -> Policy:
+        if compiled is None:
+            return _text_model(read, settings, prompt or PromptConfig(), world)
+        return _language_model(read, settings, compiled)
+
     if loaded is not None:
-        return _language_model(loaded, settings, world)
+        return speaking(loaded)
     if settings.is_folder:
         if not Path(path).is_dir():
             raise TrainingError(f"the model {path}: there is no such folder")
         placed = None if mesh is None else functools.partial(_shardings, mesh)
         read = load_model(path, dtype=settings.dtype, shardings=placed, read_params=read_params)
-        return _language_model(read, settings, world)
+        return speaking(read)
+    if compiled is None:
+        raise TrainingError(
+            f"this world speaks plain language, the model {path} only the household's words; "
+            "choose the folder of a language model with --model"
+        )
     if path.endswith(".safetensors"):
         if not Path(path).is_file():
             raise TrainingError(f"the model {path}: there is no such file")
         params, config, _ = weights.load(path)
     else:
         params, config, _ = weights.load_pretrained(path)
-    if config.vocabulary != len(world.language):
+    if config.vocabulary != len(compiled.language):
         raise TrainingError(
             f"the model {path} has {config.vocabulary} tokens, but the language of this world has "
-            f"{len(world.language)}; choose another --model"
+            f"{len(compiled.language)}; choose another --model"
         )
-    return Policy(params, Decoder(config), symbol_language(world))
+    return Policy(params, Decoder(config), symbol_language(compiled))
 
 
 def _shardings(mesh: Mesh, config: DecoderConfig) -> Any:
@@ -106,40 +126,82 @@ def _shardings(mesh: Mesh, config: DecoderConfig) -> Any:
     )
 
 
-def _language_model(loaded: LoadedModel, settings: ModelConfig, world: CompiledWorld) -> Policy:
-    tokenizer, path = loaded.tokenizer, loaded.folder
-    if tokenizer is None:
-        raise TrainingError(f"the model {path} has no tokenizer in its folder")
+def _pieces(
+    loaded: LoadedModel,
+    settings: ModelConfig,
+    instruction: str,
+    prompt: str,
+    thinking: bool = False,
+) -> tuple[chat.Pieces, bool, tuple[str, ...]]:
+    """The fixed pieces around what is said, whether they are plain text, and notes about them.
+
+    Raises:
+      TrainingError: there is no chat template where one is asked for. ModelError: it is unusable.
+    """
+    path = loaded.folder
     template = None if settings.prompt == "plain" else chat.read_template(path)
     if template is None and settings.prompt == "chat":
         raise TrainingError(f"the model {path} has no chat template; --model.prompt plain")
+    if template is None:
+        return chat.plain_pieces(instruction, prompt), True, ()
+    pieces = chat.cut_template(*template, instruction, thinking=thinking)
     notes: tuple[str, ...] = ()
+    if pieces.rewrites:
+        notes = (
+            "the chat template writes earlier turns in another way than the last one; here they "
+            "stay as they were said",
+        )
+    return pieces, False, notes
+
+
+def _with_tokenizer(loaded: LoadedModel) -> Tokenizer:
+    if loaded.tokenizer is None:
+        raise TrainingError(f"the model {loaded.folder} has no tokenizer in its folder")
+    return loaded.tokenizer
+
+
+def _language_model(loaded: LoadedModel, settings: ModelConfig, world: CompiledWorld) -> Policy:
+    tokenizer, path = _with_tokenizer(loaded), loaded.folder
     try:
-        if template is None:
-            pieces = chat.plain_pieces(world.instruction, world.prompt)
-        else:
-            pieces = chat.cut_template(*template, world.instruction)
-            if pieces.rewrites:
-                notes = (
-                    "the chat template writes earlier turns in another way than the last one; "
-                    "here they stay as they were said",
-                )
+        pieces, plain, notes = _pieces(loaded, settings, world.instruction, world.prompt)
         start = tuple(tokenizer.encode(pieces.start))
-        if template is None:  # templates write it themselves
+        if plain:  # templates write it themselves
             start = (*tokenizer.start, *start)
         frame = Frame(
             start, tuple(tokenizer.encode(pieces.ask)), tuple(tokenizer.encode(pieces.answered))
         )
         language = token_language(
-            world,
-            lambda text: tokenizer.encode(text, control=False),
-            frame,
-            space=template is None,
+            world, lambda text: tokenizer.encode(text, control=False), frame, space=plain
         )
     except (ModelError, LanguageError) as error:
         raise TrainingError(f"the model {path}: {error}") from error
     model = Decoder(dataclasses.replace(loaded.model.config, remat=True))
     return Policy(loaded.params, model, language, notes, loaded._replace(params={}))
+
+
+def _text_model(
+    loaded: LoadedModel, settings: ModelConfig, asked: PromptConfig, world: Any
+) -> Policy:
+    """A language model in a world of plain language."""
+    tokenizer, path = _with_tokenizer(loaded), loaded.folder
+    instruction = str(getattr(world, "instruction", "") or "")
+    try:
+        pieces, plain, notes = _pieces(
+            loaded, settings, instruction, "\n> ", thinking=asked.thinking_tokens > 0
+        )
+        prompt = TextPrompt(
+            tokenizer,
+            pieces,
+            form=asked.answer,
+            before=tokenizer.start if plain else (),
+            skill_tokens=asked.skill_tokens,
+            message_tokens=asked.message_tokens,
+        )
+    except ModelError as error:
+        raise TrainingError(f"the model {path}: {error}") from error
+    model = Decoder(dataclasses.replace(loaded.model.config, remat=True))
+    silent = Language((), (), (), Frame())
+    return Policy(loaded.params, model, silent, notes, loaded._replace(params={}), prompt)
 
 
 def check_fit(config: TrainConfig, policy: Policy, world: CompiledWorld) -> None:
@@ -158,6 +220,23 @@ def check_fit(config: TrainConfig, policy: Policy, world: CompiledWorld) -> None
         )
 
 
+def open_world(config: TrainConfig) -> CompiledWorld | MadeWorld:
+    """The world that a configuration names; one on the host with where workers get it from.
+
+    Raises:
+      WorldError, WorldNameError: it cannot be made. GamesError: its games cannot be read.
+    """
+    if not config.on_host:
+        return make_world(config.world, rooms=config.rooms)
+    return make_host_world(
+        config.world,
+        rooms=config.rooms,
+        seed=config.seed,
+        games=config.games,
+        reward=config.reward,
+    )
+
+
 def check_settings(config: TrainConfig, *, resume: bool = False) -> None:
     """Reads what a configuration names: the policy, the bank, the devices, the mirror.
 
@@ -168,12 +247,16 @@ def check_settings(config: TrainConfig, *, resume: bool = False) -> None:
       TrainingError: `bank` names no readable skills, or some that this world cannot run.
       MeshError: there are too few devices. MirrorError: there can be no such mirror.
     """
-    world = make_world(config.world, rooms=config.rooms)
-    check_fit(config, load_policy(config.model, world, read_params=False), world)
+    opened = open_world(config)
+    world = opened.world if isinstance(opened, MadeWorld) else opened
+    policy = load_policy(config.model, world, read_params=False, prompt=config.prompt)
+    if (compiled := compiled_of(world)) is not None:
+        check_fit(config, policy, compiled)
     try:
         make_bank(config, world, [() if resume else starting_skills(config, world)])
     except (SkillFileError, SkillError, TriggerError, OSError) as error:
         raise TrainingError(f"--bank {config.bank}: {error}") from error
+    load_packages(config.log)
     if config.mesh != MeshShape():
         make_mesh(config.mesh)
     if config.mirror is not None:

@@ -125,6 +125,7 @@ def learn(
     algorithm: Algorithm,
     config: TrainConfig,
     axis_name: str | None = None,
+    free_text: bool = False,
 ) -> tuple[TrainState, StepMetrics]:
     """Updates the policy, and the comparison of the versions of the skills.
 
@@ -135,6 +136,7 @@ def learn(
       differ: [B, A] bool, arms that can play a group's task otherwise than arm 0.
       model, algorithm, config: static.
       axis_name: mapped axis over which groups are split.
+      free_text: whether tokens may have been chosen from the whole vocabulary (static).
 
     Returns:
       The next state, and metrics, the same on every device.
@@ -147,7 +149,13 @@ def learn(
             lessons, played.of_skills, assignment.own_keys, share=config.internalize
         )
     state, update = maybe_update_policy(
-        state, lessons, model=model, algorithm=algorithm, config=config, axis_name=axis_name
+        state,
+        lessons,
+        model=model,
+        algorithm=algorithm,
+        config=config,
+        axis_name=axis_name,
+        free_text=free_text,
     )
 
     # Versions of the skills: rollouts without a part against those with it.

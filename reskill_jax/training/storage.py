@@ -21,7 +21,7 @@ from reskill_jax.training.state import TrainState
 # it goes on, with which the learning rate of the steps to come changes.
 MAY_DIFFER = (
     *("name", "root", "steps", "eval_every", "checkpoint_every", "keep", "keep_best"),
-    *("mirror", "mesh"),
+    *("mirror", "log", "mesh", "sessions"),
 )
 
 

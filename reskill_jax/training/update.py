@@ -15,19 +15,17 @@ from reskill_jax.algorithms.algorithm import Algorithm, Batch, Scores, Targets
 from reskill_jax.devices.placement import keep_rows
 from reskill_jax.models.lora import merge
 from reskill_jax.models.model import Model
-from reskill_jax.models.sampling import NO_TOKEN, masked_log_probs
 from reskill_jax.rollouts import transcript as transcripts
 from reskill_jax.rollouts.episodes import Rollouts
 from reskill_jax.rollouts.transcript import Transcript
 from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.scoring import decision_log_probs
 from reskill_jax.training.state import TrainState, make_optimizer
 
 # Eighths of the context that rows are cut to; each is a program of its own. In a long context rows
 # differ more.
 _EIGHTHS, _EIGHTHS_OF_LONG = (5, 6, 8), (2, 3, 4, 5, 6, 8)
 _LONG = 1024  # tokens
-_AT_ONCE = 128  # decisions whose candidates are fetched from a large vocabulary at once
-_LARGE = 1024  # tokens of a vocabulary; of a smaller one all are scored
 
 
 class Learned(NamedTuple):
@@ -86,50 +84,6 @@ def internalized(
     return lessons._replace(transcript=alone, internalized=chosen)
 
 
-def decision_logits(params, transcript: Transcript, *, model: Model) -> chex.Array:
-    """Logits of the candidates at every recorded decision: [N, D, K]."""
-    hidden = model.forward(params, transcript.tokens)
-    at = jnp.take_along_axis(hidden, transcript.position[:, :, None], axis=1)
-    support = transcript.support
-    rows, decisions, candidates = support.shape
-    if model.vocab_size <= _LARGE or decisions <= _AT_ONCE:
-        return model.logits(params, at, support)
-
-    # Of a large vocabulary every candidate's row is fetched: a few decisions at a time, and again
-    # for the gradient.
-    pieces = -(-decisions // _AT_ONCE)
-    padded = [(0, 0), (0, pieces * _AT_ONCE - decisions), (0, 0)]
-
-    def in_pieces(x):
-        x = jnp.pad(x, padded).reshape(rows, pieces, _AT_ONCE, x.shape[-1])
-        return jnp.swapaxes(x, 0, 1)
-
-    scored = jax.lax.map(
-        jax.checkpoint(lambda piece: model.logits(params, *piece)),
-        (in_pieces(at), in_pieces(support)),
-    )
-    scored = jnp.swapaxes(scored, 0, 1).reshape(rows, pieces * _AT_ONCE, candidates)
-    return scored[:, :decisions]
-
-
-def chosen_log_probs(
-    logits: chex.Array, transcript: Transcript, used: chex.Array, *, temperature: float
-) -> chex.Array:
-    """Log-probabilities of the tokens that were chosen: [N, D], 0 where a decision is not used.
-
-    Args:
-      logits: [N, D, K] of the candidates.
-      transcript: of [N, ...] arrays.
-      used: [N, D] bool.
-      temperature: they were sampled at.
-    """
-    support = transcript.support
-    allowed = (support != NO_TOKEN) | ~used[:, :, None]
-    log_probs = masked_log_probs(logits, allowed, temperature=temperature)
-    choice = support == jax.vmap(transcripts.choices)(transcript)[:, :, None]
-    return jnp.sum(jnp.where(choice & used[:, :, None], log_probs, 0.0), axis=-1)
-
-
 def policy_loss(
     params,
     frozen,
@@ -139,16 +93,27 @@ def policy_loss(
     model: Model,
     algorithm: Algorithm,
     config: TrainConfig,
+    free_text: bool = False,
 ):
     """The algorithm's loss of some rows, and what is worth logging about it: means over decisions.
 
     Policy and reference are those that rollouts sample from, at the temperature they sample at.
+
+    Args:
+      params, frozen, reference, lessons, model, algorithm, config: as of `policy_gradient`.
+      free_text: whether tokens may have been chosen from the whole vocabulary (static).
     """
     rows, batch = lessons.transcript, lessons.batch
 
     def chosen(params):
-        logits = decision_logits(params, rows, model=model)
-        return chosen_log_probs(logits, rows, batch.mask, temperature=config.temperature)
+        return decision_log_probs(
+            params,
+            rows,
+            batch.mask,
+            model=model,
+            temperature=config.temperature,
+            free_text=free_text,
+        )
 
     log_probs = chosen(whole_params(params, frozen, config))
     own = jax.lax.stop_gradient(log_probs)
@@ -173,6 +138,7 @@ def policy_gradient(
     parts: int = 1,
     rows_at_once: int = 4,
     cut_above: int = 256,
+    free_text: bool = False,
 ):
     """Gradient of the loss of a minibatch, a few rows at a time.
 
@@ -191,6 +157,7 @@ def policy_gradient(
       rows_at_once: at most, per device; the largest number that divides its rows is taken.
       cut_above: rows with a context up to this stay whole: with so few tokens, cutting saves
         less than its programs take to compile.
+      free_text: as of `policy_loss`.
 
     Returns:
       (gradient, logs): over all devices, the same on every one.
@@ -219,6 +186,7 @@ def policy_gradient(
                 model=model,
                 algorithm=algorithm,
                 config=config,
+                free_text=free_text,
             )
 
         return gradient
@@ -296,6 +264,7 @@ def maybe_update_policy(
     algorithm: Algorithm,
     config: TrainConfig,
     axis_name: str | None = None,
+    free_text: bool = False,
 ) -> tuple[TrainState, Logs]:
     """`update_policy` in the steps that `config.policy_steps` names; in others nothing changes.
 
@@ -308,7 +277,13 @@ def maybe_update_policy(
 
     def update(state):
         return update_policy(
-            state, lessons, model=model, algorithm=algorithm, config=config, axis_name=axis_name
+            state,
+            lessons,
+            model=model,
+            algorithm=algorithm,
+            config=config,
+            axis_name=axis_name,
+            free_text=free_text,
         )
 
     def rest(state):
@@ -340,6 +315,7 @@ def update_policy(
     algorithm: Algorithm,
     config: TrainConfig,
     axis_name: str | None = None,
+    free_text: bool = False,
 ) -> tuple[TrainState, Logs]:
     """One optimizer step per minibatch.
 
@@ -367,6 +343,7 @@ def update_policy(
             config=config,
             axis_name=axis_name,
             parts=1 if axis_name else config.mesh.rows,
+            free_text=free_text,
         )
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(norm) & jnp.isfinite(logs["loss"])

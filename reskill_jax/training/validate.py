@@ -9,6 +9,8 @@ import numpy as np
 
 from reskill_jax.skills.skill import MAX_OPERATIONS
 from reskill_jax.storage.run_folder import check_run_name
+from reskill_jax.storage.writers import WRITERS
+from reskill_jax.worlds.registry import WORLDS
 
 if TYPE_CHECKING:
     from reskill_jax.training.config import TrainConfig
@@ -19,6 +21,7 @@ MAX_INTEGER = 2**31 - 1
 MAX_SIZE = 2**24  # of what is played, kept or drawn from at once
 MAX_SKILLS = 256
 MAX_RANK = 4096  # of adapters
+MAX_WORKERS = 1024
 MAX_TRIALS = 5  # at once: a version of the bank for every choice of them
 MAX_THINGS = 256  # of a kind in a room: far more than ALFRED's largest rooms have
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -28,13 +31,16 @@ _AT_LEAST_ONE = (
     *("optimizer.minibatches", "slots", "trial.concurrent", "trial.min_steps"),
     *("trial.min_episodes", "trial.max_steps", "creator.max_operations", "creator.reservoir"),
     *("creator.retire_after", "eval_tasks", "checkpoint_every", "keep"),
+    *("prompt.answer_tokens", "prompt.message_tokens", "prompt.skill_tokens", "sessions.rows"),
 )
 _NOT_NEGATIVE = (
     *("seed", "algorithm.kl_weight", "temperature", "creator.cooldown", "trial.retire_margin"),
     *("eval_every", "policy_from", "skills_from", "policy_until", "skills_until"),
-    "model.lora_rank",
+    *("model.lora_rank", "prompt.thinking_tokens", "prompt.invalid_penalty", "sessions.workers"),
+    "sessions.patience",
 )
 _POSITIVE = (
+    *("sessions.time_limit", "sessions.open_limit"),
     *("optimizer.learning_rate", "optimizer.final_learning_rate", "optimizer.max_grad_norm"),
     *("algorithm.clip_low", "algorithm.clip_high", "model.lora_alpha"),
 )
@@ -44,15 +50,17 @@ _AT_MOST = {
     "model.lora_rank": MAX_RANK,
     "trial.concurrent": MAX_TRIALS,
     "creator.max_operations": MAX_OPERATIONS,
+    "sessions.workers": MAX_WORKERS,
     **dict.fromkeys(
         (
             *("max_turns", "context_length", "train_games", "groups", "group_size", "eval_tasks"),
-            "trial.max_steps",
+            *("trial.max_steps", "prompt.answer_tokens", "prompt.thinking_tokens"),
+            *("prompt.message_tokens", "prompt.skill_tokens", "sessions.rows"),
         ),
         MAX_SIZE,
     ),
 }
-_TEXTS = ("name", "root", "bank", "mirror", "model.path")
+_TEXTS = ("name", "root", "world", "games", "reward", "bank", "mirror", "model.path")
 # Setting -> the numbers it may be: from, to, and whether each end belongs to them.
 _INTERVALS = {
     "trial.gain": (0, 0.5, "()"),
@@ -60,6 +68,7 @@ _INTERVALS = {
     "trial.false_reject": (0, 0.5, "()"),
     "trial.floor": (0, 0.5, "(]"),
     "internalize": (0, 1, "[]"),
+    "sessions.max_invalid": (0, 1, "[]"),
     "creator.least_chance": (0, 1, "[)"),
 }
 
@@ -100,6 +109,10 @@ def _hints(type_: Any) -> dict[str, Any]:
 
 def _check_type(field: str, value: Any, hint: Any) -> None:
     options = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, tuple) or not all(isinstance(one, str) for one in value):
+            raise ValueError(f"{field} must be a list of texts, got {_told(value)}")
+        return
     if typing.get_origin(hint) is Literal:
         if not isinstance(value, str) or value not in options:
             raise ValueError(f"{field} must be one of {', '.join(options)}, got {_told(value)}")
@@ -172,6 +185,16 @@ def _check_range(field: str, value: Any) -> None:
 
 def _check_places(config: "TrainConfig") -> None:
     check_run_name(config.name)
+    if config.world not in WORLDS and ":" not in config.world:
+        known = ", ".join(WORLDS)
+        raise ValueError(
+            f"world must be one of {known}, or MODULE:CLASS, got {_told(config.world)}"
+        )
+    for name in config.log:
+        if name not in WRITERS:
+            raise ValueError(f"log must be of {', '.join(WRITERS)}, got {_told(name)}")
+    if config.reward is not None and ":" not in config.reward:
+        raise ValueError(f"reward must be MODULE:FUNCTION, got {_told(config.reward)}")
     if "://" in config.root:
         raise ValueError(f"root must be a folder, got {config.root}; --mirror takes such places")
     for field in ("receptacles", "objects"):  # the minima are not larger

@@ -1,10 +1,63 @@
 """Worlds by name."""
 
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .host_worlds import MadeWorld, reward_of_module, world_given, world_of_module
 from .household.generator import RoomSpec
 from .household.world import HouseholdWorld
 from .world import CompiledWorld
 
 COMPILED = ("household",)
+RETRIEVER = "RESKILL_RETRIEVER"  # environment variable
+
+
+class WorldError(ValueError):
+    """A world that cannot be played; the message says why and what to do."""
+
+
+class WorldEntry(NamedTuple):
+    """A world that comes with the package."""
+
+    about: str  # one line
+    needs: tuple[str, ...] = ()  # modules that have to be there
+    programs: tuple[str, ...] = ()  # programs that have to be there
+    install: str = ""  # how to get them
+    games: str = ""  # what --games is to it; "" = nothing
+
+
+WORLDS: Mapping[str, WorldEntry] = {
+    "household": WorldEntry("ALFWorld's household, compiled: games of our generator, no engine"),
+    "household_text": WorldEntry(
+        "the same games played as text, through the interface of worlds on the host",
+        games="a games file, optional",
+    ),
+    "alfworld": WorldEntry(
+        "ALFWorld's household in the real engine",
+        ("alfworld",),
+        install='pip install "reskill-jax[alfworld]"',
+        games="a games file or a folder of ALFWorld data, optional; else ALFWORLD_DATA, or games "
+        "of our generator",
+    ),
+    "scienceworld": WorldEntry(
+        "ScienceWorld: the paper's two tasks and two unseen ones, success at a score above 70",
+        ("scienceworld",),
+        ("java",),
+        'pip install "reskill-jax[scienceworld]" and a Java runtime (default-jre-headless)',
+    ),
+    "phantomwiki": WorldEntry(
+        "questions about a made-up world, searched with BM25: a stand-in that runs offline",
+        games="a folder that pw-generate wrote (package phantom-wiki, Python 3.12)",
+    ),
+    "search": WorldEntry(
+        "search question answering with the paper's protocol",
+        games=f"a JSONL file of questions; {RETRIEVER} is the address of the retriever",
+    ),
+}
 
 
 def make_world(name: str, *, rooms: RoomSpec) -> CompiledWorld:
@@ -15,8 +68,86 @@ def make_world(name: str, *, rooms: RoomSpec) -> CompiledWorld:
       rooms: sizes of the household's rooms.
 
     Raises:
-      ValueError: there is no such world.
+      WorldError: there is no such world.
     """
     if name not in COMPILED:
-        raise ValueError(f"there is no world {name!r}; there are: {', '.join(COMPILED)}")
+        raise WorldError(f"there is no compiled world {name!r}; there are: {', '.join(COMPILED)}")
     return HouseholdWorld(spec=rooms)
+
+
+def make_host_world(
+    name: str, *, rooms: RoomSpec, seed: int, games: str | None, reward: str | None = None
+) -> MadeWorld:
+    """A world on the host by its name, or MODULE:CLASS.
+
+    Args:
+      name: of `WORLDS`, or MODULE:CLASS.
+      rooms: sizes of generated rooms. seed: of the run, which generated games follow from.
+      games: where its tasks lie; None = its own.
+      reward: MODULE:FUNCTION of a finished episode; None = what sessions give.
+
+    Raises:
+      WorldError, WorldNameError: there is no such world, or something that it needs is missing.
+      GamesError: its games cannot be read.
+    """
+    entry = WORLDS.get(name)
+    if entry is None:
+        made = world_of_module(name)
+    else:
+        if absent := missing(entry):
+            raise WorldError(f"the world {name} needs {', '.join(absent)}: {entry.install}")
+        made = world_given(_MAKERS[name](rooms, seed, games))
+    return made if reward is None else made._replace(reward=reward_of_module(reward))
+
+
+def missing(entry: WorldEntry) -> list[str]:
+    """Modules and programs that a world needs and that are not installed."""
+    absent = [name for name in entry.needs if importlib.util.find_spec(name) is None]
+    return absent + [name for name in entry.programs if shutil.which(name) is None]
+
+
+def _text_games(engine: Any) -> Callable[[RoomSpec, int, str | None], Any]:
+    def make(rooms: RoomSpec, seed: int, games: str | None) -> Any:
+        from .text_games import TextGames
+
+        found: str | Path | None = games
+        if games is None and engine == "alfworld" and os.environ.get("ALFWORLD_DATA"):
+            found = Path(os.environ["ALFWORLD_DATA"])
+        return TextGames(engine=engine, rooms=rooms, seed=seed, games=found)
+
+    return make
+
+
+def _science(rooms: RoomSpec, seed: int, games: str | None) -> Any:
+    from .scienceworld import ScienceWorld
+
+    return ScienceWorld()
+
+
+def _phantom(rooms: RoomSpec, seed: int, games: str | None) -> Any:
+    from .search import PhantomWiki
+
+    if games is None:
+        raise WorldError("the world phantomwiki needs --games FOLDER, written by pw-generate")
+    return PhantomWiki(games)
+
+
+def _search(rooms: RoomSpec, seed: int, games: str | None) -> Any:
+    from .search import Retriever, SearchQA
+
+    address = os.environ.get(RETRIEVER)
+    if games is None or not address:
+        raise WorldError(
+            f"the world search needs --games FILE, its questions, and {RETRIEVER}, the address of "
+            "its retriever"
+        )
+    return SearchQA(games, Retriever(address))
+
+
+_MAKERS: Mapping[str, Callable[[RoomSpec, int, str | None], Any]] = {
+    "household_text": _text_games("household"),
+    "alfworld": _text_games("alfworld"),
+    "scienceworld": _science,
+    "phantomwiki": _phantom,
+    "search": _search,
+}

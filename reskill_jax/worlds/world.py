@@ -1,4 +1,7 @@
-"""What the rest of the library asks of a compiled world.
+"""What the rest of the library asks of a world: compiled, or on the host.
+
+A world on the host has tasks and opens sessions, which are stepped with texts. Any object with
+these methods is one.
 
 A compiled world speaks in symbols: fixed texts, numbered. Symbol 0 is padding. Its functions are
 pure, take ONE task and are vmapped by the caller. Actions are spelled symbol by symbol: `begin`,
@@ -8,16 +11,92 @@ pure, take ONE task and are vmapped by the caller. Actions are spelled symbol by
 V symbols of the language, Li, La, Lo symbols of an introduction, an action, an observation.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from __future__ import annotations
 
-import chex
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from reskill_jax.skills.skill import Skill
 
 from .vocabulary import ActionVocabulary
 
+if TYPE_CHECKING:  # who steps a session needs no JAX
+    import chex
+
 PAD = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSpec:
+    """A task of a world on the host.
+
+    Attributes:
+      id: identifies it within its world.
+      text: what is to be done, which skills' conditions are matched with. If what a session begins
+        with does not say it, it stands in front.
+      kind: of task, for figures by kind; "" = there are no kinds.
+      data: whatever `open` needs; it can be pickled.
+    """
+
+    id: str
+    text: str
+    kind: str = ""
+    data: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What an action leads to.
+
+    Attributes:
+      observation: what the agent is told.
+      reward: what the policy learns from; None = 1 in the turn in which the task is solved, else 0.
+      success: whether the task is solved now. What the last outcome of an episode says counts, in
+        trials of skills and in figures.
+      done: whether the episode is over.
+    """
+
+    observation: str
+    reward: float | None = None
+    success: bool = False
+    done: bool = False
+
+
+class Session(Protocol):
+    """One episode in progress."""
+
+    def reset(self) -> str:
+        """What the agent is told first."""
+        ...
+
+    def step(self, action: str) -> Outcome:
+        """Carries an action out."""
+        ...
+
+    def choices(self) -> Sequence[str] | None:
+        """The actions that are possible now; None = any text."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what the session holds."""
+        ...
+
+
+class HostWorld(Protocol):
+    """A world in Python, or behind a process.
+
+    It may also have `instruction` (a text that the model is told before its first episode), and
+    `splits` with other names than "train", "seen" and "unseen".
+    """
+
+    def tasks(self, split: str) -> Sequence[TaskSpec]:
+        """The tasks of a split, always the same."""
+        ...
+
+    def open(self, task: TaskSpec) -> Session:
+        """A session of a task."""
+        ...
 
 
 class Step(NamedTuple):
@@ -27,6 +106,11 @@ class Step(NamedTuple):
     reward: chex.Array  # [] float32
     success: chex.Array  # [] bool: the task is solved
     done: chex.Array  # [] bool: the episode is over
+
+
+def compiled_of(world: Any) -> CompiledWorld | None:
+    """The compiled world that a world is, or that says the same in symbols; None = neither."""
+    return getattr(world, "compiled", None) if hasattr(world, "open") else world
 
 
 class CompiledWorld(Protocol):
@@ -151,6 +235,10 @@ class CompiledWorld(Protocol):
 
     def words(self, sentence: str) -> list[int]:
         """The symbols of a sentence such as a skill's action."""
+        ...
+
+    def read(self, text: str) -> list[int]:
+        """The symbols of what an engine says; words that the language lacks are `unknown`."""
         ...
 
     def lacking(self, sentence: str) -> list[str]:

@@ -18,6 +18,7 @@ from reskill_jax.devices.processes import from_first, greatest, is_first
 from reskill_jax.devices.shape import MeshShape
 from reskill_jax.storage import checkpoint
 from reskill_jax.training import loop
+from reskill_jax.training import settings as settings_of_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,7 +97,7 @@ def test_two_processes_agree_and_share_a_checkpoint(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_are_preempted_and_one_goes_on(lab, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "make_world", lab.make_world)
+    monkeypatch.setattr(settings_of_runs, "make_world", lab.make_world)
     config = dataclasses.replace(
         lab.config, root=str(tmp_path), name="two", checkpoint_every=100, eval_every=0
     )

@@ -6,7 +6,7 @@ import jax
 from rich.console import Console
 
 from reskill_jax.devices.preemption import Preempted
-from reskill_jax.training import loop
+from reskill_jax.training import loop, settings
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.config_file import apply_config, read_config
 from tests.conftest import looking_at
@@ -15,7 +15,7 @@ from tests.conftest import looking_at
 def main(process: int, port: int, path: str) -> None:
     jax.distributed.initialize(f"localhost:{port}", 2, process)
     config = apply_config(TrainConfig(), read_config(path), where=path)
-    loop.make_world = looking_at
+    settings.make_world = looking_at
 
     def told(step, *_):
         print(f"after step {step}", flush=True)

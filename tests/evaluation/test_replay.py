@@ -3,6 +3,7 @@ import importlib.util
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,26 +13,27 @@ from rich.console import Console
 from reskill_jax.creators.creator import Proposal
 from reskill_jax.evaluation import replay
 from reskill_jax.evaluation.compiled_play import load_games, play_compiled
+from reskill_jax.evaluation.figures import Trial, figures
 from reskill_jax.evaluation.replay import ReplayError, evaluate_run, load_run
+from reskill_jax.evaluation.text_play import episode_of_texts, play_texts
 from reskill_jax.models import weights
 from reskill_jax.models.config import household_small
 from reskill_jax.models.model import Decoder
 from reskill_jax.skills.skill import Bundle, Operation, Skill, Trigger
 from reskill_jax.storage import checkpoint
+from reskill_jax.storage.intervals import wilson_interval
 from reskill_jax.storage.run_folder import RunFolder
 from reskill_jax.training import evaluate
 from reskill_jax.training.config import ModelConfig, replace
 from reskill_jax.training.lifecycle import begin_library, creator_of, make_bank, versions
 from reskill_jax.training.state import init_state
-from reskill_jax.worlds import alfworld
+from reskill_jax.worlds import alfworld, text_games
 from reskill_jax.worlds.alfworld import EngineError
-from reskill_jax.worlds.alfworld_games import GameRecord, write_games_file
+from reskill_jax.worlds.alfworld_games import write_games_file
 from reskill_jax.worlds.household import TextGame
 from reskill_jax.worlds.household import symbols as sy
-from reskill_jax.worlds.household.tables import TASK_TYPES
 from reskill_jax.worlds.household.world import HouseholdWorld
 from reskill_jax.worlds.language import symbol_language
-from reskill_jax.worlds.playing import Episode, open_compiled, play
 
 WORLD = HouseholdWorld()
 
@@ -112,23 +114,37 @@ def test_a_run_is_evaluated_in_the_compiled_world(run, console):
         assert line["episodes"] == 4 and line["split"] == "unseen"
 
 
-def test_own_games_are_played_in_another_engine(run, console, monkeypatch):
-    opened = []
+@pytest.fixture
+def opened(monkeypatch):
+    """Games that an engine of texts opens; those whose names are added to `broken` fail."""
+    real, found = text_games.GameSession, SimpleNamespace(games=[], broken=set())
 
-    def open_game(record):
-        opened.append(record.game)
-        if record.game == "unseen-1":
+    def open_game(record, engine):
+        assert engine == "household"
+        found.games.append((record.split, record.game))
+        if record.game in found.broken:
             raise EngineError("died")
-        return open_compiled(record)
+        return real(record, engine)
 
-    monkeypatch.setattr(replay, "open_alfworld", open_game)
-    options = {"world": "alfworld", "splits": ("unseen",), "tasks": 3, "console": console}
+    monkeypatch.setattr(text_games, "GameSession", open_game)
+    return found
+
+
+TEXT = {"world": "household_text", "workers": 0}
+
+
+def test_own_games_are_played_in_another_engine(run, console, opened):
+    opened.broken = {"unseen-1"}
+    options = TEXT | {"splits": ("unseen",), "tasks": 3, "console": console}
     (line,) = evaluate_run(run, modes=("bank",), **options)
-    assert opened == ["unseen-0", "unseen-1", "unseen-2"]
+    assert [game for _, game in opened.games] == ["unseen-0", "unseen-1", "unseen-2"]
     assert (line["episodes"], line["invalid"], line["step"]) == (2, 1, 4)
     assert (line["split"], line["mode"]) == ("unseen", "bank")
     told = " ".join(console.file.getvalue().split())
-    assert "unseen, bank: 1 of 3 episodes are invalid and left out; the first: EngineError" in told
+    assert (
+        "unseen, bank: 1 of 3 episodes are invalid and left out; the first: raised: EngineError"
+        in told
+    )
     # Greedy, with its skills: the same turns as the compiled rollout of the same games.
     loaded = load_run(run)
     played = play_compiled(
@@ -146,17 +162,35 @@ def test_own_games_are_played_in_another_engine(run, console, monkeypatch):
     json.dumps(line)
     with pytest.raises(ReplayError, match="no candidate is under test at step 2"):
         evaluate_run(run, step=2, modes=("candidate",), **options)
-    with pytest.raises(ReplayError, match="world must be household or alfworld"):
+    with pytest.raises(ValueError, match="world must be one of household, .* got 'moon'"):
         evaluate_run(run, **{**options, "world": "moon"})
 
 
-def test_nothing_valid_is_no_figure(run, console, monkeypatch):
-    def broken(record):
-        raise EngineError("no planner")
+def test_the_same_games_in_both_engines(run, record, console, tmp_path, monkeypatch):
+    """On the device and as text, each game once: the same figures."""
+    monkeypatch.setattr(replay, "REAL_TURNS", 4)
+    games = [record._replace(split="valid_unseen", game=str(i)) for i in range(3)]
+    write_games_file(tmp_path / "games.jsonl", games)
+    shared = {"splits": ("unseen",), "games": tmp_path / "games.jsonl", "console": console}
+    text = evaluate_run(run, **TEXT, **shared)
+    assert text == evaluate_run(run, world="household", **shared)
+    assert [line["mode"] for line in text] == ["bank", "none"]
+    assert {line["episodes"] for line in text} == {3}
 
-    monkeypatch.setattr(replay, "open_alfworld", broken)
-    with pytest.raises(ReplayError, match="no episode is valid: EngineError: no planner"):
-        evaluate_run(run, world="alfworld", splits=("unseen",), tasks=1, console=console)
+
+def test_several_trials(run, console):
+    (line,) = evaluate_run(
+        run, **TEXT, splits=("seen",), modes=("none",), tasks=3, trials=2, console=console
+    )
+    assert (line["episodes"], line["trials"]) == (6, 2)
+    one, both = line["pass_hat_k"]
+    assert one == pytest.approx(line["success"]) and both <= one
+
+
+def test_nothing_valid_is_no_figure(run, console, opened):
+    opened.broken = {"unseen-0"}
+    with pytest.raises(ReplayError, match="no episode is valid: raised: EngineError: died"):
+        evaluate_run(run, **TEXT, splits=("unseen",), tasks=1, console=console)
 
 
 @pytest.mark.parametrize(
@@ -168,20 +202,15 @@ def test_nothing_valid_is_no_figure(run, console, monkeypatch):
         (("seen", "other"), ("seen",), {"seen": 2}),
     ],
 )
-def test_published_splits(run, record, console, monkeypatch, tmp_path, there, asked, played):
-    opened = []
-
-    def open_game(record):
-        opened.append((record.split, record.game))
-        return open_compiled(record)
-
-    monkeypatch.setattr(replay, "open_alfworld", open_game)
+def test_published_splits(
+    run, record, console, monkeypatch, opened, tmp_path, there, asked, played
+):
     monkeypatch.setattr(replay, "REAL_TURNS", 1)
     games = [record._replace(split=s, game=str(i)) for s in there for i in range(5)]
     write_games_file(tmp_path / "games.jsonl", games)
     lines = evaluate_run(
         run,
-        world="alfworld",
+        **TEXT,
         splits=asked,
         modes=("none",),
         games=tmp_path / "games.jsonl",
@@ -189,21 +218,29 @@ def test_published_splits(run, record, console, monkeypatch, tmp_path, there, as
         console=console,
     )
     assert {line["split"]: line["episodes"] for line in lines} == played
-    assert opened == [(split, game) for split in played for game in ("0", "2")]
+    assert opened.games == [(split, game) for split in played for game in ("0", "2")]
 
 
 def test_figures_of_episodes():
-    def episode(won, commands=2, error=None):
-        return Episode("g", ("look",) * commands, (), won, error)
+    def trial(task, kind, won, turns, cause=""):
+        return Trial(task, kind, won, turns, cause)
 
-    clean, heat = TASK_TYPES[2], TASK_TYPES[3]
-    records = [GameRecord("s", "g", kind, "t", "p") for kind in (clean, clean, heat, heat)]
-    found = replay.summarise(
-        records, [episode(True), episode(False, 4), episode(True, 9, "died"), episode(False, 6)]
-    )
+    once = [
+        *(trial("a", "clean", True, 2), trial("b", "clean", False, 4)),
+        *(trial("c", "heat", True, 9, "died"), trial("d", "heat", False, 6)),
+    ]
+    found = figures([once])
     assert found["success"] == 1 / 3 and found["episodes"] == 3 and found["invalid"] == 1
     assert found["turns"] == 4 and found["interval"] == pytest.approx([0.0615, 0.7923], abs=1e-4)
-    assert found["by_task_type"][clean] == [1, 2] and found["by_task_type"][heat] == [0, 1]
+    assert found["by_task_type"] == {"clean": [1, 2], "heat": [0, 1]}
+    again = [trial(one.task, one.kind, True, 1) for one in once]
+    twice = figures([once, again])
+    # Of a and b, d: 2, 1, 1 successes in 2 trials; c has a single trial, which it won.
+    assert twice["pass_hat_k"] == pytest.approx([(1 + 0.5 + 1 + 0.5) / 4, 1 / 3])
+    # A task counts once, with its mean: 3 of 4.
+    assert twice["interval"] == pytest.approx(wilson_interval(3, 4))
+    with pytest.raises(ReplayError, match="no episode is valid: there were no tasks"):
+        figures([[]])
 
 
 def test_games_are_read_at_a_common_size(record):
@@ -232,13 +269,19 @@ def test_a_goal_of_unknown_words_is_played_and_told(run, record):
     )
     assert [e.game for e in episodes] == ["broken", "strange", record.game]
     assert not episodes[0].valid and episodes[0].error.startswith("PddlError")
-    for one, episode in zip((strange, record), episodes[1:]):
-        player = replay.PolicyPlayer(
-            loaded.params, POLICY, LANGUAGE, (USED,), context_length=loaded.config.context_length
-        )
-        theirs = play(one, open_compiled, player, max_turns=loaded.config.max_turns)
-        assert episode == theirs
-        assert (sy.UNKNOWN in player.tokens) == (one is strange)
+    played = play_texts(
+        [strange, record],
+        loaded.params,
+        POLICY,
+        LANGUAGE,
+        (USED,),
+        engine="household",
+        **settings,
+    )
+    tokens = played.rollouts.transcript.tokens
+    for n, one in enumerate((strange, record)):
+        assert episodes[n + 1] == episode_of_texts(played.conversations[n])
+        assert (sy.UNKNOWN in tokens[n]) == (one is strange)
     assert (
         episodes[1].observations[0]
         == TextGame.from_pddl(strange.pddl_problem, task=strange.task).intro

@@ -11,7 +11,7 @@ import pytest
 from reskill_jax.models.sampling import masked_log_probs
 from reskill_jax.rollouts.compiled import play
 from reskill_jax.training.lifecycle import make_bank
-from reskill_jax.training.update import decision_logits
+from reskill_jax.training.scoring import decision_logits
 from reskill_jax.worlds.language import symbol_language
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"

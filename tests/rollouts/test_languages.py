@@ -8,18 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from reskill_jax.evaluation.act import PolicyPlayer
 from reskill_jax.models.config import DecoderConfig
 from reskill_jax.models.model import Decoder
 from reskill_jax.models.sampling import NO_TOKEN, masked_log_probs
 from reskill_jax.rollouts.compiled import play
+from reskill_jax.rollouts.host import HostPlay, play_host
+from reskill_jax.rollouts.prompt import SymbolPrompt
 from reskill_jax.training.lifecycle import make_bank
-from reskill_jax.training.update import decision_logits
+from reskill_jax.training.scoring import decision_logits
+from reskill_jax.worlds.alfworld_games import game_record
 from reskill_jax.worlds.household import TextGame, pddl
 from reskill_jax.worlds.household import symbols as sy
 from reskill_jax.worlds.household.generator import RoomSpec
 from reskill_jax.worlds.household.world import HouseholdWorld
 from reskill_jax.worlds.language import Frame, LanguageError, token_language
+from reskill_jax.worlds.sessions.pool import SessionPool, Source
+from reskill_jax.worlds.text_games import TextGames, task_of
 
 ROOMS = RoomSpec(receptacles=6, min_receptacles=5, objects=5, min_objects=4)
 WORLD = HouseholdWorld(spec=ROOMS)
@@ -164,28 +168,41 @@ def test_log_probs_are_those_of_the_loss(case):
     np.testing.assert_allclose(again[used], rows.log_prob[used], atol=1e-4)
 
 
-def test_the_player_on_the_host_does_the_same(case):
-    language, model, params, skills, keys, found = case
-    for n, game, played, record in rows(found):
-        host = TextGame.from_pddl(pddl.write(game), task=sy.text(game.task))
-        player = PolicyPlayer(
+def test_texts_on_the_host_are_played_the_same(case):
+    language, model, params, skills, keys, (games, played, record) = case
+    count, length = played.transcript.tokens.shape
+    records = [
+        game_record(jax.tree.map(lambda x, n=n: np.asarray(x[n]), games), name=str(n), split="s")
+        for n in range(count)
+    ]
+    plan = HostPlay(
+        model,
+        SymbolPrompt(WORLD, language),
+        max_turns=played.reward.shape[1],
+        context_length=length,
+        answer_tokens=language.action_tokens(WORLD) - len(language.frame.answered),
+        decisions=played.transcript.position.shape[1],
+        overflow_is_invalid=False,
+    )
+    with SessionPool(Source(world=TextGames(engine="household")), workers=0) as pool:
+        found = play_host(
+            [task_of(one) for one in records],
+            [skills if n < 4 else () for n in range(count)],
+            keys,
             params,
-            model,
-            language,
-            skills if n < 4 else (),
-            context_length=played.transcript.tokens.shape[0],
-            temperature=1.0,
-            key=keys[n],
+            pool=pool,
+            plan=plan,
+            slots=played.fired.shape[2],
         )
-        observation = sy.text(record.introductions)
-        for turn in range(int(played.turns)):
-            command = player.act(observation, host.admissible())
-            assert command == sy.text(record.actions[turn])
-            observation, _ = host.step(command)
-        count = int(played.transcript.count)
-        np.testing.assert_allclose(player.log_probs, played.transcript.log_prob[:count], atol=1e-4)
-        kept = len(player.tokens)
-        assert player.tokens == played.transcript.tokens[:kept].tolist() and kept > 200
+    for n, told in enumerate(found.conversations):
+        turns = int(played.turns[n])
+        assert told.actions == [sy.text(action) for action in record.actions[n, :turns]]
+    there, here = played.transcript, found.rollouts.transcript
+    np.testing.assert_array_equal(there.tokens, here.tokens)
+    used = np.arange(there.position.shape[1]) < there.count[:, None]
+    np.testing.assert_array_equal(there.support[used], here.support[used])
+    np.testing.assert_allclose(there.log_prob[used], here.log_prob[used], atol=1e-4)
+    assert int(there.length.min()) > 200
 
 
 def test_numbers_may_begin_alike(lab):

@@ -12,7 +12,7 @@ from reskill_jax.models.sampling import masked_log_probs
 from reskill_jax.rollouts import compiled
 from reskill_jax.rollouts.transcript import without
 from reskill_jax.training.lifecycle import make_bank
-from reskill_jax.training.update import decision_logits
+from reskill_jax.training.scoring import decision_logits
 from reskill_jax.worlds.household import TextGame, pddl
 from reskill_jax.worlds.household import symbols as sy
 from reskill_jax.worlds.household.world import HouseholdWorld

@@ -22,6 +22,7 @@ from reskill_jax.models import load_model
 from reskill_jax.models.lora import merge
 from reskill_jax.models.tensors import TensorFile
 from reskill_jax.training import loop, pretraining
+from reskill_jax.training import settings as settings_of_runs
 from reskill_jax.training.config import ModelConfig, replace
 from reskill_jax.training.pretraining import PretrainConfig, SmallShape, pretrain
 from reskill_jax.training.settings import TrainingError, load_policy
@@ -55,7 +56,7 @@ def run(lab, settings, tmp_path_factory):
     def train(name, *, resume=False, observer=None, **changes):
         config = dataclasses.replace(settings, root=str(root), name=name, **changes)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "make_world", lab.make_world)
+            patch.setattr(settings_of_runs, "make_world", lab.make_world)
             console = Console(file=io.StringIO())
             return loop.train(config, resume=resume, console=console, observer=observer).folder
 

@@ -31,6 +31,8 @@ from reskill_jax.skills.skillmd import SkillFileError, export_skill
 from reskill_jax.storage import checkpoint, log_schema
 from reskill_jax.storage.run_folder import RunFolder
 from reskill_jax.training import loop, step_log
+from reskill_jax.training import runner as runners
+from reskill_jax.training import settings as settings_of_runs
 from reskill_jax.training.config import ModelConfig, TrainConfig, replace
 from reskill_jax.training.config_file import apply_config, read_config
 from reskill_jax.training.lifecycle import SkillLibrary, begin_library, creator_of, make_bank
@@ -95,7 +97,7 @@ def train(lab, tmp_path_factory):
     def run(name, *, resume=False, observer=None, **changes):
         config = replace(lab.config, root=str(root), name=name, **changes)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "make_world", lab.make_world)
+            patch.setattr(settings_of_runs, "make_world", lab.make_world)
             console = Console(file=io.StringIO())
             return loop.train(config, resume=resume, console=console, observer=observer)
 
@@ -373,14 +375,14 @@ def test_a_fixed_bank_and_an_observer(train):
 
 def test_games_of_a_pass_are_all_different():
     config = TrainConfig(groups=6, train_games=24, seed=3)
-    steps = [loop.games_of_step(config, step) for step in range(8)]
+    steps = [runners.games_of_step(config, step) for step in range(8)]
     assert all(step.dtype == np.int32 and step.shape == (6,) for step in steps)
     first, second = np.concatenate(steps[:4]), np.concatenate(steps[4:])
     assert sorted(first) == sorted(second) == list(range(24))
     assert first.tolist() != second.tolist()
     # A pass may end within a step.
     config = dataclasses.replace(config, train_games=9)
-    drawn = np.concatenate([loop.games_of_step(config, step) for step in range(3)])
+    drawn = np.concatenate([runners.games_of_step(config, step) for step in range(3)])
     assert sorted(drawn[:9]) == sorted(drawn[9:]) == list(range(9))
 
 
@@ -482,7 +484,7 @@ def test_the_command_in_this_process(lab, options, tmp_path, monkeypatch, capsys
     """With the program that the other tests have compiled; the real one is below."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(loop, "make_world", lab.make_world)
+    monkeypatch.setattr(settings_of_runs, "make_world", lab.make_world)
     assert cli.main([*options, "--name", "here"]) == 0
     check_run(tmp_path / "runs" / "here", capsys.readouterr().out, lab.config.steps)
 
@@ -622,7 +624,7 @@ def test_the_step_is_compiled_before_the_first_one_and_once(tmp_path):
         jax.jit(lambda state, games: (Counter(state.step + 1), games), donate_argnums=0),
     )  # fmt: skip
     state = Counter(jax.numpy.int32(0))
-    games = runner.games(loop.games_of_step(runner.config, 0))
+    games = runner.games(runners.games_of_step(runner.config, 0))
     jax.monitoring.register_event_duration_secs_listener(listener)
     try:
         with loop.TrainingProgress(Console(file=out, width=80), total=3) as progress:

@@ -18,11 +18,13 @@ from reskill_jax.creators.creator import Proposal
 from reskill_jax.models.sampling import masked_log_probs
 from reskill_jax.skills.skill import Bundle, Operation
 from reskill_jax.training import loop
+from reskill_jax.training import runner as runners
 from reskill_jax.training.config import replace
 from reskill_jax.training.lifecycle import begin_library, make_bank, versions
 from reskill_jax.training.proposals import put_on_trial, with_versions
+from reskill_jax.training.scoring import decision_logits
 from reskill_jax.training.step import decide, game_key
-from reskill_jax.training.update import Learned, batch_of, decision_logits, internalized
+from reskill_jax.training.update import Learned, batch_of, internalized
 from reskill_jax.worlds.household import symbols as sy
 from reskill_jax.worlds.household.world import HouseholdWorld
 
@@ -76,7 +78,7 @@ def run(lab):
     config, state, life = lab.config, lab.state(), begin_library(lab.config, WORLD)
     steps, number = [], 0
     for step in range(STEPS):
-        games = loop.games_of_step(config, step)
+        games = runners.games_of_step(config, step)
         state, metrics, evidence = lab.step(state, jnp.asarray(games))
         metrics, evidence, bank = jax.device_get((metrics, evidence, state.bank))
         steps.append(
@@ -410,7 +412,7 @@ def test_plain_grpo_is_the_step_with_an_empty_bank(lab):
     program = jax.jit(lab.program(plain, lab.world))
     with_layer, without = lab.state(), lab.state()
     for step in range(3):
-        games = jnp.asarray(loop.games_of_step(plain, step))
+        games = jnp.asarray(runners.games_of_step(plain, step))
         with_layer, metrics, evidence = lab.step(with_layer, games)
         without, plain_metrics, plain_evidence = program(without, games)
         chex.assert_trees_all_equal(evidence, plain_evidence)

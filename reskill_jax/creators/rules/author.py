@@ -8,6 +8,7 @@ from reskill_jax.skills.skill import MAX_NAME, Skill, Trigger
 from reskill_jax.worlds.vocabulary import ActionVocabulary, Directive
 
 from .contrast import Contrast
+from .deeds import told_pattern
 
 
 def plain_words(pattern: str) -> str:
@@ -25,6 +26,7 @@ def describe_trigger(trigger: Trigger, vocabulary: ActionVocabulary) -> str:
     words = plain_words(trigger.pattern or "")
     if trigger.kind == "observation_pattern":
         return f'When the latest observation says "{words}"'
+    words = told_pattern(trigger.pattern or "", vocabulary) or words
     doing = vocabulary.tell_doing(words)
     return f"Right after {doing}" if doing else f'Right after an action of the form "{words}"'
 
@@ -43,19 +45,25 @@ def _slug(text: str) -> str:
     return "-".join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
-def write_name(contrast: Contrast, taken: Iterable[str]) -> str:
-    """A kebab-case name that says what the skill does, not taken yet."""
+def write_name(
+    contrast: Contrast, taken: Iterable[str], vocabulary: ActionVocabulary | None = None
+) -> str:
+    """A kebab-case name that says what the skill does, not taken yet.
+
+    With the vocabulary, patterns of actions in any form are named by their words.
+    """
     directive, trigger = contrast.directive, contrast.trigger
     parts = ["avoid" if directive.negative else "", directive.verb, directive.noun or ""]
     if trigger.kind == "beginning":
         parts.append("first")
     elif trigger.kind == "action_pattern":
-        parts.append("after " + plain_words(trigger.pattern or ""))
+        told = None if vocabulary is None else told_pattern(trigger.pattern or "", vocabulary)
+        parts.append("after " + (told or plain_words(trigger.pattern or "")))
     elif trigger.kind == "observation_pattern":
         parts.append("when " + plain_words(trigger.pattern or ""))
     if directive.condition is not None:
         parts.append("for " + directive.condition)
-    name = _slug(" ".join(parts))[: MAX_NAME - 4].strip("-")
+    name = _slug(" ".join(parts))[: MAX_NAME - 4].strip("-") or "skill"  # of no Latin letters
     used = set(taken)
     if name not in used:
         return name
@@ -66,7 +74,7 @@ def write_skill(contrast: Contrast, vocabulary: ActionVocabulary, taken: Iterabl
     """The skill of a contrast. Raises SkillError, e.g. over 500 characters."""
     directive = contrast.directive
     return Skill(
-        name=write_name(contrast, taken),
+        name=write_name(contrast, taken, vocabulary),
         when_to_use=describe(directive, contrast.trigger, vocabulary),
         action=vocabulary.say(dataclasses.replace(directive, condition=None)),
         trigger=dataclasses.replace(contrast.trigger, task_pattern=task_pattern(directive)),

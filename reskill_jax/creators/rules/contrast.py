@@ -23,6 +23,7 @@ from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.worlds.vocabulary import ActionVocabulary, Directive, words_of
 
 from .cues import Cues, Decisions, decisions_of, mine_cues
+from .deeds import possible_verbs
 from .evidence import Evidence, measure
 
 _MIXED_ENOUGH = 10  # with this many mixed groups, the others are left out
@@ -88,13 +89,15 @@ def _action_classes(
     return common, acts
 
 
-def _could(decisions: Decisions, classes: Sequence[tuple[str, str | None]]) -> np.ndarray:
+def _could(
+    decisions: Decisions,
+    classes: Sequence[tuple[str, str | None]],
+    vocabulary: ActionVocabulary,
+) -> np.ndarray:
     """[K, D] bool: whether the verb of each class was possible at each decision."""
     verbs = {verb for verb, _ in classes}
-    rows = {
-        verb: np.asarray([p is None or verb in p for p in decisions.possible], bool)
-        for verb in verbs
-    }
+    possible = [possible_verbs(told, vocabulary) for told in decisions.possible]
+    rows = {verb: np.asarray([p is None or verb in p for p in possible], bool) for verb in verbs}
     return np.stack([rows[verb] for verb, _ in classes])
 
 
@@ -136,7 +139,7 @@ def contrast_table(
     evidence = measure(
         cues.occurs,
         acts,
-        _could(decisions, classes),
+        _could(decisions, classes, vocabulary),
         masks,
         decisions,
         np.asarray([episode.success for episode in episodes]),
@@ -244,7 +247,7 @@ def contrast_of(
     evidence = measure(
         occurs[None],
         acts[None],
-        _could(decisions, [(directive.verb, directive.noun)]),
+        _could(decisions, [(directive.verb, directive.noun)], vocabulary),
         mask[None],
         decisions,
         np.asarray([episode.success for episode in episodes]),

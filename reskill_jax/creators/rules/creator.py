@@ -7,8 +7,11 @@ from typing import Any
 from reskill_jax.creators.creator import Library, Proposal, Refusal
 from reskill_jax.creators.episode import Episode
 from reskill_jax.skills.dfa import compile_dfa
+from reskill_jax.skills.patterns import compile_pattern
 from reskill_jax.worlds.vocabulary import ActionVocabulary
 
+from .bounds import bounded
+from .mining import mine_vocabulary, remembering
 from .propose import propose, propose_retirement
 from .recommend import CreatorSettings
 from .state import CreatorState, conclude, init_state, observe
@@ -19,13 +22,15 @@ class RulesCreator:
     """Skills from contrasts between episodes, without a language model.
 
     Attributes:
-      vocabulary: the words of the world's actions.
-      language: text of every symbol of the world, for which triggers have to compile.
+      vocabulary: the words of the world's actions; None = they are mined from the episodes that
+        it remembers, whatever language they are in.
+      language: text of every symbol of the world, for which triggers have to compile; () = the
+        world speaks in any words, and triggers are searched on the host.
       capacity: episodes it keeps.
       settings: its thresholds.
     """
 
-    vocabulary: ActionVocabulary
+    vocabulary: ActionVocabulary | None
     language: tuple[str, ...]
     capacity: int
     settings: CreatorSettings = CreatorSettings()
@@ -36,18 +41,21 @@ class RulesCreator:
 
     def observe(self, memory: CreatorState, episodes: Sequence[Episode]) -> CreatorState:
         """See `Creator`."""
+        if self.vocabulary is None:  # of a world that nothing is known of
+            episodes = [bounded(episode) for episode in episodes]
         return observe(memory, episodes)
 
     def propose(
         self, memory: CreatorState, library: Library, *, step: int
     ) -> tuple[CreatorState, Proposal | Refusal]:
         """See `Creator`."""
+        vocabulary = self.vocabulary_for(memory)
         memory, outcome = propose_retirement(
             memory,
             [skill for skill in library.skills if skill.name not in library.under_test],
             step=step,
             served=library.served,
-            vocabulary=self.vocabulary,
+            vocabulary=vocabulary,
             settings=self.settings,
         )
         if isinstance(outcome, Proposal):
@@ -58,14 +66,25 @@ class RulesCreator:
             library.skills,
             under_test=library.under_test,
             step=step,
-            vocabulary=self.vocabulary,
-            compile_trigger=lambda pattern: compile_dfa(pattern, self.language),
+            vocabulary=vocabulary,
+            compile_trigger=self._compile,
             capacity=library.slots,
             settings=self.settings,
         )
         if isinstance(outcome, Refusal):
             outcome = dataclasses.replace(outcome, looked=memory.next_attempt != asked)
         return memory, outcome
+
+    def vocabulary_for(self, memory: CreatorState) -> ActionVocabulary:
+        """The words it proposes skills in."""
+        if self.vocabulary is not None:
+            return self.vocabulary
+        told = [r for r in memory.history if r.outcome in ("pending", "accepted")]
+        mined = mine_vocabulary(memory.reservoir.episodes)
+        return remembering(mined, (deed for record in told for deed in record.deeds))
+
+    def _compile(self, pattern: str) -> Any:
+        return compile_dfa(pattern, self.language) if self.language else compile_pattern(pattern)
 
     def conclude(
         self, memory: CreatorState, trial: int, accepted: bool, *, step: int, reason: str

@@ -18,10 +18,19 @@ from reskill_jax.skills.patterns import MAX_PATTERN_LENGTH, search
 from reskill_jax.skills.skill import Trigger
 from reskill_jax.worlds.vocabulary import ActionVocabulary
 
+from .deeds import literal, moment_pattern, verb_pattern
+from .mining import MinedVocabulary
+from .phrases import (
+    LONGEST_PHRASE,
+    NUMBER,
+    SHORTEST_WORD,
+    clauses,
+    phrase_finder,
+    runs,
+    where,
+)
+
 _SEGMENT = re.compile(r"[.,:;!?()\n]+")
-_PUNCTUATION = re.compile(r"[!-/:-@\[-^`{-~]")  # of ASCII: other characters mean themselves
-_LONGEST_PHRASE = 4
-_ONE_LETTER_SHORT = 5  # a phrase of a single word must be at least this long
 
 
 class Decisions(NamedTuple):
@@ -57,7 +66,7 @@ def decisions_of(groups: Sequence[Sequence[Episode]]) -> tuple[list[Episode], De
     """
     kept, counts = [], []
     for group in groups:
-        longest = max((len(e.actions) for e in group if e.success), default=None)
+        longest = max((len(e.actions) for e in group if e.success and e.actions), default=None)
         for episode in group:
             if episode.actions:
                 kept.append(episode)
@@ -86,55 +95,48 @@ def decisions_of(groups: Sequence[Sequence[Episode]]) -> tuple[list[Episode], De
 @functools.lru_cache(maxsize=1 << 14)
 def _phrases(text: str) -> set[str]:
     """Runs of one to four words within a clause, numbers left out, as patterns."""
-    found = set()
-    for segment in _SEGMENT.split(text.lower()):
-        words = ["#" if word.isdigit() else word for word in segment.split()]
-        for size in range(1, _LONGEST_PHRASE + 1):
-            for start in range(len(words) - size + 1):
-                run = words[start : start + size]
-                if run[0] == "#" or run[-1] == "#":
-                    continue
-                if size == 1 and len(run[0]) < _ONE_LETTER_SHORT:
-                    continue
-                found.add(" ".join(run))
+    found: set[str] = set()
+    for words in clauses(text, _SEGMENT):
+        found.update(word for word in runs(words, (1,)) if len(word) >= SHORTEST_WORD)
+        found.update(runs(words, range(2, LONGEST_PHRASE + 1)))
     return found
 
 
-def literal(text: str) -> str:
-    """A text as a regular expression that matches it."""
-    return _PUNCTUATION.sub(r"\\\g<0>", text)
-
-
 def _pattern(phrase: str) -> str:
-    return " ".join(r"\d+" if word == "#" else literal(word) for word in phrase.split())
+    return " ".join(r"\d+" if word == NUMBER else literal(word) for word in phrase.split())
 
 
-def _mine_phrases(decisions: Decisions, *, share: float, most: int) -> list[str]:
+def _mine_phrases(
+    decisions: Decisions, *, share: float, most: int, any_language: bool
+) -> list[str]:
     """Patterns of phrases that occur in at least a share of the episodes, best known first."""
+    least = share * len(decisions.first)
+    seen = [
+        (int(episode), re.sub(r"\d+", "1", text))
+        for episode, turn, text in zip(
+            decisions.episode, decisions.turn, decisions.observation, strict=True
+        )
+        if turn > 0  # the introduction: the beginning is a cue of its own
+    ]
+    phrases_of = phrase_finder(seen, least) if any_language else _phrases
     texts: dict[str, int] = {}  # numbers made alike -> how it is numbered here
     said: list[set[str]] = []
-    where: dict[str, set[int]] = {}  # phrase -> episodes
+    reach: dict[str, set[int]] = {}  # phrase -> episodes
     often: Counter[str] = Counter()
-    for episode, turn, text in zip(
-        decisions.episode, decisions.turn, decisions.observation, strict=True
-    ):
-        if turn == 0:
-            continue  # the introduction: the beginning is a cue of its own
-        plain = re.sub(r"\d+", "1", text)
+    for episode, plain in seen:
         if plain not in texts:
             texts[plain] = len(texts)
-            said.append(_phrases(plain))
+            said.append(phrases_of(plain))
         for phrase in said[texts[plain]]:
-            where.setdefault(phrase, set()).add(int(episode))
+            reach.setdefault(phrase, set()).add(episode)
             often[phrase] += 1
-    total = int(np.sum(decisions.turn > 0))
     frequent = [
         phrase
-        for phrase, seen in where.items()
-        if len(seen) >= share * len(decisions.first) and often[phrase] <= 0.9 * total
+        for phrase, episodes in reach.items()
+        if len(episodes) >= least and often[phrase] <= 0.9 * len(seen)
     ]
     # Of phrases found in the same texts, two or three words say it best.
-    frequent.sort(key=lambda p: (-len(where[p]), -often[p], abs(len(p.split()) - 2.4), p))
+    frequent.sort(key=lambda p: (-len(reach[p]), -often[p], abs(len(p.split()) - 2.4), p))
     inside: dict[str, list[int]] = {phrase: [] for phrase in frequent}
     for i, phrases in enumerate(said):
         for phrase in phrases:
@@ -170,40 +172,57 @@ def mine_cues(
     triggers: list[Trigger] = []
     known: set[bytes] = set()
 
-    def consider(trigger: Trigger, where: np.ndarray) -> None:
-        if not where.any():
+    def consider(trigger: Trigger, at: np.ndarray) -> None:
+        if not at.any():
             return
-        mark = np.packbits(where).tobytes()
+        mark = np.packbits(at).tobytes()
         if mark not in known:
             known.add(mark)
             triggers.append(trigger)
-            occurs.append(where)
+            occurs.append(at)
 
     consider(Trigger("general"), np.ones(count, bool))
     consider(Trigger("beginning"), decisions.turn == 0)
 
-    deeds = [None if a is None else vocabulary.abstract(a) for a in decisions.last_action]
+    for pattern, hit in _after_actions(decisions, vocabulary, share=share, most=most_actions):
+        consider(Trigger("action_pattern", pattern), hit)
+
+    mined = isinstance(vocabulary, MinedVocabulary)
+    texts = list(dict.fromkeys(decisions.observation))
+    index = {text: i for i, text in enumerate(texts)}
+    of = np.asarray([index[text] for text in decisions.observation], np.int32)
+    phrases = _mine_phrases(decisions, share=share, most=most_phrases, any_language=mined)
+    if mined:
+        hits = where(phrases, texts)
+    else:
+        hits = np.asarray([[search(p, text) for text in texts] for p in phrases], bool)
+    for pattern, hit in zip(phrases, hits, strict=True):
+        consider(Trigger("observation_pattern", pattern), hit[of])
+    return Cues(triggers, np.asarray(occurs, bool).reshape(len(triggers), count))
+
+
+def _after_actions(
+    decisions: Decisions, vocabulary: ActionVocabulary, *, share: float, most: int
+) -> list[tuple[str, np.ndarray]]:
+    """Patterns of the last action, and [D] bool where each occurs, the most frequent first."""
+    last = decisions.last_action
     classes: dict[str, set[int]] = {}
-    for i, deed in enumerate(deeds):
-        if deed is not None and deed.verb is not None:
-            classes.setdefault(f"^{literal(deed.verb)}\\b", set()).add(i)
+    for i, action in enumerate(last):
+        deed = None if action is None else vocabulary.abstract(action)
+        if action is not None and deed is not None and deed.verb is not None:
+            classes.setdefault(verb_pattern(deed.verb, vocabulary), set()).add(i)
             if deed.nouns:
-                pattern = f"^{literal(deed.verb)} {deed.nouns[0]}\\b"
+                pattern = moment_pattern(action, deed.verb, deed.nouns[0], vocabulary)
                 classes.setdefault(pattern, set()).add(i)
     episodes = len(decisions.first)
     reach = {p: len({int(decisions.episode[i]) for i in at}) for p, at in classes.items()}
     common = sorted(
         (p for p in classes if reach[p] >= share * episodes), key=lambda p: (-reach[p], p)
-    )
-    for pattern in common[:most_actions]:
-        where = np.zeros(count, bool)
-        where[list(classes[pattern])] = True
-        consider(Trigger("action_pattern", pattern), where)
-
-    texts = list(dict.fromkeys(decisions.observation))
-    index = {text: i for i, text in enumerate(texts)}
-    of = np.asarray([index[text] for text in decisions.observation], np.int32)
-    for pattern in _mine_phrases(decisions, share=share, most=most_phrases):
-        hit = np.asarray([search(pattern, text) for text in texts], bool)
-        consider(Trigger("observation_pattern", pattern), hit[of])
-    return Cues(triggers, np.asarray(occurs, bool).reshape(len(triggers), count))
+    )[:most]
+    if isinstance(vocabulary, MinedVocabulary):  # verbs are guesses: where the triggers will fire
+        done = np.asarray([action is not None for action in last], bool)
+        return list(zip(common, where(common, [a or "" for a in last]) & done, strict=True))
+    hits = np.zeros((len(common), len(last)), bool)
+    for hit, pattern in zip(hits, common, strict=True):
+        hit[list(classes[pattern])] = True
+    return list(zip(common, hits, strict=True))

@@ -16,7 +16,7 @@ from reskill_jax.skills.skill import Trigger
 from reskill_jax.worlds.vocabulary import ActionVocabulary, Deed, Directive, words_of
 
 from .contrast import Contrast
-from .cues import literal
+from .deeds import possible_verbs, verb_pattern
 
 _FEWEST_SUCCESSES = 2
 _FEWEST_TRIES = 3  # of a way
@@ -133,7 +133,8 @@ def find_ways(
             met = _seen(episode, vocabulary)
             lacks = met is not None and not met[-1]
         else:
-            met = [demand.verb in possible for possible in episode.possible]
+            known = (possible_verbs(told, vocabulary) for told in episode.possible)
+            met = [verbs is not None and demand.verb in verbs for verbs in known]
             lacks = all(deed.verb != demand.verb for deed in deeds)
         if not met:
             continue
@@ -175,7 +176,7 @@ def find_ways(
     ways.sort(key=lambda way: (-way[0], vocabulary.say(way[1]), way[2]))
     return [
         Contrast(
-            trigger=Trigger("action_pattern", f"^{literal(moment)}\\b"),
+            trigger=Trigger("action_pattern", verb_pattern(moment, vocabulary)),
             directive=directive,
             effect=demand.effect,
             score=demand.score,

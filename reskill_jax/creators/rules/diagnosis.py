@@ -16,7 +16,7 @@ from reskill_jax.skills.assertions import Assertion, grade
 from reskill_jax.worlds.vocabulary import ActionVocabulary, Directive
 
 from .contrast import Contrast
-from .cues import literal
+from .deeds import begins_with_verb, deed_pattern, verb_pattern
 
 MAX_ASSERTIONS = 15
 _TO_ENTER = 0.05  # difference of the pass rates
@@ -68,19 +68,17 @@ class AssertionChange:
     reason: str
 
 
-def deed_pattern(verb: str, noun: str | None) -> str:
-    """A pattern of the actions with this verb and, unless None, this type word."""
-    return f"^{literal(verb)}\\b" + ("" if noun is None else f".*\\b{literal(noun)}\\b")
-
-
 def _derive(
     contrast: Contrast, successes: Sequence[Episode], vocabulary: ActionVocabulary
 ) -> Assertion:
     directive = contrast.directive
-    pattern = deed_pattern(directive.verb, directive.noun)
+    pattern = deed_pattern(directive.verb, directive.noun, vocabulary)
     cue = contrast.trigger
-    after_same = cue.kind == "action_pattern" and cue.pattern == deed_pattern(directive.verb, None)
-    if directive.negative and after_same and directive.noun is None:
+    after_same = cue.kind == "action_pattern" and cue.pattern == verb_pattern(
+        directive.verb, vocabulary
+    )
+    repeats = after_same and directive.noun is None and begins_with_verb(directive.verb, vocabulary)
+    if directive.negative and repeats:
         return Assertion.of("no_consecutive_repeat", prefix=directive.verb)
     if not directive.negative and cue.kind == "action_pattern" and not after_same:
         return Assertion.of("action_before", first=cue.pattern or "", second=pattern)
@@ -90,7 +88,7 @@ def _derive(
 def _threshold(
     directive: Directive, successes: Sequence[Episode], vocabulary: ActionVocabulary
 ) -> Assertion:
-    pattern = deed_pattern(directive.verb, directive.noun)
+    pattern = deed_pattern(directive.verb, directive.noun, vocabulary)
     counts = [
         sum(vocabulary.follows(action, directive) for action in episode.actions)
         for episode in successes

@@ -14,6 +14,7 @@ from . import commands, engine, symbols
 from .families import SPLITS
 from .generator import SMALL, RoomSpec, generate
 from .handwritten import GOOD
+from .reading import text_symbols
 from .tables import TASK_TYPES
 from .types import MAX_SHARED, TASK_LENGTH, Game, State
 from .vocabulary import household_vocabulary
@@ -117,6 +118,10 @@ class HouseholdWorld:
     def words(self, sentence: str) -> list[int]:
         """See `symbols.words`."""
         return symbols.words(sentence)
+
+    def read(self, text: str) -> list[int]:
+        """See `reading.text_symbols`."""
+        return text_symbols(text)
 
     def lacking(self, sentence: str) -> list[str]:
         """See `symbols.lacking`."""

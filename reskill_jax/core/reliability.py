@@ -1,0 +1,35 @@
+"""Reliability of an agent: whether it solves a task every time, not on average."""
+
+import chex
+import jax.numpy as jnp
+
+
+def pass_hat_k(successes: chex.Array, trials: chex.Array, k: int) -> chex.Array:
+    """pass^k: the chance that k independent trials of a task all succeed, averaged over tasks.
+
+    The unbiased estimate of a task with c successes in n trials is C(c, k) / C(n, k) (S. Yao et
+    al., tau-bench, arXiv:2406.12045).
+
+    Args:
+      successes: [tasks] int, of each task.
+      trials: [tasks] int, of each task. Tasks with fewer than k trials are left out.
+      k: static, at least 1.
+
+    Returns:
+      [] float32; NaN if no task has k trials.
+
+    Raises:
+      ValueError: k is less than 1. AssertionError: shapes that are not equal and of rank 1.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    successes, trials = jnp.asarray(successes), jnp.asarray(trials)
+    chex.assert_rank([successes, trials], 1)
+    chex.assert_equal_shape([successes, trials])
+    enough = trials >= k
+    chance = jnp.ones(successes.shape, jnp.float32)
+    for i in range(k):
+        left = jnp.maximum(successes - i, 0).astype(jnp.float32)
+        chance = chance * left / jnp.where(enough, trials - i, 1).astype(jnp.float32)
+    total = jnp.sum(jnp.where(enough, chance, 0.0))
+    return total / jnp.sum(enough)

@@ -1,0 +1,412 @@
+"""A run in a world on the host: jit(assign), sessions, jit(learn).
+
+`assign` and `learn` are the same compiled functions as in a compiled world; between them sessions
+are played, see `rollouts.host`.
+"""
+
+import dataclasses
+import functools
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from reskill_jax.creators.creator import Creator
+from reskill_jax.creators.episode import Episode
+from reskill_jax.models.sampling import NO_TOKEN
+from reskill_jax.models.sharding import gather_for_rollout
+from reskill_jax.rollouts.conversation import Conversation, Reward
+from reskill_jax.rollouts.episodes import Rollouts
+from reskill_jax.rollouts.host import HostPlay, HostRollouts, play_host
+from reskill_jax.rollouts.prompt import Prompt, SymbolPrompt
+from reskill_jax.skills.skill import Skill
+from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.evaluate import Evaluation, Mode
+from reskill_jax.training.lifecycle import creator_of
+from reskill_jax.training.runner import Versions, algorithm_of, games_of_step
+from reskill_jax.training.settings import Policy, TrainingError, check_fit
+from reskill_jax.training.state import TrainState
+from reskill_jax.training.step import Assignment, StepMetrics, assign, learn
+from reskill_jax.training.update import rollout_params
+from reskill_jax.worlds.host_worlds import MadeWorld, eval_tasks
+from reskill_jax.worlds.sessions.pool import SessionPool, choose_workers
+from reskill_jax.worlds.world import TaskSpec, compiled_of
+
+
+class HostEvidence(NamedTuple):
+    """What a step's episodes were."""
+
+    arms: np.ndarray  # [N] int32
+    played: HostRollouts
+    seconds: float  # of playing
+
+
+@dataclasses.dataclass(frozen=True)
+class HostRunner:
+    """What stays the same during a run on the host; the methods are those of `runner.Runner`."""
+
+    config: TrainConfig
+    world: Any  # a HostWorld
+    policy: Policy  # without its parameters
+    creator: Creator
+    pool: SessionPool
+    plan: HostPlay
+    tasks: Sequence[TaskSpec]  # of training
+    reward: Reward | None = None
+
+    def placed(self, state: TrainState) -> TrainState:
+        """The state, as it is: it lies where JAX puts it."""
+        return state
+
+    def numbers(self, step: int) -> np.ndarray:
+        """[B] int32: numbers of the tasks of a step."""
+        games = min(self.config.train_games, len(self.tasks))
+        return games_of_step(dataclasses.replace(self.config, train_games=games), step)
+
+    @property
+    def compiles(self) -> bool:
+        """What is compiled depends on what sessions say: it happens on the way."""
+        return False
+
+    def compile(self, state: TrainState) -> float:
+        """Nothing is compiled ahead."""
+        return 0.0
+
+    @functools.cached_property
+    def _assign(self) -> Any:
+        return jax.jit(functools.partial(assign, groups=self.config.groups, config=self.config))
+
+    @functools.cached_property
+    def _learn(self) -> Any:
+        return jax.jit(
+            functools.partial(
+                learn,
+                model=self.policy.model,
+                algorithm=algorithm_of(self.config),
+                config=self.config,
+            ),
+            donate_argnums=0,
+            static_argnames="free_text",
+        )
+
+    @functools.cached_property
+    def _read(self) -> Any:
+        """The parameters as rollouts read them."""
+        config, model = self.config, self.policy.model
+        return jax.jit(lambda state: gather_for_rollout(rollout_params(state, config), model))
+
+    def advance(
+        self, state: TrainState, numbers: np.ndarray, versions: Versions
+    ) -> tuple[TrainState, StepMetrics, HostEvidence]:
+        """One step with the tasks of these numbers; the state is used up.
+
+        Raises:
+          TrainingError: too many episodes are invalid.
+        """
+        config = self.config
+        assignment: Assignment = self._assign(state)
+        arms = np.asarray(assignment.arms)
+        tasks = [self.tasks[int(number)] for number in numbers]
+        differ = np.stack([arms_differ_in(versions, task.text) for task in tasks])
+        began = time.perf_counter()
+        played = play_host(
+            [task for task in tasks for _ in range(config.group_size)],
+            [versions[arm] if config.skills else () for arm in arms],
+            assignment.keys,
+            self._read(state),
+            pool=self.pool,
+            plan=self.plan,
+            slots=config.slots,
+            temperature=config.temperature,
+            reward=self.reward,
+        )
+        seconds = time.perf_counter() - began
+        _check_valid(played, config, "a step")
+        state, metrics = self._learn(
+            state,
+            jax.tree.map(jnp.asarray, played.rollouts),
+            assignment,
+            jnp.asarray(differ),
+            free_text=wrote_text(played.rollouts),
+        )
+        return state, metrics, HostEvidence(arms, played, seconds)
+
+    def episodes(
+        self, evidence: Any, numbers: np.ndarray, step: int, versions: Versions
+    ) -> list[Episode]:
+        """What the creator sees of a step: as `lifecycle.episodes_of`."""
+        found: dict[tuple[int, bool, bool], Episode] = {}
+        world = compiled_of(self.world)
+        names = None if world is None else world.affordances
+        told = zip(evidence.arms, evidence.played.conversations, strict=True)
+        for row, (arm, one) in enumerate(told):
+            number = int(numbers[row // self.config.group_size])
+            key = (number, bool(arm > 0), one.success)
+            if key not in found and one.valid:
+                found[key] = episode_of(one, str(number), int(arm), step, names)
+        return list(found.values())
+
+    def figures(self, evidence: Any) -> Mapping[str, Any]:
+        """What the log keeps of a step beside its metrics."""
+        played = evidence.played
+        turns = sum(len(one.actions) for one in played.conversations)
+        return {
+            "turns_per_second": turns / max(evidence.seconds, 1e-9),
+            "acting_seconds": played.seconds["acting"],
+            "waiting_seconds": played.seconds["waiting"],
+            "encoded_tokens": played.encoded,
+            "answers_without_action": sum(o.answers_without_action for o in played.conversations),
+            "cut_observations": sum(one.cut for one in played.conversations),
+            "invalid_causes": dict(played.causes),
+            "restarts": self.pool.restarts,
+        }
+
+    def evaluate(
+        self, state: TrainState, split: str, mode: Mode, versions: Versions
+    ) -> Evaluation | None:
+        """Plays the tasks of a split once each; None: the world has none of this split.
+
+        Raises:
+          TrainingError: too many episodes are invalid.
+        """
+        arm = {"none": -1, "bank": 0, "candidate": len(versions) - 1}[mode]
+        skills = versions[arm] if arm >= 0 else ()
+        tasks = eval_tasks(self.world, split, self.config.eval_tasks)
+        if not tasks:
+            return None
+        found = self.play(self._read(state), tasks, skills)
+        valid = [one for one in found.conversations if one.valid]
+        kinds: dict[str, list[bool]] = {}
+        for one in valid:
+            kinds.setdefault(one.task.kind, []).append(one.success)
+        by_kind = {kind: (sum(won), len(won)) for kind, won in sorted(kinds.items()) if kind}
+        return Evaluation(
+            split=split,
+            mode=mode,
+            successes=sum(one.success for one in valid),
+            episodes=len(valid),
+            turns=float(np.mean([len(one.actions) for one in valid])),
+            by_task_type=by_kind,
+            invalid=len(found.conversations) - len(valid),
+        )
+
+    def play(
+        self,
+        params: Any,
+        tasks: Sequence[TaskSpec],
+        skills: Sequence[Skill],
+        *,
+        temperature: float | None = None,
+        trial: int = 0,
+    ) -> HostRollouts:
+        """Plays tasks once each with some skills.
+
+        Args:
+          params: as rollouts read them.
+          tasks: at least one. skills: in slot order.
+          temperature: of sampling; None = that of training.
+          trial: of several over the same tasks; each has noise of its own.
+
+        Raises:
+          TrainingError: too many episodes are invalid.
+        """
+        keys = jax.vmap(functools.partial(_eval_key, trial))(jnp.arange(len(tasks)))
+        config = self.config
+        rows = min(self.plan.rows or len(tasks), config.groups * config.group_size)
+        played = play_host(
+            tasks,
+            [skills] * len(tasks),
+            keys,
+            params,
+            pool=self.pool,
+            plan=dataclasses.replace(self.plan, rows=rows),
+            slots=config.slots,
+            temperature=config.temperature if temperature is None else temperature,
+            reward=self.reward,
+        )
+        _check_valid(played, config, "an evaluation")
+        return played
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self.pool.shutdown()
+
+
+def make_host_runner(
+    config: TrainConfig, made: MadeWorld, policy: Policy, *, trains: bool = True
+) -> HostRunner:
+    """Starts the workers of a world on the host.
+
+    Args:
+      config: of the run.
+      made: the world, and where workers get it from.
+      policy: that plays.
+      trains: whether tasks of training are needed.
+
+    Raises:
+      TrainingError: there are no tasks, or policy and world do not fit together.
+      PoolError: workers cannot be started.
+    """
+    world, sessions = made.world, config.sessions
+    compiled = compiled_of(world)
+    if compiled is not None:
+        check_fit(config, policy, compiled)
+    try:
+        tasks = world.tasks("train") if trains else ()
+        count = len(tasks)
+    except Exception as error:
+        told = " ".join(str(error).split())
+        raise TrainingError(
+            f"the world {config.world} gives no tasks ({type(error).__name__}: {told})"
+        ) from error
+    if trains and count == 0:
+        raise TrainingError(f"the world {config.world} has no tasks of the split train")
+    rows = config.groups * config.group_size
+    workers = sessions.workers
+    if workers is None and not made.source.crosses:
+        workers = 0
+    pool = SessionPool(
+        made.source,
+        workers=choose_workers(workers, rows, os.cpu_count()),
+        per_worker=getattr(world, "sessions_per_worker", None),
+        time_limit=sessions.time_limit,
+        open_limit=sessions.open_limit,
+    )
+    plan = plan_of(config, world, policy)
+    return HostRunner(
+        config,
+        world,
+        policy._replace(params=()),
+        creator_of(config, world),
+        pool,
+        plan,
+        tasks,
+        made.reward,
+    )
+
+
+def plan_of(config: TrainConfig, world: Any, policy: Policy) -> HostPlay:
+    """How the episodes of a run are played."""
+    overflow = getattr(world, "overflow_is_invalid", True)
+    compiled, prompt = compiled_of(world), policy.prompt
+    told: Prompt
+    shared: dict[str, Any] = dict(
+        model=policy.model,
+        max_turns=config.max_turns,
+        context_length=config.context_length,
+        overflow_is_invalid=overflow,
+        rows=config.sessions.rows,
+        patience=config.sessions.patience,
+    )
+    if prompt is None:
+        assert compiled is not None
+        language = policy.language
+        told = SymbolPrompt(compiled, language)
+        return HostPlay(
+            prompt=told,
+            answer_tokens=language.action_tokens(compiled) - len(language.frame.answered),
+            decisions=config.max_turns * language.decisions_per_turn(compiled),
+            **shared,
+        )
+    settings = config.prompt
+    return HostPlay(
+        prompt=prompt,
+        constrained=settings.constrained,
+        answer_tokens=settings.answer_tokens,
+        thinking_tokens=settings.thinking_tokens,
+        think_end=prompt.think_end if settings.thinking_tokens else (),
+        think_tail=prompt.think_tail if settings.thinking_tokens else (),
+        stops=prompt.stops,
+        invalid_penalty=settings.invalid_penalty,
+        first_chunk=64,
+        **shared,
+    )
+
+
+def arms_differ_in(versions: Versions, task: str) -> np.ndarray:
+    """[A] bool: arms that can play a task otherwise than arm 0; see `skills.bank.arms_differ`."""
+    concerned = [
+        Counter((s.trigger, s.action) for s in version if s.trigger.applies_to_task(task))
+        for version in versions
+    ]
+    return np.array([one != concerned[0] for one in concerned])
+
+
+def wrote_text(played: Rollouts) -> bool:
+    """Whether some token was chosen from the whole vocabulary."""
+    rows = played.transcript
+    used = np.arange(rows.position.shape[1]) < rows.count[:, None]
+    return bool(np.any(used & np.all(rows.support == NO_TOKEN, axis=-1)))
+
+
+def episode_of(
+    told: Conversation, task: str, arm: int, step: int, names: Sequence[str] | None
+) -> Episode:
+    """A valid conversation as evidence.
+
+    Args:
+      told: the conversation.
+      task: identifies it.
+      arm: it was played with. step: of training.
+      names: verbs whose possibility is told; None = whatever choices begin with.
+    """
+    possible: list[tuple[str, ...]] = []
+    if all(told.possible):
+        for choices in told.possible:
+            if names is None:
+                words = [choice.split()[:2] for choice in choices]
+                starts = {" ".join(w[:n]) for w in words for n in (1, 2) if len(w) >= n}
+                possible.append(tuple(sorted(starts)))
+            else:
+                begin = [n for n in names if any(_begins(choice, n) for choice in choices)]
+                possible.append(tuple(begin))
+    return Episode(
+        task=task,
+        goal=told.task.text,
+        family=told.task.kind,
+        arm=arm,
+        success=told.success,
+        step=step,
+        actions=tuple(told.actions),
+        observations=tuple(told.observations),
+        possible=tuple(possible),
+        skills_fired=tuple(told.fired),
+    )
+
+
+def _begins(choice: str, name: str) -> bool:
+    return choice == name or choice.startswith(name + " ")
+
+
+def _eval_key(trial: int, index: jax.Array) -> jax.Array:
+    """The noise of an evaluation's task, as in a compiled world."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(trial), index), 1)
+
+
+def _check_valid(played: HostRollouts, config: TrainConfig, where: str) -> None:
+    """A run whose episodes are mostly lost is ended: its figures would say nothing."""
+    count = len(played.conversations)
+    lost = sum(played.causes.values())
+    if lost <= config.sessions.max_invalid * count:
+        return
+    cause, most = Counter(played.causes).most_common(1)[0]
+    detail = next(o.detail for o in played.conversations if o.cause == cause)
+    raise TrainingError(
+        f"{lost} of {count} episodes of {where} are invalid, {most} because of {cause!r}: "
+        f"{detail}; {_ADVICE.get(cause, 'the world has to be mended')}"
+    )
+
+
+_ADVICE = {
+    "context": "give more room with --context-length, or fewer turns with --max-turns",
+    "hung": "give calls more time with --sessions.time-limit",
+    "lost": "give calls more time, or fewer sessions to a worker with more --sessions.workers",
+    "crowded": "a decision has room for 32 candidates; --prompt.no-constrained writes free text",
+    "choices": "give answers more room with --prompt.answer-tokens",
+    "policy": "train again with other weights or a lower --learning-rate",
+}

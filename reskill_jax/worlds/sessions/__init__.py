@@ -1,0 +1,1 @@
+"""Sessions of worlds on the host: where they run, and how their answers come back."""

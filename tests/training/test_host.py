@@ -1,0 +1,300 @@
+"""Runs in worlds on the host: through the command and as a library, to the end and resumed."""
+
+import dataclasses
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chex
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from reskill_jax import cli
+from reskill_jax.creators.creator import Proposal
+from reskill_jax.evaluation.replay import evaluate_run, load_run
+from reskill_jax.models import load_model
+from reskill_jax.skills.skill import Bundle, Operation, Skill, Trigger
+from reskill_jax.storage import checkpoint
+from reskill_jax.training import host, loop
+from reskill_jax.training.config import TrainConfig, replace
+from reskill_jax.training.sections import ModelConfig
+from reskill_jax.training.settings import TrainingError
+from reskill_jax.worlds.text_games import TextGames
+
+from . import guess_worlds
+
+HERE = Path(__file__).parent
+GUESS = "guess_worlds:Guess"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _worlds():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(HERE))
+        yield
+
+
+@pytest.fixture(scope="module")
+def settings(checkpoint_folder):
+    """A short run with a tiny language model that guesses numbers."""
+    return replace(
+        TrainConfig(),
+        world=GUESS,
+        model=ModelConfig(str(checkpoint_folder)),
+        steps=3,
+        groups=2,
+        group_size=4,
+        max_turns=3,
+        context_length=240,
+        optimizer=dict(minibatches=2),
+        trial=dict(concurrent=1, min_steps=1, min_episodes=4, max_steps=2),
+        creator=dict(reservoir=4),
+        prompt=dict(answer_tokens=8),
+        sessions=dict(workers=0, patience=0.5),
+        eval_every=0,
+        eval_tasks=4,
+        checkpoint_every=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def train(settings, tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+
+    def run(name, *, resume=False, world=None, model=None, observer=None, changes=None, **further):
+        config = replace(settings, name=name, root=str(root), **(changes or {}), **further)
+        console = Console(file=io.StringIO(), width=200)
+        summary = loop.train(
+            config, world=world, model=model, resume=resume, console=console, observer=observer
+        )
+        return summary, console.file.getvalue()
+
+    return run
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def plain(line):
+    """A line of a log without what differs from run to run."""
+    told = ("seconds", "per_second", "restarts")
+    return {k: v for k, v in line.items() if not any(word in k for word in told)}
+
+
+@pytest.fixture(scope="module")
+def whole(train):
+    """A run from its beginning to its end."""
+    return train("whole")
+
+
+def test_a_run_by_the_name_of_its_world(whole):
+    summary, printed = whole
+    assert summary.steps == 3 and "step 3/3" in printed
+    metrics = lines(summary.folder / "metrics.jsonl")
+    assert [line["step"] for line in metrics] == [1, 2, 3]
+    for line in metrics:
+        assert line["invalid"] == 0 and line["invalid_causes"] == {}
+        assert line["turns_per_second"] > 0 and line["encoded_tokens"] > 0
+        assert 0 < line["entropy"] and line["grad_norm"] >= 0
+    evaluations = lines(summary.folder / "eval.jsonl")
+    assert [(e["step"], e["split"], e["mode"]) for e in evaluations] == [
+        *((0, split, "bank") for split in ("seen", "unseen")),
+        *((3, split, mode) for mode in ("bank", "none") for split in ("seen", "unseen")),
+    ]
+    assert all(sum(n for _, n in e["by_task_type"].values()) == 4 for e in evaluations)
+
+
+def test_the_same_in_worker_processes_and_as_objects(train, whole, checkpoint_folder):
+    """Where sessions run changes nothing, nor does who made the world and the model."""
+    expected = [plain(line) for line in lines(whole[0].folder / "metrics.jsonl")]
+    inside, _ = train(
+        "objects", world=guess_worlds.Guess(), model=load_model(checkpoint_folder), steps=2
+    )
+    apart, _ = train("apart", sessions=dict(workers=2), steps=2)
+    for summary in (inside, apart):
+        assert [plain(line) for line in lines(summary.folder / "metrics.jsonl")] == expected[:2]
+
+
+def test_a_resumed_run_is_the_same_to_the_last_bit(train, whole):
+    class Ended(Exception):
+        pass
+
+    def stop(step, *_):
+        if step == 2:
+            raise Ended
+
+    with pytest.raises(Ended):
+        train("resumed", observer=stop)
+    summary, printed = train("resumed", resume=True)
+    assert "going on after step 2" in printed
+    for name in ("metrics.jsonl", "eval.jsonl", "lifecycle.jsonl"):
+        found, expected = (lines(s.folder / name) for s in (summary, whole[0]))
+        assert [plain(line) for line in found] == [plain(line) for line in expected]
+    one, other = (load_run(s.folder) for s in (summary, whole[0]))
+    chex.assert_trees_all_equal(one.params, other.params)
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_resumed(settings, tmp_path):
+    """The command in a process of its own, killed in the middle."""
+    config = replace(settings, name="killed", root=str(tmp_path), steps=6, sessions=dict(workers=1))
+    (tmp_path / "c.json").write_text(json.dumps(dataclasses.asdict(config)))
+    words = [sys.executable, "-m", "reskill_jax", "train", "--config", str(tmp_path / "c.json")]
+    environment = os.environ | {"PYTHONPATH": str(HERE)}
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    deadline = time.monotonic() + 300
+    while max(checkpoint.steps(checkpoints) if checkpoints.exists() else [0], default=0) < 2:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run([*words, "--resume"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    found = [plain(line) for line in lines(tmp_path / "killed" / "metrics.jsonl")]
+    whole = replace(config, name="whole", sessions=dict(workers=0))
+    loop.train(whole, console=Console(file=io.StringIO()))
+    expected = [plain(line) for line in lines(tmp_path / "whole" / "metrics.jsonl")]
+    assert found == expected
+
+
+def test_free_text(train):
+    summary, _ = train("free", world=guess_worlds.Free(), steps=2)
+    for line in lines(summary.folder / "metrics.jsonl"):
+        assert line["turns"] == 3 and line["entropy"] > 1  # of hundreds of tokens
+        assert line["grad_norm"] > 0  # rewards differ, by the length of answers
+
+
+def test_a_reward_of_ones_own(train):
+    summary, _ = train("reward", reward="guess_worlds:ended_by_length", steps=1)
+    (line,) = lines(summary.folder / "metrics.jsonl")
+    assert line["grad_norm"] > 0 or line["turns"] == 3
+
+
+def test_failures_of_the_world_are_no_failures_of_the_agent(train):
+    failing = guess_worlds.Fragile()
+    summary, _ = train("fragile", world=failing, steps=3, sessions=dict(max_invalid=1.0))
+    metrics = lines(summary.folder / "metrics.jsonl")
+    lost = sum(line["invalid"] for line in metrics)
+    assert 0 < lost < 24
+    assert sum(line["invalid_causes"].get("raised", 0) for line in metrics) == lost
+    for line in lines(summary.folder / "eval.jsonl"):
+        assert line["episodes"] + line.get("invalid", 0) == 4
+
+
+def test_a_world_that_is_mostly_broken_ends_the_run(train):
+    with pytest.raises(TrainingError) as caught:
+        train("broken", world=guess_worlds.Broken())
+    told = str(caught.value)
+    assert "4 of 4 episodes of an evaluation are invalid, 4 because of 'raised'" in told
+    assert "RuntimeError: no license" in told and "\n" not in told
+
+
+def test_no_tasks_are_named(train):
+    with pytest.raises(TrainingError, match="has no tasks of the split train"):
+        train("empty", world=guess_worlds.Empty())
+
+
+def test_the_small_policy_needs_the_words_of_the_household(train):
+    with pytest.raises(TrainingError, match="this world speaks plain language"):
+        train("words", changes=dict(model=ModelConfig("household")))
+
+
+def test_skills_are_read_and_tried(train, settings):
+    """A skill in use and one under test: both are read where they fire, and counted."""
+    used = Skill("low", "-", "guess higher.", Trigger("observation_pattern", "too low"))
+    tried = Skill("first", "-", "guess 5.", Trigger("beginning"))
+    proposal = Proposal(
+        7, "bundle", Bundle((Operation("ADD", "first", tried),)), (used, tried), "", 1.0
+    )
+    config = replace(settings, name="skills")
+    runner, policy = loop.open_runner(config, world=guess_worlds.Guess())
+    state, life = loop._start(config, policy.params, runner)
+    life = dataclasses.replace(life, skills=(used,), proposals=(proposal,))
+    arms = loop.versions(life, config)
+    assert [[s.name for s in version] for version in arms] == [["low"], ["low", "first"]]
+    numbers = runner.numbers(0)
+    state, metrics, evidence = runner.advance(state, numbers, arms)
+    rollouts = evidence.played.rollouts
+    np.testing.assert_array_equal(rollouts.fired[:, 0, 1], evidence.arms == 1)
+    assert metrics.skill_tokens > 0
+    for arm, told in zip(evidence.arms, evidence.played.conversations):
+        assert told.fired[0] == (("first",) if arm == 1 else ())
+        for turn in range(1, len(told.actions)):
+            assert (told.fired[turn] == ("low",)) == ("too low" in told.observations[turn])
+    episodes = runner.episodes(evidence, numbers, 0, arms)
+    assert episodes and all(e.family in ("odd", "even") for e in episodes)
+    assert all("guess" in e.possible[0] for e in episodes)
+
+
+def test_arms_that_differ_in_a_task():
+    everywhere = Skill("a", "-", "look.", Trigger("general"))
+    cups = Skill("b", "-", "look.", Trigger("general", None, "cup"))
+    arms = [(everywhere,), (everywhere, cups), (everywhere,), ()]
+    assert host.arms_differ_in(arms, "find the cup").tolist() == [False, True, False, True]
+    assert host.arms_differ_in(arms, "find the pan").tolist() == [False, False, False, True]
+
+
+def test_a_run_is_evaluated_again(whole):
+    summary, _ = whole
+    (stored,) = (
+        line
+        for line in lines(summary.folder / "eval.jsonl")
+        if (line["step"], line["split"], line["mode"]) == (3, "seen", "none")
+    )
+    (line,) = evaluate_run(summary.folder, splits=("seen",), modes=("none",))
+    assert {k: line[k] for k in ("success", "episodes", "turns")} == {
+        k: stored[k] for k in ("success", "episodes", "turns")
+    }
+
+
+@pytest.mark.slow
+def test_the_household_through_the_interface_is_the_compiled_one(lab, tmp_path):
+    """Two steps of a whole run: the same metrics, trials and evaluations to the last digit."""
+    shared = dict(root=str(tmp_path), steps=2, eval_tasks=4, checkpoint_every=2, eval_every=0)
+    config = dataclasses.replace(lab.config, **shared)
+    console = Console(file=io.StringIO())
+    loop.train(dataclasses.replace(config, name="compiled"), console=console)
+    text = replace(
+        config, name="text", world="household_text", sessions=dict(workers=0, patience=60.0)
+    )
+    loop.train(text, console=console)
+    for name in ("metrics.jsonl", "trials.jsonl", "eval.jsonl"):
+        if not (tmp_path / "compiled" / name).exists():
+            continue
+        for one, other in zip(*(lines(tmp_path / run / name) for run in ("compiled", "text"))):
+            told = {k: v for k, v in plain(other).items() if k in one}
+            if name == "eval.jsonl":  # only kinds that were played are named
+                kinds = one["by_task_type"]
+                one["by_task_type"] = {k: v for k, v in sorted(kinds.items()) if v[1]}
+            assert plain(one) == told
+
+
+def test_games_of_a_seed_are_those_of_the_compiled_world(lab):
+    world = TextGames(engine="household", rooms=lab.config.rooms, seed=lab.config.seed)
+    made = jax.jit(lambda key: lab.world.make(key, "train"))(
+        jax.random.fold_in(lab.state().games, 3)
+    )
+    assert world.tasks("train")[3].text == lab.world.text(np.asarray(lab.world.task_text(made)))
+
+
+def test_the_command_trains_in_a_world_of_ones_own(settings, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_world.py").write_text((HERE / "guess_worlds.py").read_text())
+    model = settings.model.path
+    words = (
+        f"train --world my_world:Guess --model {model} --steps 1 --groups 2 --group-size 2 "
+        "--max-turns 2 --name mine --root here --context-length 240 --minibatches 1 "
+        "--eval-tasks 2 --answer-tokens 8 --workers 0 --trial.min-episodes 4"
+    )
+    assert cli.main(words.split()) == 0
+    assert (tmp_path / "here" / "mine" / "report.html").is_file()
+    assert cli.main("train --world my_world:Nothing --steps 1 --root here".split()) == 2
+    assert "the world my_world:Nothing: my_world has no Nothing" in capsys.readouterr().err
