@@ -21,7 +21,7 @@ export PYTHON CONSTRAINTS
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
-CODE := $(wildcard reskill_jax tests benchmarks experiments notebooks scripts/*.py)
+CODE := $(wildcard reskill_jax tests benchmarks examples experiments notebooks scripts/*.py)
 
 .PHONY: help train test test-all check format notebooks smollm2 env clean
 

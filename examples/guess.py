@@ -1,7 +1,9 @@
 """A world of one's own: a hidden number from 1 to 9. Move the guess up and down, then say it.
 
-    python examples/guess_model.py guess-model          # a small model that knows these words
-    reskill train --world guess:Guess --model ./guess-model --max-turns 7 --context-length 320
+In this folder:
+
+    python guess_model.py guess-model     # a small model that knows these words
+    reskill train --config guess.yaml
 """
 
 import random

@@ -24,7 +24,8 @@ from reskill_jax.training.scoring import decision_logits
 from reskill_jax.worlds.alfworld_games import GameRecord
 from reskill_jax.worlds.language import Language
 from reskill_jax.worlds.playing import Episode
-from reskill_jax.worlds.sessions.pool import SessionPool, Source
+from reskill_jax.worlds.sessions.pool import SessionPool
+from reskill_jax.worlds.sessions.source import Source
 from reskill_jax.worlds.text_games import Engine, TextGames, task_of
 
 

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import os
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,14 +17,18 @@ import numpy as np
 
 from reskill_jax.creators.creator import Creator
 from reskill_jax.creators.episode import Episode
-from reskill_jax.models.sampling import NO_TOKEN
 from reskill_jax.models.sharding import gather_for_rollout
-from reskill_jax.rollouts.conversation import Conversation, Reward
-from reskill_jax.rollouts.episodes import Rollouts
+from reskill_jax.rollouts.conversation import Reward
 from reskill_jax.rollouts.host import HostPlay, HostRollouts, play_host
 from reskill_jax.rollouts.prompt import Prompt, SymbolPrompt
 from reskill_jax.skills.skill import Skill
 from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.conversations import (
+    arms_differ_in,
+    check_valid,
+    episode_of,
+    wrote_text,
+)
 from reskill_jax.training.evaluate import Evaluation, Mode
 from reskill_jax.training.lifecycle import creator_of
 from reskill_jax.training.runner import Versions, algorithm_of, games_of_step
@@ -126,7 +129,7 @@ class HostRunner:
             reward=self.reward,
         )
         seconds = time.perf_counter() - began
-        _check_valid(played, config, "a step")
+        check_valid(played, config, "a step")
         state, metrics = self._learn(
             state,
             jax.tree.map(jnp.asarray, played.rollouts),
@@ -229,7 +232,7 @@ class HostRunner:
             temperature=config.temperature if temperature is None else temperature,
             reward=self.reward,
         )
-        _check_valid(played, config, "an evaluation")
+        check_valid(played, config, "an evaluation")
         return played
 
     def close(self) -> None:
@@ -328,85 +331,6 @@ def plan_of(config: TrainConfig, world: Any, policy: Policy) -> HostPlay:
     )
 
 
-def arms_differ_in(versions: Versions, task: str) -> np.ndarray:
-    """[A] bool: arms that can play a task otherwise than arm 0; see `skills.bank.arms_differ`."""
-    concerned = [
-        Counter((s.trigger, s.action) for s in version if s.trigger.applies_to_task(task))
-        for version in versions
-    ]
-    return np.array([one != concerned[0] for one in concerned])
-
-
-def wrote_text(played: Rollouts) -> bool:
-    """Whether some token was chosen from the whole vocabulary."""
-    rows = played.transcript
-    used = np.arange(rows.position.shape[1]) < rows.count[:, None]
-    return bool(np.any(used & np.all(rows.support == NO_TOKEN, axis=-1)))
-
-
-def episode_of(
-    told: Conversation, task: str, arm: int, step: int, names: Sequence[str] | None
-) -> Episode:
-    """A valid conversation as evidence.
-
-    Args:
-      told: the conversation.
-      task: identifies it.
-      arm: it was played with. step: of training.
-      names: verbs whose possibility is told; None = whatever choices begin with.
-    """
-    possible: list[tuple[str, ...]] = []
-    if all(told.possible):
-        for choices in told.possible:
-            if names is None:
-                words = [choice.split()[:2] for choice in choices]
-                starts = {" ".join(w[:n]) for w in words for n in (1, 2) if len(w) >= n}
-                possible.append(tuple(sorted(starts)))
-            else:
-                begin = [n for n in names if any(_begins(choice, n) for choice in choices)]
-                possible.append(tuple(begin))
-    return Episode(
-        task=task,
-        goal=told.task.text,
-        family=told.task.kind,
-        arm=arm,
-        success=told.success,
-        step=step,
-        actions=tuple(told.actions),
-        observations=tuple(told.observations),
-        possible=tuple(possible),
-        skills_fired=tuple(told.fired),
-    )
-
-
-def _begins(choice: str, name: str) -> bool:
-    return choice == name or choice.startswith(name + " ")
-
-
 def _eval_key(trial: int, index: jax.Array) -> jax.Array:
     """The noise of an evaluation's task, as in a compiled world."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(trial), index), 1)
-
-
-def _check_valid(played: HostRollouts, config: TrainConfig, where: str) -> None:
-    """A run whose episodes are mostly lost is ended: its figures would say nothing."""
-    count = len(played.conversations)
-    lost = sum(played.causes.values())
-    if lost <= config.sessions.max_invalid * count:
-        return
-    cause, most = Counter(played.causes).most_common(1)[0]
-    detail = next(o.detail for o in played.conversations if o.cause == cause)
-    raise TrainingError(
-        f"{lost} of {count} episodes of {where} are invalid, {most} because of {cause!r}: "
-        f"{detail}; {_ADVICE.get(cause, 'the world has to be mended')}"
-    )
-
-
-_ADVICE = {
-    "context": "give more room with --context-length, or fewer turns with --max-turns",
-    "hung": "give calls more time with --sessions.time-limit",
-    "lost": "give calls more time, or fewer sessions to a worker with more --sessions.workers",
-    "crowded": "a decision has room for 32 candidates; --prompt.no-constrained writes free text",
-    "choices": "give answers more room with --prompt.answer-tokens",
-    "policy": "train again with other weights or a lower --learning-rate",
-}

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, NamedTuple
 
-from .sessions.pool import Source
 from .sessions.serve import WorldNameError, object_named, world_named
+from .sessions.source import Source
 from .world import TaskSpec
 
 # What the tasks of an evaluation may be called in a world that does not say "seen" and "unseen".

@@ -22,7 +22,7 @@ from reskill_jax.evaluation.replay import evaluate_run, load_run
 from reskill_jax.models import load_model
 from reskill_jax.skills.skill import Bundle, Operation, Skill, Trigger
 from reskill_jax.storage import checkpoint
-from reskill_jax.training import host, loop
+from reskill_jax.training import conversations, loop
 from reskill_jax.training.config import TrainConfig, replace
 from reskill_jax.training.sections import ModelConfig
 from reskill_jax.training.settings import TrainingError
@@ -238,8 +238,13 @@ def test_arms_that_differ_in_a_task():
     everywhere = Skill("a", "-", "look.", Trigger("general"))
     cups = Skill("b", "-", "look.", Trigger("general", None, "cup"))
     arms = [(everywhere,), (everywhere, cups), (everywhere,), ()]
-    assert host.arms_differ_in(arms, "find the cup").tolist() == [False, True, False, True]
-    assert host.arms_differ_in(arms, "find the pan").tolist() == [False, False, False, True]
+    assert conversations.arms_differ_in(arms, "find the cup").tolist() == [False, True, False, True]
+    assert conversations.arms_differ_in(arms, "find the pan").tolist() == [
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_a_run_is_evaluated_again(whole):

@@ -11,7 +11,8 @@ import pytest
 
 from reskill_jax.worlds import scienceworld
 from reskill_jax.worlds.scienceworld import EngineError, ScienceWorld, ScienceWorldMissing
-from reskill_jax.worlds.sessions.pool import SessionPool, Source
+from reskill_jax.worlds.sessions.pool import SessionPool
+from reskill_jax.worlds.sessions.source import Source
 from reskill_jax.worlds.world import TaskSpec
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"

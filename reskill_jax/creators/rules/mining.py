@@ -15,6 +15,7 @@ from reskill_jax.creators.episode import Episode
 from reskill_jax.worlds.vocabulary import ActionVocabulary, Deed, words_of
 
 from .speech import (
+    COMPLETING,
     FUNCTION_WORDS,
     LONGEST_VERB,
     MOST_TEXT,
@@ -184,8 +185,8 @@ def _begins(word: str) -> bool:
 def _grown(verb: Words, members: Sequence[tuple[Words, int]]) -> list[Words]:
     """The verbs that begin with some words, given the actions that do and how often they occur.
 
-    Particles that nearly always follow, if anything does, belong to the verb; so does one that ends
-    the action, as in "go up", which says what "go" alone does not.
+    Particles that nearly always follow, if anything does, belong to the verb; so does what ends the
+    action and is no thing, as in "go up" or "say it": the verb alone would say something else.
     """
     size = len(verb)
     if size == VERB_WORDS:
@@ -199,10 +200,8 @@ def _grown(verb: Words, members: Sequence[tuple[Words, int]]) -> list[Words]:
     if follow >= _NEARLY_ALWAYS * sum(count for _, count in more):
         longer = [one for word, some in going_on.items() for one in _grown((*verb, word), some)]
         return [verb, *longer]
-    ending = {
-        word for word, some in going_on.items() for words, _ in some if len(words) == size + 1
-    }
-    return [verb, *((*verb, word) for word in ending)]
+    ending = {words[size] for words, _ in more if len(words) == size + 1}
+    return [verb, *((*verb, word) for word in ending if word in COMPLETING)]
 
 
 def _frequent(

@@ -26,6 +26,7 @@ FUNCTION_WORDS = frozenset(
     "what which who when where how why".split()
 )
 _CLOSED = PARTICLES | FUNCTION_WORDS
+COMPLETING = _CLOSED - {"not"}  # words that a verb may end with
 _MOST_WORDS = 16  # of an action in words; what is longer is prose
 _MOST_ARGUMENTS = 200
 _ARGUMENT_WORDS = 4  # of an argument; what is longer is prose

@@ -7,7 +7,6 @@ lost session is told as a failed reply, the worker is started again, the pool go
 
 import collections
 import contextlib
-import io
 import itertools
 import os
 import pickle
@@ -18,13 +17,13 @@ import subprocess
 import sys
 import threading
 import time
-import types
 import weakref
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any, NamedTuple, NoReturn
 
 from .messages import Reply, decode, failed, line_of
 from .serve import GRACE, MOST_CHARACTERS, WorldNameError, serve, world_named
+from .source import Source
 
 _STARTS = 3  # in a row without a single answer, before a worker is given up
 # A worker finds modules where its parent does, from the first one on.
@@ -36,33 +35,6 @@ _PROGRAM = (
 
 class PoolError(RuntimeError):
     """Workers that cannot be started; the message is one line."""
-
-
-class Source(NamedTuple):
-    """Where workers get the world from: its name, MODULE:CLASS, or the object itself."""
-
-    name: str | None = None
-    world: Any = None
-
-    @property
-    def crosses(self) -> bool:
-        """Whether a process of its own can have it."""
-        if self.name is not None:
-            return True
-        try:
-            _Pickler(io.BytesIO()).dump(self.world)
-        except Exception:  # whatever an object raises that does not want to be pickled
-            return False
-        return True
-
-
-class _Pickler(pickle.Pickler):
-    """Refuses what is defined in the script or notebook, which another process does not have."""
-
-    def reducer_override(self, found: Any) -> Any:
-        if isinstance(found, type | types.FunctionType) and found.__module__ == "__main__":
-            raise pickle.PicklingError(f"{found.__qualname__} is of this process alone")
-        return NotImplemented
 
 
 class _Call(NamedTuple):

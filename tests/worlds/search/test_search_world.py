@@ -6,7 +6,8 @@ import pytest
 from reskill_jax.worlds.search import BM25, Found, Question, Retriever, SearchError, SearchQA
 from reskill_jax.worlds.search.protocol import EXPECTED
 from reskill_jax.worlds.search.world import MOST_OF_A_LINE, read_questions
-from reskill_jax.worlds.sessions.pool import SessionPool, Source
+from reskill_jax.worlds.sessions.pool import SessionPool
+from reskill_jax.worlds.sessions.source import Source
 
 QUESTIONS = (
     {"question": "Who built Mill Bridge?", "answers": ["Hanna Voss", "Voss"], "source": "bridges"},
