@@ -253,8 +253,10 @@ def weights_digest(policy: str) -> str:
 def identity(job: Job) -> dict[str, Any]:
     """What a result must have been made with to stand for a job."""
     config = dataclasses.asdict(job.config)
-    # Where a run lies, on which devices and what it keeps makes no difference.
-    for name in ("name", "root", "model", "world", "mesh", "mirror", "keep_best"):
+    # Where a run lies, on which devices and what it keeps makes no difference; nor do settings of
+    # worlds on the host.
+    apart = ("name", "root", "model", "world", "mesh", "mirror", "keep_best", "log", "games")
+    for name in (*apart, "reward", "prompt", "sessions"):
         del config[name]
     told = {"config": config, "weights": weights_digest(job.config.model.path)}
     told |= {"final_games": job.settings.final_games}

@@ -20,7 +20,10 @@ from . import measures
 from .jobs import Job, StudyError, identity
 
 # Settings that came after some results were made, and change nothing at their defaults.
-_NEUTRAL = ("experience", "least_chance", "contradictions")
+_NEUTRAL = {
+    "creator": ("experience", "least_chance", "contradictions"),
+    "optimizer": ("name", "schedule", "warmup_steps", "weight_decay", "microbatch"),
+}
 # Where settings are that older results have at the top, by their names there.
 _MOVED = {
     "horizon": "max_turns",
@@ -34,6 +37,7 @@ _MOVED = {
         field.name: f"{group}.{field.name}"
         for group in ("algorithm", "optimizer", "trial", "creator")
         for field in dataclasses.fields(getattr(TrainConfig(), group))
+        if field.name != "name"
     },
 }
 
@@ -64,13 +68,16 @@ def is_done(job: Job, results: Path, *, redo: bool = False) -> bool:
 
 def _completed(stored: dict[str, Any]) -> dict[str, Any]:
     """The identity of a result that may be older than some settings, or their present names."""
-    if "optimizer" in stored["config"]:
-        return stored
-    config: dict[str, Any] = {}
     default = dataclasses.asdict(TrainConfig())
-    added = {name: default["creator"][name] for name in _NEUTRAL}
-    for name, value in (added | stored["config"]).items():
-        group, _, field = _MOVED.get(name, name).rpartition(".")
+    config: dict[str, Any] = {
+        group: {name: default[group][name] for name in names} for group, names in _NEUTRAL.items()
+    }
+    is_flat = "optimizer" not in stored["config"]
+    for name, value in stored["config"].items():
+        if isinstance(value, dict) and not is_flat:
+            config[name] = config.get(name, {}) | value
+            continue
+        group, _, field = (_MOVED.get(name, name) if is_flat else name).rpartition(".")
         place = config.setdefault(group, {}) if group else config
         place[field] = value
     return stored | {"config": config}

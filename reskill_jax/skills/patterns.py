@@ -54,5 +54,10 @@ def compile_pattern(pattern: str) -> Any:
 
 @lru_cache(maxsize=1 << 16)  # the creator asks the same of the same episodes again and again
 def search(pattern: str, text: str) -> bool:
-    """Whether the pattern occurs in the text, ignoring case, in time linear in the text."""
+    """Whether the pattern occurs in the text, ignoring case, in time linear in the text.
+
+    A lone surrogate, which no UTF-8 can hold, is as good as a question mark.
+    """
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode("utf-8")
     return compile_pattern(pattern).search(text) is not None

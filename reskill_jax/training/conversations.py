@@ -42,18 +42,17 @@ def episode_of(
       told: the conversation.
       task: identifies it.
       arm: it was played with. step: of training.
-      names: verbs whose possibility is told; None = whatever choices begin with.
+      names: verbs whose possibility is told; None = whole choices are, and the creator, which has
+        to find the verbs, shortens them.
     """
     possible: list[tuple[str, ...]] = []
     if all(told.possible):
-        for choices in told.possible:
-            if names is None:
-                words = [choice.split()[:2] for choice in choices]
-                starts = {" ".join(w[:n]) for w in words for n in (1, 2) if len(w) >= n}
-                possible.append(tuple(sorted(starts)))
-            else:
-                begin = [n for n in names if any(_begins(choice, n) for choice in choices)]
-                possible.append(tuple(begin))
+        possible = list(told.possible)
+        if names is not None:
+            possible = [
+                tuple(n for n in names if any(_begins(choice, n) for choice in choices))
+                for choices in told.possible
+            ]
     return Episode(
         task=task,
         goal=told.task.text,

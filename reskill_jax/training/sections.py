@@ -60,13 +60,25 @@ class AlgorithmConfig:
 class OptimizerConfig:
     """How the policy follows its gradient."""
 
+    name: Literal["adam", "adamw", "adafactor", "muon"] = "adam"
+    """Which transformation of optax. Adafactor holds the least memory; Muon is for the matrices of
+    a model, with Adam for the rest."""
     learning_rate: float = 5e-5
-    """Of the first step. The small policy also bears 3e-4, with which it learns faster than skills
-    can be tried (docs/results.md)."""
+    """Of the first step, after warming up. The small policy also bears 3e-4, with which it learns
+    faster than skills can be tried (docs/results.md)."""
     final_learning_rate: float = 5e-5
-    """Of the last step; in between it changes linearly."""
+    """Of the last step."""
+    schedule: Literal["linear", "cosine"] = "linear"
+    """How the rate goes from the first to the last; with two equal rates it is constant."""
+    warmup_steps: int = 0
+    """Training steps in which the rate rises from 0."""
+    weight_decay: float = 0.0
+    """Of adamw and muon: the share of the rate by which weights shrink."""
     minibatches: int = 4
     """Optimizer steps per training step."""
+    microbatch: int = 4
+    """Rollouts whose gradient is computed at a time, on each device; gradients add up over a
+    minibatch. Less takes less memory."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
 

@@ -30,15 +30,54 @@ class TrainState(NamedTuple):
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """Adam with a rate that falls linearly over its steps, gradients clipped by their norm."""
-    updates = len(config.policy_steps) * config.optimizer.minibatches
-    rate = optax.linear_schedule(
-        config.optimizer.learning_rate, config.optimizer.final_learning_rate, updates
-    )
-    return optax.chain(
-        optax.clip_by_global_norm(config.optimizer.max_grad_norm),
-        optax.adam(rate, b2=0.99),
-    )
+    """The optimizer of a run: gradients clipped by their norm, a rate that changes over the steps
+    that update the policy."""
+    settings = config.optimizer
+    rate = learning_rate(config)
+    made = {
+        "adam": lambda: optax.adam(rate, b2=0.99),
+        "adamw": lambda: optax.adamw(rate, b2=0.99, weight_decay=settings.weight_decay),
+        "adafactor": lambda: optax.adafactor(rate),
+        "muon": lambda: optax.contrib.muon(
+            rate,
+            adam_b2=0.99,
+            weight_decay=settings.weight_decay,
+            muon_weight_dimension_numbers=_matrices,
+        ),
+    }
+    return optax.chain(optax.clip_by_global_norm(settings.max_grad_norm), made[settings.name]())
+
+
+# Of the decoder's matrices what comes in and what goes out; all other axes (layers, heads, gate and
+# up) hold matrices side by side, each made orthogonal on its own.
+_AXES = {"qkv": (-4, -1), "out": (-2, -1), "gate_up": (-3, -1), "down": (-2, -1)}
+
+
+def _matrices(params: Any) -> Any:
+    """Which parameters Muon is for, a pytree like them; None = Adam."""
+
+    def axes(path: Any, leaf: Any) -> Any:
+        found = _AXES.get(getattr(path[-1], "key", ""))
+        if found is None:
+            return None
+        return optax.contrib.MuonDimensionNumbers(*found)
+
+    return jax.tree_util.tree_map_with_path(axes, params)
+
+
+def learning_rate(config: TrainConfig) -> optax.Schedule:
+    """The optimizer's count of updates (M of them a training step) -> rate."""
+    settings = config.optimizer
+    first, last = settings.learning_rate, settings.final_learning_rate
+    warmup = settings.warmup_steps * settings.minibatches
+    updates = len(config.policy_steps) * settings.minibatches - warmup
+    if settings.schedule == "linear":
+        main = optax.linear_schedule(first, last, updates)
+    else:
+        main = optax.cosine_decay_schedule(first, max(1, updates), alpha=last / first)
+    if warmup == 0:
+        return main
+    return optax.join_schedules([optax.linear_schedule(0.0, first, warmup), main], [warmup])
 
 
 def games_key(seed: int) -> chex.PRNGKey:

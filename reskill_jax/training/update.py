@@ -343,6 +343,7 @@ def update_policy(
             config=config,
             axis_name=axis_name,
             parts=1 if axis_name else config.mesh.rows,
+            rows_at_once=config.optimizer.microbatch,
             free_text=free_text,
         )
         norm = optax.tree.norm(grads)

@@ -28,7 +28,13 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 _AT_LEAST_ONE = (
     *("steps", "max_turns", "context_length", "train_games", "groups", "group_size"),
-    *("optimizer.minibatches", "slots", "trial.concurrent", "trial.min_steps"),
+    *(
+        "optimizer.minibatches",
+        "optimizer.microbatch",
+        "slots",
+        "trial.concurrent",
+        "trial.min_steps",
+    ),
     *("trial.min_episodes", "trial.max_steps", "creator.max_operations", "creator.reservoir"),
     *("creator.retire_after", "eval_tasks", "checkpoint_every", "keep"),
     *("prompt.answer_tokens", "prompt.message_tokens", "prompt.skill_tokens", "sessions.rows"),
@@ -36,6 +42,7 @@ _AT_LEAST_ONE = (
 _NOT_NEGATIVE = (
     *("seed", "algorithm.kl_weight", "temperature", "creator.cooldown", "trial.retire_margin"),
     *("eval_every", "policy_from", "skills_from", "policy_until", "skills_until"),
+    *("optimizer.warmup_steps", "optimizer.weight_decay"),
     *("model.lora_rank", "prompt.thinking_tokens", "prompt.invalid_penalty", "sessions.workers"),
     "sessions.patience",
 )
@@ -215,6 +222,16 @@ def _check_batches(config: "TrainConfig") -> None:
         raise ValueError(
             f"groups * group_size = {rollouts} rollouts cannot be split into {minibatches} equal "
             "minibatches"
+        )
+    if (warmup := config.optimizer.warmup_steps) and warmup >= len(config.policy_steps):
+        raise ValueError(
+            f"optimizer.warmup_steps = {warmup} is not less than the {len(config.policy_steps)} "
+            "steps that update the policy"
+        )
+    if config.mesh.devices > 1 and config.optimizer.name in ("adafactor", "muon"):
+        raise ValueError(
+            f"optimizer.name = {config.optimizer.name} works on a single device; on a mesh choose "
+            "adam or adamw"
         )
     updates = len(config.policy_steps) * minibatches
     if updates > MAX_INTEGER:  # the optimizer counts them in 32 bits

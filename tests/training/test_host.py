@@ -231,7 +231,7 @@ def test_skills_are_read_and_tried(train, settings):
             assert (told.fired[turn] == ("low",)) == ("too low" in told.observations[turn])
     episodes = runner.episodes(evidence, numbers, 0, arms)
     assert episodes and all(e.family in ("odd", "even") for e in episodes)
-    assert all("guess" in e.possible[0] for e in episodes)
+    assert all("guess 5" in e.possible[0] for e in episodes)
 
 
 def test_arms_that_differ_in_a_task():
