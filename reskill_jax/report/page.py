@@ -9,6 +9,7 @@ from reskill_jax.report import charts
 from reskill_jax.report.bank import bank_cards
 from reskill_jax.report.conditions import settings
 from reskill_jax.report.document import document, duration, section, tile, titled, write_page
+from reskill_jax.report.episodes import episodes_section
 from reskill_jax.report.history import skill_rows, timeline, trial_card, trial_table
 from reskill_jax.report.kinds import kinds_section
 from reskill_jax.report.markup import Markup, join, tag
@@ -51,6 +52,7 @@ def page(run: Run) -> str:
         _timeline(run),
         None if run.plain else section("Skills at the end", bank_cards(run)),
         _trials(run),
+        episodes_section(run),
         _cost(run),
         _optimization(run),
         _details(run),

@@ -11,6 +11,7 @@ from reskill_jax.rollouts.conversation import Conversation
 from reskill_jax.rollouts.episodes import Rollouts
 from reskill_jax.rollouts.host import HostRollouts
 from reskill_jax.skills.skill import Skill
+from reskill_jax.storage.sampled import SampledEpisode, Turn
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.settings import TrainingError
 
@@ -65,6 +66,18 @@ def episode_of(
         possible=tuple(possible),
         skills_fired=tuple(told.fired),
     )
+
+
+def sampled_of(told: Conversation, skills: Sequence[Skill]) -> SampledEpisode:
+    """A valid conversation as people read it."""
+    says = {skill.name: f"{skill.name}: {skill.action}" for skill in skills}
+    turns = tuple(
+        Turn(tuple(says[name] for name in fired), action, observation, reward)
+        for fired, action, observation, reward in zip(
+            told.fired, told.actions, told.observations[1:], told.rewards
+        )
+    )
+    return SampledEpisode(told.task.text, told.success, told.ended, told.observations[0], turns)
 
 
 def _begins(choice: str, name: str) -> bool:

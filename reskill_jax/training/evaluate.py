@@ -5,7 +5,8 @@ evaluations differ by the policy and the skills alone.
 """
 
 import functools
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,11 @@ import numpy as np
 from reskill_jax.devices.mesh import fetch, on_mesh, place
 from reskill_jax.models.model import Model
 from reskill_jax.rollouts.compiled import play
-from reskill_jax.rollouts.episodes import Rollouts
+from reskill_jax.rollouts.episodes import Record, Rollouts
 from reskill_jax.skills.bank import Bank
+from reskill_jax.skills.skill import Skill
 from reskill_jax.storage.intervals import wilson_interval
+from reskill_jax.storage.sampled import SampledEpisode, Turn, choose
 from reskill_jax.worlds.language import Language
 from reskill_jax.worlds.world import CompiledWorld
 
@@ -34,6 +37,7 @@ class Evaluation(NamedTuple):
     turns: float
     by_task_type: dict[str, tuple[int, int]]  # successes, episodes
     invalid: int = 0  # further episodes, which say nothing about the policy
+    sampled: tuple[SampledEpisode, ...] = ()  # a few of them, won and lost
 
     @property
     def success(self) -> float:
@@ -83,7 +87,7 @@ def _play(
     max_turns,
     context_length,
     mesh,
-) -> Rollouts:
+) -> tuple[Rollouts, Record]:
     playing = play if mesh is None else on_mesh(play, mesh)
     return playing(
         jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys),
@@ -97,7 +101,7 @@ def _play(
         max_turns=max_turns,
         context_length=context_length,
         temperature=temperature,
-    )[0]
+    )
 
 
 class Played(NamedTuple):
@@ -106,6 +110,7 @@ class Played(NamedTuple):
     won: np.ndarray  # [games] bool
     turns: np.ndarray  # [games] int32
     task_type: np.ndarray  # [games] int32
+    sampled: tuple[SampledEpisode, ...] = ()  # a few of the first, won and lost
 
 
 def play_games(
@@ -124,6 +129,7 @@ def play_games(
     temperature: float = 1.0,
     rows: jax.sharding.NamedSharding | None = None,
     at_once: int | None = None,
+    skills: Sequence[Skill] | None = None,
 ) -> Played:
     """Plays `games` games of a split once each with the skills of one arm.
 
@@ -139,6 +145,7 @@ def play_games(
       temperature: of sampling; 0 is greedy.
       rows: over which devices the games are split (evenly), if there are several.
       at_once: most games in memory at a time; None = all. It changes no result.
+      skills: of this arm, in slot order; with them a few episodes are told. None = none are.
 
     Raises:
       ValueError: no such arm or split, or no games.
@@ -151,13 +158,14 @@ def play_games(
         raise ValueError(f"split must be one of {', '.join(world.splits)}, got {split!r}")
     made, keys, types = _make(seed, world.splits.index(split), world=world, games=games)
     size = games if at_once is None else min(games, at_once)
-    found = []
+    found: list[Any] = []
+    sampled: tuple[SampledEpisode, ...] = ()
     for first in range(0, games, size):
         block = np.minimum(np.arange(first, first + size), games - 1)  # the last one fills up
         given = jax.tree.map(lambda x, block=block: x[block], (made, keys, types))
         given = (made, keys, types) if size == games else given
         tasks, own_keys, kinds = given if rows is None else place(given, rows)
-        played = _play(
+        played, record = _play(
             own_keys,
             params,
             tasks,
@@ -172,7 +180,39 @@ def play_games(
             mesh=None if rows is None else rows.mesh,
         )
         found.append(fetch((played.success, played.turns, kinds)))
-    return Played(*(np.concatenate(parts)[:games] for parts in zip(*found, strict=True)))
+        if skills is not None and first == 0 and rows is None:
+            sampled = _sampled(played, record, skills, world)
+    won, turns, kinds = (np.concatenate(parts)[:games] for parts in zip(*found, strict=True))
+    return Played(won, turns, kinds, sampled)
+
+
+def _sampled(
+    played: Rollouts, record: Record, skills: Sequence[Skill], world: CompiledWorld
+) -> tuple[SampledEpisode, ...]:
+    """A few episodes as text."""
+    chosen = choose(np.asarray(played.success).tolist())
+    told = []
+    for n in chosen:
+        rows, said = jax.device_get(jax.tree.map(lambda x, n=n: x[n], (played, record)))
+        opening = world.text(said.introductions)
+        turns = tuple(
+            Turn(
+                tuple(
+                    f"{skill.name}: {skill.action}"
+                    for skill, on in zip(skills, rows.fired[t], strict=False)
+                    if on
+                ),
+                world.text(said.actions[t]),
+                world.text(said.observations[t]),
+                float(rows.reward[t]),
+            )
+            for t in range(int(rows.turns))
+        )
+        ended = "context" if rows.truncated else "done" if rows.success else "turns"
+        told.append(
+            SampledEpisode(world.task_of(opening), bool(rows.success), ended, opening, turns)
+        )
+    return tuple(told)
 
 
 def evaluate(
@@ -191,6 +231,7 @@ def evaluate(
     temperature: float = 1.0,
     rows: jax.sharding.NamedSharding | None = None,
     at_once: int | None = None,
+    skills: Sequence[Skill] | None = None,
 ) -> Evaluation:
     """Plays `games` games of a split once each.
 
@@ -204,6 +245,7 @@ def evaluate(
       temperature: of sampling; 0 is greedy.
       rows: over which devices the games are split, if there are several.
       at_once: most games in memory at a time; None = all.
+      skills: as of `play_games`.
 
     Raises:
       ValueError: unknown mode, a candidate that the bank has no arm for, or no games.
@@ -213,7 +255,7 @@ def evaluate(
     arms = bank.kind.shape[0]
     if mode == "candidate" and arms < 2:
         raise ValueError(f"mode {mode!r} needs a bank of two arms, this one has one")
-    won, turns, types = play_games(
+    won, turns, types, sampled = play_games(
         params,
         bank,
         world=world,
@@ -228,6 +270,7 @@ def evaluate(
         temperature=temperature,
         rows=rows,
         at_once=at_once,
+        skills=skills,
     )
     return Evaluation(
         split=split,
@@ -239,4 +282,5 @@ def evaluate(
             name: (int(won[types == i].sum()), int((types == i).sum()))
             for i, name in enumerate(world.task_types)
         },
+        sampled=sampled,
     )

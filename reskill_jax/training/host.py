@@ -22,11 +22,13 @@ from reskill_jax.rollouts.conversation import Reward
 from reskill_jax.rollouts.host import HostPlay, HostRollouts, play_host
 from reskill_jax.rollouts.prompt import Prompt, SymbolPrompt
 from reskill_jax.skills.skill import Skill
+from reskill_jax.storage.sampled import choose
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.conversations import (
     arms_differ_in,
     check_valid,
     episode_of,
+    sampled_of,
     wrote_text,
 )
 from reskill_jax.training.evaluate import Evaluation, Mode
@@ -196,6 +198,9 @@ class HostRunner:
             turns=float(np.mean([len(one.actions) for one in valid])),
             by_task_type=by_kind,
             invalid=len(found.conversations) - len(valid),
+            sampled=tuple(
+                sampled_of(valid[n], skills) for n in choose([one.success for one in valid])
+            ),
         )
 
     def play(

@@ -20,6 +20,7 @@ from reskill_jax.skills.skill import Skill
 from reskill_jax.storage.checkpoint_config import plain_config
 from reskill_jax.storage.provenance import provenance
 from reskill_jax.storage.run_folder import RunFolder
+from reskill_jax.storage.sampled import write_sampled
 from reskill_jax.storage.writers import open_writers
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.evaluate import Mode
@@ -297,6 +298,8 @@ def _evaluate(
             found = runner.evaluate(state, split, mode, versions(life, runner.config))
             if found is not None:
                 folder.write_eval({"step": step} | found.to_json())
+                if is_first():
+                    write_sampled(folder.path, step, split, mode, found.sampled)
             rates.append(None if found is None else found.success)
     return rates[1]
 

@@ -113,6 +113,7 @@ class Runner:
             temperature=config.temperature,
             rows=self.rows,
             at_once=self.policy.games_at_once(config),
+            skills={"none": (), "bank": versions[0]}.get(mode, versions[-1]),
         )
 
     def close(self) -> None:
