@@ -36,6 +36,7 @@ class HostPlay:
       invalid_penalty: taken from the reward of a turn without an action.
       overflow_is_invalid: whether an episode without room for another answer says nothing about
         the agent; else it is over, and lost.
+      tight: whether a turn needs room for its own choices alone, not for any answer.
       decisions: room for the decisions of an episode (D); None = what the answers can take.
       rows: of the batch at most (R); None = one per episode.
       patience: seconds that rows which could go on wait for the others.
@@ -53,16 +54,20 @@ class HostPlay:
     stops: tuple[int, ...] = ()
     invalid_penalty: float = 0.1
     overflow_is_invalid: bool = True
+    tight: bool = False
     decisions: int | None = None
     rows: int | None = None
     patience: float = 5.0
     first_chunk: int = CHUNK
 
-    @property
-    def room(self) -> int:
-        """Tokens of context without which no answer is begun."""
+    def room(self, choices: Sequence[str] | None) -> int:
+        """Tokens of context without which no answer is begun, of the choices of a turn if any."""
+        answer = self.answer_tokens
+        if choices is not None and self.tight:
+            longest = max(len(self.prompt.spell(choice)) for choice in choices)
+            answer = min(answer, longest - len(self.prompt.end))
         ends = (*self.prompt.answered, *self.think_end, *self.think_tail)
-        return self.answer_tokens + self.thinking_tokens + len(ends)
+        return answer + self.thinking_tokens + len(ends)
 
     @property
     def most_decisions(self) -> int:

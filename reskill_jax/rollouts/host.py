@@ -185,14 +185,14 @@ class _Playing:
         if turn >= plan.max_turns:  # the row ends as one in a compiled world does
             self.end(place, "turns")
             return
-        if len(row.tokens) + plan.room > plan.context_length:
+        row.choices = choices if plan.constrained else None
+        if len(row.tokens) + plan.room(row.choices) > plan.context_length:
             row.truncated = True
             cause = "context" if plan.overflow_is_invalid else ""
             detail = f"{len(row.tokens)} of {plan.context_length} tokens are used" if cause else ""
             self.end(place, "context", cause=cause, detail=detail)
             return
         told.fired.append(tuple(skill.name for skill in chosen))
-        row.choices = choices if plan.constrained else None
         row.ready = True
 
     def act(self) -> None:

@@ -331,6 +331,7 @@ def plan_of(config: TrainConfig, world: Any, policy: Policy) -> HostPlay:
         think_tail=prompt.think_tail if settings.thinking_tokens else (),
         stops=prompt.stops,
         invalid_penalty=settings.invalid_penalty,
+        tight=True,
         first_chunk=64,
         **shared,
     )
