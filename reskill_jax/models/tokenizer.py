@@ -6,6 +6,7 @@ how everything is encoded that comes from a world or a user.
 """
 
 import base64
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,7 +65,7 @@ class FastTokenizer:
         """Takes a tokenizer of the library `tokenizers`."""
         self._plain = made
         # The same one, blind to control tokens: the switch is a property of the object.
-        self._blind = tokenizers.Tokenizer.from_str(made.to_str())
+        self._blind = tokenizers.Tokenizer.from_str(_all_special(made.to_str()))
         self._blind.encode_special_tokens = True
         self.vocab_size = made.get_vocab_size()
         self.pad, self.stop = pad, tuple(stop)
@@ -79,6 +80,15 @@ class FastTokenizer:
         """See `Tokenizer`."""
         ids = _checked(tokens, self.vocab_size)
         return self._plain.decode(ids, skip_special_tokens=False)
+
+
+def _all_special(described: str) -> str:
+    """A tokenizer.json in which tags count as special although it does not say so (<think>)."""
+    told = json.loads(described)
+    for token in told.get("added_tokens", []):
+        text = token["content"]
+        token["special"] = token["special"] or (text[:1] in "<[" and text[-1:] in ">]")
+    return json.dumps(told)
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer | None:

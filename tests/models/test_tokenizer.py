@@ -105,3 +105,19 @@ def test_tables_of_ranks(tmp_path):
         from_ranks(RANKS | {b"xyz": 260}, r"\S+", control={})
     with pytest.raises(ValueError, match="is not behind the others"):
         from_ranks(RANKS, r"\S+", control={"<a>": 999})
+
+
+def test_tags_that_are_not_marked_special_are_no_tokens_of_a_world(tmp_path):
+    """Qwen3's <think> is an added token like any other; a world cannot say it."""
+    letters = {letter: i for i, letter in enumerate("<think/>ab")}
+    made = Tokenizer(models.BPE(vocab=letters, merges=[]))
+    for text in ("<think>", "ab"):
+        made.add_tokens([AddedToken(text, special=False, normalized=False)])
+    made.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text("{}")
+    found = load_tokenizer(tmp_path)
+    thought, both = (made.token_to_id(text) for text in ("<think>", "ab"))
+    assert found.encode("<think>ab") == [thought, both]
+    blind = found.encode("<think>ab", control=False)
+    assert thought not in blind and blind[-1] == both
+    assert found.decode(blind).replace(" ", "") == "<think>ab"

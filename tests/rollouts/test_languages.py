@@ -22,7 +22,8 @@ from reskill_jax.worlds.household import symbols as sy
 from reskill_jax.worlds.household.generator import RoomSpec
 from reskill_jax.worlds.household.world import HouseholdWorld
 from reskill_jax.worlds.language import Frame, LanguageError, token_language
-from reskill_jax.worlds.sessions.pool import SessionPool, Source
+from reskill_jax.worlds.sessions.pool import SessionPool
+from reskill_jax.worlds.sessions.source import Source
 from reskill_jax.worlds.text_games import TextGames, task_of
 
 ROOMS = RoomSpec(receptacles=6, min_receptacles=5, objects=5, min_objects=4)

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from reskill_jax.evaluation.act import text_symbols
 from reskill_jax.rollouts.compiled import play
 from reskill_jax.training.config import ModelConfig
 from reskill_jax.training.lifecycle import make_bank
 from reskill_jax.training.settings import load_policy
 from reskill_jax.worlds.household import TextGame, pddl
 from reskill_jax.worlds.household import symbols as sy
+from reskill_jax.worlds.household.reading import text_symbols
 from reskill_jax.worlds.household.world import HouseholdWorld
 
 WORLD = HouseholdWorld()
