@@ -11,6 +11,7 @@ import subprocess
 import sys
 import types
 
+import jax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -296,6 +297,55 @@ def test_help_is_readable(capsys):
     out = capsys.readouterr().out
     for part in ("--preset", "--config", "--resume", "--optimizer.learning-rate", "Training steps"):
         assert part in out
+
+
+# --- several processes ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def joined(monkeypatch):
+    """What `jax.distributed` was called with."""
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *words: calls.append(words))
+    return calls
+
+
+def test_on_a_pod_nothing_has_to_be_said(joined, training, capsys):
+    assert cli.main("train --distributed --name pod --steps 3".split()) == 0
+    assert joined == [(None, None, None)]
+    ((config, _),) = training.calls
+    assert (config.name, config.steps) == ("pod", 3)
+    assert "1 processes, 8 devices" in capsys.readouterr().out
+
+
+def test_elsewhere_processes_are_told_of_each_other(joined, training):
+    words = "train --distributed --coordinator host:1 --processes 2 --process 1 --preset tiny"
+    assert cli.main(words.split()) == 0
+    assert joined == [("host:1", 2, 1)] and training.calls[0][0].name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--processes 2", "need --distributed"),
+        ("--distributed --processes 2", "go together"),
+        ("--distributed --coordinator a:1 --processes 2 --process 2", "must be from 0 to 1, got 2"),
+    ],
+)
+def test_processes_that_say_too_little(joined, capsys, options, says):
+    assert says in refused(capsys, "train", *options.split())
+    assert joined == []
+
+
+def test_processes_that_do_not_find_each_other(monkeypatch, capsys):
+    def alone(*_):
+        raise ValueError("coordinator_address should\nbe defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", alone)
+    line = refused(capsys, "train", "--distributed", code=1)
+    assert line == (
+        "reskill: the processes cannot be joined: coordinator_address should be defined.\n"
+    )
 
 
 # --- eval ---------------------------------------------------------------------------------------

@@ -66,10 +66,13 @@ def train(arguments: Sequence[str]) -> int:
 
     from reskill_jax.devices.compilation_cache import keep_compiled_programs
     from reskill_jax.devices.preemption import Interrupted, Preempted
+    from reskill_jax.devices.processes import join_processes
     from reskill_jax.training import loop
     from reskill_jax.training.progress import PipedConsole
     from reskill_jax.training.settings import check_settings
 
+    if chosen.join is not None:
+        join_processes(*chosen.join)
     keep_compiled_programs()
     with mistakes_of_the_command_line():
         check_settings(config, resume=resume)

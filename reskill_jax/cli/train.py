@@ -86,12 +86,21 @@ NESTED: dict[str, Any] = {
 LANGUAGE_MODEL_CONTEXT = 2048  # tokens, unless an option or a file says another number
 
 
+class Join(NamedTuple):
+    """How several processes find each other; None = as their engine tells (`jax.distributed`)."""
+
+    coordinator: str | None  # HOST:PORT of process 0
+    processes: int | None
+    process: int | None  # the number of this one
+
+
 class TrainChoice(NamedTuple):
     """What the arguments of `reskill train` ask for."""
 
     config: TrainConfig
     resume: bool
     print_config: bool
+    join: Join | None = None  # None = this process trains alone
 
 
 def parse_train(arguments: Sequence[str]) -> TrainChoice:
@@ -134,7 +143,27 @@ def parse_train(arguments: Sequence[str]) -> TrainChoice:
         raise CommandLineError(
             f"{file}: {told}" if where else f"{told} (see reskill train --help)"
         ) from error
-    return TrainChoice(config, parsed.resume, parsed.print_config)
+    return TrainChoice(config, parsed.resume, parsed.print_config, _join(parsed))
+
+
+def _join(parsed: Any) -> Join | None:
+    """The processes to train with.
+
+    Raises:
+      CommandLineError: some of what one process has to say of itself is missing.
+    """
+    told = (parsed.coordinator, parsed.processes, parsed.process)
+    if not parsed.distributed:
+        if any(one is not None for one in told):
+            raise CommandLineError("--coordinator, --processes and --process need --distributed")
+        return None
+    if any(one is not None for one in told) and None in told:
+        raise CommandLineError("--coordinator, --processes and --process go together")
+    if parsed.processes is not None and not 0 <= parsed.process < parsed.processes:
+        raise CommandLineError(
+            f"--process must be from 0 to {parsed.processes - 1}, got {parsed.process}"
+        )
+    return Join(*told)
 
 
 @functools.cache
@@ -226,7 +255,7 @@ def _parse_options(arguments: Sequence[str], preset: str, draft: Mapping[str, An
 def _options(preset: str, draft: Mapping[str, Any]) -> tuple[type, Any]:
     """The type that tyro fills, a nested dataclass for each group of the help, and its defaults."""
     flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
-    of_the_command = [
+    of_the_command: list[tuple[str, Any, str]] = [
         ("preset", Literal[tuple(PRESETS)], "Settings to start from."),
         ("config", Path | None, "JSON or YAML file with options; single options win."),
         (
@@ -240,8 +269,20 @@ def _options(preset: str, draft: Mapping[str, Any]) -> tuple[type, Any]:
             "Print the configuration that results, as YAML for --config, and train nothing.",
         ),
     ]
+    of_the_command += [
+        (
+            "distributed",
+            flag,
+            "Train together with other processes that run the same command: a TPU pod, Slurm and "
+            "Open MPI tell them of each other, elsewhere the next three options do.",
+        ),
+        ("coordinator", str | None, "HOST:PORT of process 0, for --distributed."),
+        ("processes", int | None, "How many there are, for --distributed."),
+        ("process", int | None, "The number of this one, from 0, for --distributed."),
+    ]
     fields: list[Any] = [(n, Annotated[t, tyro.conf.arg(help=h)]) for n, t, h in of_the_command]
     defaults: dict[str, Any] = dict(preset=preset, config=None, resume=False, print_config=False)
+    defaults |= dict(distributed=False, coordinator=None, processes=None, process=None)
     hints, helps = typing.get_type_hints(TrainConfig), field_helps(TrainConfig)
     for group, (description, names) in GROUPS.items():
         type_ = _plain(description, {name: (hints[name], helps[name]) for name in names})

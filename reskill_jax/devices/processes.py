@@ -14,6 +14,32 @@ class OtherProcessError(RuntimeError):
     """The first process cannot go on; its own message says why."""
 
 
+class JoinError(RuntimeError):
+    """Processes that do not find each other; the message is one line."""
+
+
+def join_processes(
+    coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> None:
+    """Joins the other processes of a run; before anything touches a device.
+
+    Args:
+      coordinator: HOST:PORT of process 0. processes: how many. process: the number of this one.
+        None = as the engine that started them tells (Cloud TPU, Slurm, Open MPI).
+
+    Raises:
+      JoinError: they cannot be joined.
+    """
+    try:
+        jax.distributed.initialize(coordinator, processes, process)
+    except (RuntimeError, ValueError) as error:
+        told = " ".join(str(error).split())[:300]
+        raise JoinError(f"the processes cannot be joined: {told}") from error
+    if is_first():
+        devices = f"{jax.device_count()} devices ({jax.devices()[0].device_kind})"
+        print(f"{jax.process_count()} processes, {devices}", flush=True)
+
+
 def is_first() -> bool:
     """Whether this process is the one that writes."""
     return jax.process_index() == 0

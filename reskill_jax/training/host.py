@@ -261,6 +261,10 @@ def make_host_runner(
       PoolError: workers cannot be started.
     """
     world, sessions = made.world, config.sessions
+    if jax.process_count() > 1:
+        raise TrainingError(
+            "a world on the host is played by one process; several train in compiled worlds alone"
+        )
     compiled = compiled_of(world)
     if compiled is not None:
         check_fit(config, policy, compiled)
