@@ -17,11 +17,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from reskill_jax.evaluation.act import text_symbols
 from reskill_jax.models.pieces import SentencePieceTokenizer
 from reskill_jax.models.tokenizer import from_ranks, load_tokenizer, read_tiktoken
 from reskill_jax.worlds.household import pddl
 from reskill_jax.worlds.household import symbols as sy
+from reskill_jax.worlds.household.reading import text_symbols
 from reskill_jax.worlds.household.text_game import TextGame
 from reskill_jax.worlds.household.world import HouseholdWorld
 from reskill_jax.worlds.language import Frame, token_language

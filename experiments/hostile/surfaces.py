@@ -20,7 +20,6 @@ from reskill_jax.creators.episode import Episode
 from reskill_jax.creators.rules.propose import propose
 from reskill_jax.creators.rules.recommend import CreatorSettings
 from reskill_jax.creators.rules.state import init_state, observe
-from reskill_jax.evaluation.act import text_symbols
 from reskill_jax.models import weights
 from reskill_jax.models.weights import WeightsError
 from reskill_jax.skills.dfa import compile_dfa
@@ -32,6 +31,7 @@ from reskill_jax.training.config_file import ConfigError, apply_config, read_con
 from reskill_jax.worlds.alfworld_games import GamesError, read_games
 from reskill_jax.worlds.household import pddl, symbols
 from reskill_jax.worlds.household.pddl_syntax import PddlError
+from reskill_jax.worlds.household.reading import text_symbols
 from reskill_jax.worlds.household.vocabulary import household_vocabulary
 
 from . import inputs

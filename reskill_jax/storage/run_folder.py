@@ -239,6 +239,7 @@ class FollowedRunFolder(RunFolder):
     def __init__(self, path: Path) -> None:
         """Opens nothing."""
         self.path = path
+        self.writers = ()
         self._logs = {}
 
     @classmethod

@@ -23,6 +23,7 @@ from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.models.model import Decoder
 from reskill_jax.models.sharding import param_specs
 from reskill_jax.training import loop
+from reskill_jax.training import runner as runners
 from reskill_jax.training.config import TrainConfig
 
 MODEL = Decoder(DecoderConfig(vocabulary=259, width=64, layers=1, heads=4, kv_heads=2, mlp=192))
@@ -99,8 +100,8 @@ def test_meshes_that_do_not_fit():
 
 @pytest.mark.slow
 def test_a_mesh_does_what_one_device_does(lab, monkeypatch):
-    traces, program = [], loop.train_step
-    monkeypatch.setattr(loop, "train_step", lambda *a, **k: traces.append(1) or program(*a, **k))
+    traces, program = [], runners.train_step
+    monkeypatch.setattr(runners, "train_step", lambda *a, **k: traces.append(1) or program(*a, **k))
     config = lab.config
     runner = loop.make_runner(dataclasses.replace(config, mesh=MESH), lab.world, lab.policy)
     parts_held = [lab.skill("look", "look.")], [], [lab.skill("help", "help.")]

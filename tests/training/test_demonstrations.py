@@ -23,7 +23,7 @@ KEYS = jax.random.split(jax.random.key(11), EPISODES)
 @jax.jit
 @jax.vmap
 def _episodes(key):
-    settings = {"spec": SMALL, "habits": BEGINNER, "horizon": TURNS}
+    settings = {"spec": SMALL, "habits": BEGINNER, "max_turns": TURNS}
     return demonstrate(key, context_length=CAPACITY, **settings)
 
 

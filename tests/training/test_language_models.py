@@ -22,6 +22,7 @@ from reskill_jax.models import load_model
 from reskill_jax.models.lora import merge
 from reskill_jax.models.tensors import TensorFile
 from reskill_jax.training import loop, pretraining
+from reskill_jax.training import runner as runners
 from reskill_jax.training import settings as settings_of_runs
 from reskill_jax.training.config import ModelConfig, replace
 from reskill_jax.training.pretraining import PretrainConfig, SmallShape, pretrain
@@ -54,7 +55,7 @@ def run(lab, settings, tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
 
     def train(name, *, resume=False, observer=None, **changes):
-        config = dataclasses.replace(settings, root=str(root), name=name, **changes)
+        config = replace(settings, root=str(root), name=name, **changes)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(settings_of_runs, "make_world", lab.make_world)
             console = Console(file=io.StringIO())
@@ -65,9 +66,9 @@ def run(lab, settings, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(run):
-    traces, program = [], loop.train_step
+    traces, program = [], runners.train_step
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "train_step", lambda *a, **k: traces.append(1) or program(*a, **k))
+        patch.setattr(runners, "train_step", lambda *a, **k: traces.append(1) or program(*a, **k))
         return run("whole"), traces
 
 
@@ -135,7 +136,7 @@ def test_eight_devices_decide_as_one(run, trained):
 @pytest.mark.slow
 def test_adapters_alone_are_trained_kept_and_written(run, checkpoint_folder, tmp_path):
     model = ModelConfig(str(checkpoint_folder), lora_rank=2, lora_alpha=4.0)
-    folder = run("adapters", model=model, learning_rate=1e-2)
+    folder = run("adapters", model=model, optimizer=dict(learning_rate=1e-2))
     base, loaded = load_model(checkpoint_folder), load_run(folder)
     changed = merge(base.params, loaded.trained, scale=2.0)
     jax.tree.map(np.testing.assert_array_equal, loaded.params, changed)

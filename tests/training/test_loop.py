@@ -572,7 +572,7 @@ def test_checkpoint_of_another_configuration(here, options, commanded):
     metrics = (here / "runs" / "whole" / "metrics.jsonl").read_text()
     words = [*options, "--steps", STEPS, "--name", "whole"]
     error = refused(here, *words, "--resume", "--learning-rate", "0.5")
-    assert "belongs to another configuration: learning_rate (checkpoint 5e-05, now 0.5)" in error
+    assert "another configuration: optimizer.learning_rate (checkpoint 5e-05, now 0.5)" in error
     assert (here / "runs" / "whole" / "metrics.jsonl").read_text() == metrics
 
 
