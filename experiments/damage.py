@@ -32,7 +32,8 @@ from rich.console import Console
 from reskill_jax.devices.machine import describe_machine
 from reskill_jax.models import decoder, weights
 from reskill_jax.training import loop
-from reskill_jax.training.config import ModelConfig, smallest
+from reskill_jax.training.config import replace, smallest
+from reskill_jax.training.sections import ModelConfig
 from reskill_jax.worlds.household.symbols import VOCABULARY_SIZE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,10 +56,7 @@ def train(root: Path, *, resume: bool = True, stop: int | None = None, **changes
 
     console = Console(file=told, width=1000)
     with contextlib.suppress(KeyboardInterrupt):
-        loop.train(
-            dataclasses.replace(config, **changes), resume=resume, console=console,
-            observer=observer,
-        )  # fmt: skip
+        loop.train(replace(config, **changes), resume=resume, console=console, observer=observer)
     return told.getvalue().splitlines()
 
 

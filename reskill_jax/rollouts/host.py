@@ -32,6 +32,12 @@ class HostRollouts(NamedTuple):
     seconds: Mapping[str, float]  # "acting", "waiting"
     encoded: int  # tokens the model was given, answers included
 
+    @property
+    def first_cause(self) -> str:
+        """Why the first invalid episode is invalid, in one line; "" = all are valid."""
+        found = (one for one in self.conversations if not one.valid)
+        return next((f"{one.cause}: {one.detail}" for one in found), "")
+
 
 def play_host(
     tasks: Sequence[TaskSpec],

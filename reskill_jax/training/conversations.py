@@ -13,9 +13,8 @@ from reskill_jax.rollouts.host import HostRollouts
 from reskill_jax.skills.skill import Skill
 from reskill_jax.storage.sampled import SampledEpisode, Turn
 from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.lifecycle import Versions
 from reskill_jax.training.settings import TrainingError
-
-Versions = Sequence[tuple[Skill, ...]]  # the skills of every arm
 
 
 def arms_differ_in(versions: Versions, task: str) -> np.ndarray:

@@ -32,8 +32,8 @@ from reskill_jax.training.conversations import (
     wrote_text,
 )
 from reskill_jax.training.evaluate import Evaluation, Mode
-from reskill_jax.training.lifecycle import creator_of
-from reskill_jax.training.runner import Versions, algorithm_of, games_of_step
+from reskill_jax.training.lifecycle import Versions, creator_of
+from reskill_jax.training.runner import algorithm_of, games_of_step
 from reskill_jax.training.settings import Policy, TrainingError, check_fit
 from reskill_jax.training.state import TrainState
 from reskill_jax.training.step import Assignment, StepMetrics, assign, learn
@@ -186,6 +186,8 @@ class HostRunner:
             return None
         found = self.play(self._read(state), tasks, skills)
         valid = [one for one in found.conversations if one.valid]
+        if not valid:  # as many may be lost as the settings say, but then there is no figure
+            raise TrainingError(f"no episode of an evaluation is valid: {found.first_cause}")
         kinds: dict[str, list[bool]] = {}
         for one in valid:
             kinds.setdefault(one.task.kind, []).append(one.success)
@@ -261,9 +263,10 @@ def make_host_runner(
       PoolError: workers cannot be started.
     """
     world, sessions = made.world, config.sessions
-    if jax.process_count() > 1:
+    if jax.process_count() > 1 or config.mesh.devices > 1:
         raise TrainingError(
-            "a world on the host is played by one process; several train in compiled worlds alone"
+            "a world on the host is played by one process on one device; several train in compiled "
+            "worlds alone"
         )
     compiled = compiled_of(world)
     if compiled is not None:

@@ -21,6 +21,8 @@ from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.validate import MAX_SKILLS, RESERVOIR_CAPACITY
 from reskill_jax.worlds.world import CompiledWorld, compiled_of
 
+Versions = Sequence[tuple[Skill, ...]]  # the skills of every arm
+
 
 @dataclasses.dataclass(frozen=True)
 class SkillLibrary:
@@ -64,7 +66,7 @@ class SkillLibrary:
         )
 
 
-def versions(life: SkillLibrary, config: TrainConfig) -> list[tuple[Skill, ...]]:
+def versions(life: SkillLibrary, config: TrainConfig) -> Versions:
     """The skills of every arm: the bank in use with every choice of the proposals under test."""
     found = []
     for arm in range(config.arms):

@@ -44,7 +44,7 @@ from reskill_jax.training.step_log import (
     trial_words,
 )
 from reskill_jax.training.storage import Storage, open_storage
-from reskill_jax.worlds.host_worlds import MadeWorld, world_given
+from reskill_jax.worlds.host_worlds import MadeWorld, reward_of_module, world_given
 from reskill_jax.worlds.world import CompiledWorld, HostWorld
 
 
@@ -119,7 +119,8 @@ def open_runner(
     if world is None:
         opened = open_world(config)
     elif hasattr(world, "open"):
-        opened = world_given(world)
+        reward = None if config.reward is None else reward_of_module(config.reward)
+        opened = world_given(world)._replace(reward=reward)
     if not isinstance(opened, MadeWorld):
         policy = load_policy(config.model, opened, loaded=model, mesh=mesh)
         return make_runner(config, opened, policy), policy
@@ -238,6 +239,7 @@ def _run(
     config, folder = runner.config, storage.folder
     mode = _mode(config)
     modes_at_end: tuple[Mode, ...] = ("bank", "none") if config.skills else ("none",)
+    check = _check_updates if isinstance(runner, HostRunner) else _check_finite
     skipped, start = int(state.skipped), int(state.step)
     for step in range(start, config.steps):
         began = time.perf_counter()
@@ -249,7 +251,7 @@ def _run(
         done = step + 1
         line = metrics_line(metrics, life, done) | dict(runner.figures(evidence))
         tested = trial_lines(metrics, life, done, config)
-        _check_finite(metrics, done, skipped, config)
+        check(metrics, done, skipped, config)
         if config.skills and (any(life.proposals) or config.will_propose(done)):
             life = learn(life, runner.episodes(evidence, numbers, step, arms), runner.creator)
             new, life = after_step(
@@ -312,12 +314,18 @@ def _check_finite(
     metrics: StepMetrics, step: int, skipped_before: int, config: TrainConfig
 ) -> None:
     """Episodes and updates that are not finite are left out; a step of nothing else is the end."""
-    # Of a world on the host it is told how many episodes may be lost, and why they were.
-    if not config.on_host and int(metrics.invalid) == config.groups * config.group_size:
+    if int(metrics.invalid) == config.groups * config.group_size:
         raise TrainingError(
             f"step {step}: no episode is valid, the policy's log-probabilities are not finite; "
             "train again with other weights or a lower --learning-rate"
         )
+    _check_updates(metrics, step, skipped_before, config)
+
+
+def _check_updates(
+    metrics: StepMetrics, step: int, skipped_before: int, config: TrainConfig
+) -> None:
+    """Alone, of a world on the host: how many episodes may be lost there is a setting."""
     if int(metrics.skipped) - skipped_before >= config.optimizer.minibatches:
         raise TrainingError(
             f"step {step}: no update was finite; train again with a lower --learning-rate"

@@ -6,7 +6,7 @@ A run in a world on the host has `training.host.HostRunner` instead, with the sa
 import dataclasses
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,10 +20,9 @@ from reskill_jax.creators.episode import Episode
 from reskill_jax.devices.mesh import make_mesh, on_mesh, place, row_sharding
 from reskill_jax.devices.shape import MeshShape
 from reskill_jax.models.model import Model
-from reskill_jax.skills.skill import Skill
 from reskill_jax.training.config import TrainConfig, program_of
 from reskill_jax.training.evaluate import Evaluation, Mode, evaluate
-from reskill_jax.training.lifecycle import creator_of, episodes_of, make_bank
+from reskill_jax.training.lifecycle import Versions, creator_of, episodes_of, make_bank
 from reskill_jax.training.placing import state_shardings
 from reskill_jax.training.settings import Policy, check_fit
 from reskill_jax.training.state import TrainState, init_state
@@ -31,8 +30,6 @@ from reskill_jax.training.step import Evidence, StepMetrics, train_step
 from reskill_jax.training.update import rollout_params
 from reskill_jax.worlds.language import Language
 from reskill_jax.worlds.world import CompiledWorld
-
-Versions = Sequence[tuple[Skill, ...]]  # the skills of every arm
 
 
 @dataclasses.dataclass(frozen=True)

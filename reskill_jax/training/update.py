@@ -191,10 +191,7 @@ def policy_gradient(
 
         return gradient
 
-    first = jax.tree.map(lambda x: x[0], few[0])
-    zeros = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(cut_to(lengths[-1]), first)
-    )
+    zeros = _zeros_of(cut_to(lengths[-1]), jax.tree.map(lambda x: x[0], few[0]))
     branches = [lambda part: zeros, *[cut_to(length) for length in lengths]]
 
     def add(sums, few):
@@ -206,6 +203,11 @@ def policy_gradient(
 
     found, _ = jax.lax.scan(add, zeros, few)
     return found if axis_name is None else jax.lax.psum(found, axis_name)
+
+
+def _zeros_of(function: Any, part: Any) -> Any:
+    """Zeros like what a function would return."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, part))
 
 
 def _lengths(capacity: int, cut_above: int) -> list[int]:

@@ -1,5 +1,6 @@
 """Runs in worlds on the host: through the command and as a library, to the end and resumed."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -172,10 +173,35 @@ def test_free_text(train):
         assert line["grad_norm"] > 0  # rewards differ, by the length of answers
 
 
-def test_a_reward_of_ones_own(train):
-    summary, _ = train("reward", reward="guess_worlds:ended_by_length", steps=1)
-    (line,) = lines(summary.folder / "metrics.jsonl")
-    assert line["grad_norm"] > 0 or line["turns"] == 3
+@pytest.mark.parametrize("given", [None, guess_worlds.Guess()], ids=["by name", "as an object"])
+def test_a_reward_of_ones_own(settings, given):
+    """It comes with the last turn; success is counted all the same."""
+    config = replace(settings, name="reward", reward="guess_worlds:ended_by_length")
+    runner, policy = loop.open_runner(config, world=given)
+    with contextlib.closing(runner):
+        state, life = loop._start(config, policy.params, runner)
+        _, metrics, evidence = runner.advance(state, runner.numbers(0), loop.versions(life, config))
+    rollouts = evidence.played.rollouts
+    for n, told in enumerate(evidence.played.conversations):
+        turns = len(told.actions)
+        expected = [0.0] * (turns - 1) + [1.0 - 0.1 * turns]
+        np.testing.assert_allclose(rollouts.reward[n, :turns], expected, rtol=1e-6)
+    assert metrics.success == pytest.approx(np.mean(rollouts.success))
+
+
+def test_all_of_an_evaluation_may_be_lost_but_then_there_is_no_figure(settings):
+    config = replace(settings, name="lost", sessions=dict(max_invalid=1.0))
+    runner, policy = loop.open_runner(config, world=guess_worlds.Broken())
+    with contextlib.closing(runner):
+        state, life = loop._start(config, policy.params, runner)
+        with pytest.raises(TrainingError, match="is valid: raised: RuntimeError: no license"):
+            runner.evaluate(state, "seen", "none", loop.versions(life, config))
+
+
+def test_a_mesh_is_for_compiled_worlds(settings):
+    config = replace(settings, name="mesh", mesh=dict(data=2))
+    with pytest.raises(TrainingError, match="played by one process on one device"):
+        loop.open_runner(config, world=guess_worlds.Guess())
 
 
 def test_failures_of_the_world_are_no_failures_of_the_agent(train):
@@ -221,7 +247,8 @@ def test_skills_are_read_and_tried(train, settings):
     arms = loop.versions(life, config)
     assert [[s.name for s in version] for version in arms] == [["low"], ["low", "first"]]
     numbers = runner.numbers(0)
-    state, metrics, evidence = runner.advance(state, numbers, arms)
+    with contextlib.closing(runner):
+        state, metrics, evidence = runner.advance(state, numbers, arms)
     rollouts = evidence.played.rollouts
     np.testing.assert_array_equal(rollouts.fired[:, 0, 1], evidence.arms == 1)
     assert metrics.skill_tokens > 0

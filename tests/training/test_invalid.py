@@ -66,7 +66,7 @@ def test_advantages_are_those_of_the_valid_ones(outcome):
 
 def test_a_step_without_a_valid_episode_ends_the_run(outcome, lab):
     config = types.SimpleNamespace(
-        groups=2, group_size=4, optimizer=types.SimpleNamespace(minibatches=1), on_host=False
+        groups=2, group_size=4, optimizer=types.SimpleNamespace(minibatches=1)
     )
     metrics = outcome[1]
     loop._check_finite(metrics, 7, 0, config)
