@@ -40,6 +40,8 @@ class Game:
         if action == "say it":
             won = self.guess == self.number
             return Outcome("Yes!" if won else "No.", success=won, done=True)
+        if action not in self.choices():
+            return Outcome(f"There is: {', '.join(self.choices())}.")
         self.guess += 1 if action == "go up" else -1
         return Outcome(self.told())
 

@@ -269,7 +269,7 @@ def make_host_runner(
             "worlds alone"
         )
     compiled = compiled_of(world)
-    if compiled is not None:
+    if compiled is not None and policy.prompt is None:
         check_fit(config, policy, compiled)
     try:
         tasks = world.tasks("train") if trains else ()

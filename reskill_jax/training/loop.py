@@ -245,8 +245,10 @@ def _run(
         began = time.perf_counter()
         numbers, arms = runner.numbers(step), versions(life, config)
         state, metrics, evidence = runner.advance(state, numbers, arms)
-        # Computing does not hold this call up, compiling does: the first time.
-        waited = time.perf_counter() - began if step == start else 0.0
+        # Computing does not hold this call up, compiling does: the first time. Episodes on the host
+        # do, so what is compiled on the way stays in the time of the first step there.
+        compiling = step == start and not isinstance(runner, HostRunner)
+        waited = time.perf_counter() - began if compiling else 0.0
         metrics = jax.device_get(metrics)
         done = step + 1
         line = metrics_line(metrics, life, done) | dict(runner.figures(evidence))

@@ -81,6 +81,8 @@ def load_policy(
       TrainingError, WeightsError, ModelError: it cannot be read, or does not play this world.
     """
     path, compiled = settings.path, compiled_of(world)
+    if hasattr(world, "open") and prompt is not None and not prompt.constrained:
+        compiled = None  # free text is plain language, in a world of symbols too
 
     def speaking(read: LoadedModel) -> Policy:
         if compiled is None:
@@ -97,7 +99,7 @@ def load_policy(
         return speaking(read)
     if compiled is None:
         raise TrainingError(
-            f"this world speaks plain language, the model {path} only the household's words; "
+            f"plain language is spoken here; the model {path} knows the household's words alone; "
             "choose the folder of a language model with --model"
         )
     if path.endswith(".safetensors"):
@@ -250,7 +252,7 @@ def check_settings(config: TrainConfig, *, resume: bool = False) -> None:
     opened = open_world(config)
     world = opened.world if isinstance(opened, MadeWorld) else opened
     policy = load_policy(config.model, world, read_params=False, prompt=config.prompt)
-    if (compiled := compiled_of(world)) is not None:
+    if (compiled := compiled_of(world)) is not None and policy.prompt is None:
         check_fit(config, policy, compiled)
     try:
         make_bank(config, world, [() if resume else starting_skills(config, world)])

@@ -229,7 +229,7 @@ def test_no_tasks_are_named(train):
 
 
 def test_the_small_policy_needs_the_words_of_the_household(train):
-    with pytest.raises(TrainingError, match="this world speaks plain language"):
+    with pytest.raises(TrainingError, match="plain language is spoken here"):
         train("words", changes=dict(model=ModelConfig("household")))
 
 
@@ -259,6 +259,30 @@ def test_skills_are_read_and_tried(train, settings):
     episodes = runner.episodes(evidence, numbers, 0, arms)
     assert episodes and all(e.family in ("odd", "even") for e in episodes)
     assert all("guess 5" in e.possible[0] for e in episodes)
+
+
+def test_a_world_of_symbols_answered_in_free_text(settings, checkpoint_folder):
+    """Its commands are then written like any text; those that it does not know do nothing."""
+    config = replace(
+        settings,
+        name="plain",
+        world="household_text",
+        context_length=1200,
+        max_turns=2,
+        prompt=dict(constrained=False),
+    )
+    runner, policy = loop.open_runner(config)
+    with contextlib.closing(runner):
+        assert policy.prompt is not None and not runner.plan.constrained
+        state, life = loop._start(config, policy.params, runner)
+        _, _, evidence = runner.advance(state, runner.numbers(0), loop.versions(life, config))
+    rows = evidence.played.rollouts.transcript
+    assert rows.support.shape[-1] == 0 and rows.count.min() > 2
+    said = [one for told in evidence.played.conversations for one in told.observations[1:]]
+    assert "Nothing happens." in said
+    small = replace(config, model=dict(path="household"))
+    with pytest.raises(TrainingError, match="plain language is spoken here"):
+        loop.open_runner(small)
 
 
 def test_arms_that_differ_in_a_task():
