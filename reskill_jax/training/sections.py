@@ -76,9 +76,9 @@ class OptimizerConfig:
     """Of adamw and muon: the share of the rate by which weights shrink."""
     minibatches: int = 4
     """Optimizer steps per training step."""
-    microbatch: int = 4
+    microbatch: int = 2
     """Rollouts whose gradient is computed at a time, on each device; gradients add up over a
-    minibatch. Less takes less memory."""
+    minibatch. Less takes less memory, and fewer rows are padded to the longest among them."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
 

@@ -24,7 +24,7 @@ from reskill_jax.training.state import TrainState, make_optimizer
 
 # Eighths of the context that rows are cut to; each is a program of its own. In a long context rows
 # differ more.
-_EIGHTHS, _EIGHTHS_OF_LONG = (5, 6, 8), (2, 3, 4, 5, 6, 8)
+_EIGHTHS, _EIGHTHS_OF_LONG = (3, 4, 5, 6, 8), (2, 3, 4, 5, 6, 8)
 _LONG = 1024  # tokens
 
 
