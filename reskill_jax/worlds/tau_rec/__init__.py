@@ -1,0 +1,6 @@
+"""tau-Rec: recommending a film to a user whose wishes have to be asked for, under rules."""
+
+from .benchmark import TauRec
+from .catalog import TauRecError
+
+__all__ = ["TauRec", "TauRecError"]
