@@ -2,5 +2,6 @@
 
 from .benchmark import TauRec
 from .catalog import TauRecError
+from .world import TauRecWorld
 
-__all__ = ["TauRec", "TauRecError"]
+__all__ = ["TauRec", "TauRecError", "TauRecWorld"]

@@ -75,4 +75,7 @@ def _turns_to_first(trace: Trace) -> int | None:
 
 
 def _comparable(arguments: Any) -> str:
-    return json.dumps(arguments, sort_keys=True, default=repr)
+    try:
+        return json.dumps(arguments, sort_keys=True, default=repr)
+    except (TypeError, ValueError, RecursionError):  # no JSON: as good as any other
+        return type(arguments).__name__
