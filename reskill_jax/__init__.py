@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         probability_best,
         update_posterior,
     )
+    from reskill_jax.core.reliability import pass_hat_k
 
 __version__ = "0.1.0"
 
@@ -33,6 +34,7 @@ __all__ = [
     "group_relative_advantages",
     "horizon_log_likelihood",
     "init_posterior",
+    "pass_hat_k",
     "probability_best",
     "update_posterior",
     "whiten",
@@ -49,6 +51,7 @@ _HOMES = {
         "probability_best",
         "update_posterior",
     ),
+    "core.reliability": ("pass_hat_k",),
     # Not among the names of `import *`, which asks for jax and chex alone.
     "models.checkpoint": ("load_model", "save_model"),
     "training.loop": ("train",),

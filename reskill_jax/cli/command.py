@@ -1,4 +1,4 @@
-"""The command `reskill`: train, pretrain, eval, export, skills, report, worlds.
+"""The command `reskill`: train, pretrain, eval, export, skills, report, worlds, tau-rec.
 
 Everything heavy is imported inside the commands, so that help and mistakes answer at once. What a
 person did wrong is one line on stderr and an exit code: 2 for the command line, files of --config
@@ -36,6 +36,7 @@ commands:
   skills    list, show or export the skills of a run
   report    write the HTML page of a run, or of several side by side
   worlds    list the worlds there are, and what is missing for them
+  tau-rec   play tau-Rec with any agent: a language model behind an address, or rules
 
 reskill COMMAND --help shows the options of a command; --debug shows tracebacks.
 Compiled programs are kept in the user's cache folder, or where RESKILL_COMPILATION_CACHE or
@@ -109,6 +110,13 @@ def evaluate(arguments: Sequence[str]) -> int:
     from reskill_jax.cli.evaluate import evaluate_and_print
 
     return evaluate_and_print(arguments)
+
+
+def tau_rec(arguments: Sequence[str]) -> int:
+    """`reskill tau-rec`."""
+    from reskill_jax.cli.tau_rec import play_and_print
+
+    return play_and_print(arguments)
 
 
 def pretrain(arguments: Sequence[str]) -> int:
@@ -260,6 +268,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "skills": skills,
     "report": report,
     "worlds": worlds,
+    "tau-rec": tau_rec,
 }
 
 

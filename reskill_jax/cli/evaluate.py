@@ -101,13 +101,16 @@ def _evaluation_table(lines: list[dict[str, Any]]) -> Table:
     table = Table("split", "skills", "success", "95 % interval", "episodes", *reliability)
     for line in lines:
         low, high = line["interval"]
-        told = line.get("pass_hat_k", [])
+        told = zip(line.get("pass_hat_k", []), line.get("pass_hat_k_interval", []))
         table.add_row(
             str(line["split"]),
             {"bank": "in use"}.get(line["mode"], str(line["mode"])),
             f"{100 * line['success']:.1f} %",
             f"{100 * low:.1f} – {100 * high:.1f} %",
             str(line["episodes"]),
-            *(f"{100 * chance:.1f} %" for chance in told[1:]),
+            *(
+                f"{100 * chance:.1f} % ({100 * least:.1f} – {100 * most:.1f})"
+                for chance, (least, most) in list(told)[1:]
+            ),
         )
     return table

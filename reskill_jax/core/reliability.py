@@ -8,15 +8,16 @@ def pass_hat_k(successes: chex.Array, trials: chex.Array, k: int) -> chex.Array:
     """pass^k: the chance that k independent trials of a task all succeed, averaged over tasks.
 
     The unbiased estimate of a task with c successes in n trials is C(c, k) / C(n, k) (S. Yao et
-    al., tau-bench, arXiv:2406.12045).
+    al., tau-bench, arXiv:2406.12045). A task with fewer than k trials counts as 0, as in tau-Rec
+    (arXiv:2606.10156): leave out what could not be judged, and say how much that was.
 
     Args:
       successes: [tasks] int, of each task.
-      trials: [tasks] int, of each task. Tasks with fewer than k trials are left out.
+      trials: [tasks] int, of each task.
       k: static, at least 1.
 
     Returns:
-      [] float32; NaN if no task has k trials.
+      [] float32; 0 if there are no tasks.
 
     Raises:
       ValueError: k is less than 1. AssertionError: shapes that are not equal and of rank 1.
@@ -27,9 +28,8 @@ def pass_hat_k(successes: chex.Array, trials: chex.Array, k: int) -> chex.Array:
     chex.assert_rank([successes, trials], 1)
     chex.assert_equal_shape([successes, trials])
     enough = trials >= k
-    chance = jnp.ones(successes.shape, jnp.float32)
+    chance = enough.astype(jnp.float32)
     for i in range(k):
         left = jnp.maximum(successes - i, 0).astype(jnp.float32)
         chance = chance * left / jnp.where(enough, trials - i, 1).astype(jnp.float32)
-    total = jnp.sum(jnp.where(enough, chance, 0.0))
-    return total / jnp.sum(enough)
+    return jnp.sum(chance) / max(chance.shape[0], 1)

@@ -1,11 +1,13 @@
 """What trials of tasks come to: success with its interval, turns, kinds, reliability."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from reskill_jax.core.reliability import pass_hat_k
+from reskill_jax.evaluation.bootstrap import bca_interval
 from reskill_jax.evaluation.compiled_play import ReplayError
 from reskill_jax.storage.intervals import wilson_interval
 
@@ -28,9 +30,9 @@ def figures(trials: Sequence[Sequence[Trial]]) -> dict[str, Any]:
 
     Returns:
       success, episodes (the valid ones), interval, turns, by_task_type; invalid if there are any;
-      of several repetitions trials and pass_hat_k, a list for k = 1, 2, ... (tasks with fewer valid
-      episodes than k are left out). The interval is Wilson's over tasks: with several repetitions
-      of a task its episodes are not independent, so each task counts as one with its mean success.
+      of several repetitions those of `reliability`, over the tasks' valid episodes. The interval is
+      Wilson's over tasks: with several repetitions of a task its episodes are not independent, so
+      each task counts as one with its mean success.
 
     Raises:
       ReplayError: not one episode was valid.
@@ -58,9 +60,31 @@ def figures(trials: Sequence[Sequence[Trial]]) -> dict[str, Any]:
     if len(valid) < len(every):
         found["invalid"] = len(every) - len(valid)
     if len(trials) > 1:
-        won = np.array([sum(one) for one in by_task.values()])
-        count = np.array([len(one) for one in by_task.values()])
-        most = int(count.max())
-        found["trials"] = len(trials)
-        found["pass_hat_k"] = [float(pass_hat_k(won, count, k)) for k in range(1, most + 1)]
+        counts = [(sum(one), len(one)) for one in by_task.values()]
+        found |= {"trials": len(trials)} | reliability(counts)
     return found
+
+
+def reliability(counts: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """pass^k of tasks for k = 1, 2, ..., as far as there are tasks with k trials.
+
+    Tasks with fewer than k trials say nothing about k trials: they are left out of it, and how many
+    were counted is told.
+
+    Args:
+      counts: successes and trials of each task.
+
+    Returns:
+      pass_hat_k, pass_hat_k_interval (BCa over tasks, 95 %) and pass_hat_k_tasks, each a list.
+    """
+    chances: list[float] = []
+    intervals: list[list[float]] = []
+    tasks: list[int] = []
+    for k in range(1, max((n for _, n in counts), default=0) + 1):
+        enough = [(c, n) for c, n in counts if n >= k]
+        won, played = map(np.array, zip(*enough))
+        chances.append(float(pass_hat_k(won, played, k)))
+        of_tasks = [math.comb(c, k) / math.comb(n, k) for c, n in enough]
+        intervals.append(list(bca_interval(of_tasks)))
+        tasks.append(len(enough))
+    return {"pass_hat_k": chances, "pass_hat_k_interval": intervals, "pass_hat_k_tasks": tasks}

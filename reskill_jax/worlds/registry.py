@@ -53,6 +53,14 @@ WORLDS: Mapping[str, WorldEntry] = {
         "questions about a made-up world, searched with BM25: a stand-in that runs offline",
         games="a folder that pw-generate wrote (package phantom-wiki, Python 3.12)",
     ),
+    "tau_rec": WorldEntry(
+        "films recommended under rules, to a scripted user, by choosing from a menu",
+        games="a folder of tau-Rec's data, for evaluation; else films and tasks of our own",
+    ),
+    "tau_rec_calls": WorldEntry(
+        "the same with tool calls and messages in free text",
+        games="as of tau_rec",
+    ),
     "search": WorldEntry(
         "search question answering with the paper's protocol",
         games=f"a JSONL file of questions; {RETRIEVER} is the address of the retriever",
@@ -144,10 +152,24 @@ def _search(rooms: RoomSpec, seed: int, games: str | None) -> Any:
     return SearchQA(games, Retriever(address))
 
 
+def _tau_rec(speech: Any) -> Callable[[RoomSpec, int, str | None], Any]:
+    def make(rooms: RoomSpec, seed: int, games: str | None) -> Any:
+        from .tau_rec import TauRecError, TauRecWorld
+
+        try:
+            return TauRecWorld(games, speech=speech)
+        except TauRecError as error:
+            raise WorldError(f"--games {error}") from error
+
+    return make
+
+
 _MAKERS: Mapping[str, Callable[[RoomSpec, int, str | None], Any]] = {
     "household_text": _text_games("household"),
     "alfworld": _text_games("alfworld"),
     "scienceworld": _science,
     "phantomwiki": _phantom,
     "search": _search,
+    "tau_rec": _tau_rec("menu"),
+    "tau_rec_calls": _tau_rec("calls"),
 }

@@ -237,6 +237,9 @@ def test_figures_of_episodes():
     twice = figures([once, again])
     # Of a and b, d: 2, 1, 1 successes in 2 trials; c has a single trial, which it won.
     assert twice["pass_hat_k"] == pytest.approx([(1 + 0.5 + 1 + 0.5) / 4, 1 / 3])
+    assert twice["pass_hat_k_tasks"] == [4, 3]
+    for chance, (low, high) in zip(twice["pass_hat_k"], twice["pass_hat_k_interval"]):
+        assert 0 <= low < chance < high <= 1
     # A task counts once, with its mean: 3 of 4.
     assert twice["interval"] == pytest.approx(wilson_interval(3, 4))
     with pytest.raises(ReplayError, match="no episode is valid: there were no tasks"):
