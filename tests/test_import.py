@@ -63,6 +63,21 @@ print(*sys.modules)
     assert not {"jax", "flax"} & set(run(code).split())
 
 
+def test_listing_skills_does_not_import_jax(tmp_path):
+    skill = "---\nname: a\ndescription: d\nmetadata: {trigger: general}\n---\nlook.\n"
+    (tmp_path / "skills" / "a").mkdir(parents=True)
+    (tmp_path / "skills" / "a" / "SKILL.md").write_text(skill)
+    (tmp_path / "config.json").write_text('{"name": "x", "steps": 3}')
+    code = f"""
+import sys
+from reskill_jax.cli import main
+assert main(["skills", "list", {str(tmp_path)!r}]) == 0
+print(*sys.modules)
+"""
+    listed, modules = run(code).split("\n")
+    assert listed == "a  look.  [general]" and not {"jax", "flax"} & set(modules.split())
+
+
 @pytest.mark.parametrize("words", [["--help"], ["skills", "--help"], ["--version"], ["trian"]])
 def test_help_and_mistakes_do_not_import_jax(words):
     code = f"""
