@@ -11,6 +11,10 @@ import reskill_jax
 
 CORE = Path(reskill_jax.__file__).parent / "core"
 
+EXTRAS = {  # what needs an extra
+    *("reskill_jax.worlds.alfworld", "reskill_jax.agents.langgraph", "reskill_jax.agents.crewai"),
+}
+
 
 def run(code: str) -> str:
     """The output of a fresh interpreter."""
@@ -96,7 +100,7 @@ def test_no_module_touches_a_device():
     names = [
         module.name
         for module in pkgutil.walk_packages(reskill_jax.__path__, "reskill_jax.")
-        if module.name != "reskill_jax.worlds.alfworld"  # needs an extra
+        if module.name not in EXTRAS
     ]
     assert len(names) > 40
     code = f"""
@@ -108,6 +112,11 @@ for name in {names!r}:
 print("done")
 """
     assert run(code) == "done"
+
+
+def test_comparing_skills_for_agents_does_not_import_jax():
+    loaded = run("import sys, reskill_jax.agents.trials; print(*sys.modules)").split()
+    assert "reskill_jax.agents.trials" in loaded and not {"jax", "numpy"} & set(loaded)
 
 
 def test_the_core_needs_jax_and_chex_alone():
