@@ -23,7 +23,7 @@ from reskill_jax.devices import compilation_cache
 from reskill_jax.devices.preemption import Interrupted, Preempted, StopSignal, ended_by
 from reskill_jax.evaluation import replay
 from reskill_jax.skills.skill import Skill, Trigger
-from reskill_jax.skills.skillmd import export_skill, import_skills
+from reskill_jax.skills.skillmd import export_skill, import_skills, import_standing
 from reskill_jax.storage.run_folder import RunFolder, RunFolderError
 from reskill_jax.training.config import PRESETS, TrainConfig, replace
 from reskill_jax.training.config_file import apply_config, read_config
@@ -461,7 +461,7 @@ def test_skills_mistakes(run_folder, capsys):
     assert "no skill called 'open-frist'; did you mean open-first?" in line
     assert "'lst'; did you mean 'list'?" in refused(capsys, "skills", "lst")
     path = export_skill(OPEN, run_folder / "skills")
-    path.write_text(path.read_text().replace("name: open-first", "name: ../../evil"))
+    path.write_text(path.read_text().replace('name: "open-first"', "name: ../../evil"))
     assert cli.main(["skills", "list", "first"]) == 0  # the others, and what was left out
     out, err = capsys.readouterr()
     assert out == "look-around  look.  [beginning]\n"
@@ -485,6 +485,23 @@ def test_skills_of_what_is_no_run(run_folder, capsys, tmp_path, words):
         line = refused(capsys, "skills", action, *(w.format("first") for w in others), code=1)
         assert "runs/first/config.json" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_exported_skills_tell_what_their_trials_found(run_folder, tmp_path, capsys):
+    assert cli.main(["skills", "export", "first", "out"]) == 0
+    standing = import_standing(tmp_path / "out" / "open-first")
+    assert standing.status == "active" and standing.version == "1"
+    with RunFolder.reopen("runs", "first") as folder:
+        operation = {"operation": "ADD", "name": "open-first", "skill": OPEN.to_dict()}
+        folder.write_lifecycle(
+            {"step": 5, "event": "accepted", "trial": 1, "operations": [operation], "reason": "r"}
+            | {"successes": [3, 9], "trials": [20, 21]}
+        )
+    assert cli.main(["skills", "export", "first", "out"]) == 0
+    standing = import_standing(tmp_path / "out" / "open-first")
+    assert standing.evidence.startswith("adopted at step 5: 9 of 21 episodes won with it")
+    assert "9 of 21" in standing.page
+    assert import_skills(tmp_path / "out") == (LOOK, OPEN)
 
 
 def test_a_run_without_skills_yet(capsys, tmp_path):

@@ -11,6 +11,10 @@ import reskill_jax
 
 CORE = Path(reskill_jax.__file__).parent / "core"
 
+EXTRAS = {  # what needs an extra
+    *("reskill_jax.worlds.alfworld", "reskill_jax.agents.langgraph", "reskill_jax.agents.crewai"),
+}
+
 
 def run(code: str) -> str:
     """The output of a fresh interpreter."""
@@ -63,6 +67,21 @@ print(*sys.modules)
     assert not {"jax", "flax"} & set(run(code).split())
 
 
+def test_listing_skills_does_not_import_jax(tmp_path):
+    skill = "---\nname: a\ndescription: d\nmetadata: {trigger: general}\n---\nlook.\n"
+    (tmp_path / "skills" / "a").mkdir(parents=True)
+    (tmp_path / "skills" / "a" / "SKILL.md").write_text(skill)
+    (tmp_path / "config.json").write_text('{"name": "x", "steps": 3}')
+    code = f"""
+import sys
+from reskill_jax.cli import main
+assert main(["skills", "list", {str(tmp_path)!r}]) == 0
+print(*sys.modules)
+"""
+    listed, modules = run(code).split("\n")
+    assert listed == "a  look.  [general]" and not {"jax", "flax"} & set(modules.split())
+
+
 @pytest.mark.parametrize("words", [["--help"], ["skills", "--help"], ["--version"], ["trian"]])
 def test_help_and_mistakes_do_not_import_jax(words):
     code = f"""
@@ -81,7 +100,7 @@ def test_no_module_touches_a_device():
     names = [
         module.name
         for module in pkgutil.walk_packages(reskill_jax.__path__, "reskill_jax.")
-        if module.name != "reskill_jax.worlds.alfworld"  # needs an extra
+        if module.name not in EXTRAS
     ]
     assert len(names) > 40
     code = f"""
@@ -93,6 +112,11 @@ for name in {names!r}:
 print("done")
 """
     assert run(code) == "done"
+
+
+def test_comparing_skills_for_agents_does_not_import_jax():
+    loaded = run("import sys, reskill_jax.agents.trials; print(*sys.modules)").split()
+    assert "reskill_jax.agents.trials" in loaded and not {"jax", "numpy"} & set(loaded)
 
 
 def test_the_core_needs_jax_and_chex_alone():

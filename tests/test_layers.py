@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "reskill_jax"
 ROOMS = (
     *("core", "algorithms", "skills", "devices", "models", "worlds", "storage", "creators"),
     "rollouts",
-    *("training", "evaluation", "report", "cli"),
+    *("training", "agents", "evaluation", "report", "cli"),
 )
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -21,7 +21,7 @@ from reskill_jax.cli.errors import (
     message_of,
     mistakes_of_the_command_line,
 )
-from reskill_jax.cli.runs import check_run, find_run
+from reskill_jax.cli.runs import check_briefly, check_run, find_run
 
 USAGE = """\
 usage: reskill COMMAND [OPTIONS]
@@ -196,18 +196,26 @@ def _show_skill(arguments: Sequence[str]) -> int:
 
 def _export_skills(arguments: Sequence[str]) -> int:
     from reskill_jax.cli.arguments import SkillsExportArguments, parse
+    from reskill_jax.report.lines import read_lines
     from reskill_jax.skills.skillmd import export_skills
+    from reskill_jax.skills.standing import standings
+    from reskill_jax.storage.log_schema import check_lifecycle
 
     parsed = parse(SkillsExportArguments, arguments, prog="reskill skills export")
-    for path in export_skills(_read_skills(parsed.run), parsed.folder):
+    found = _read_skills(parsed.run)
+    problems: list[str] = []
+    log = read_lines(find_run(parsed.run) / "lifecycle.jsonl", check_lifecycle, problems)
+    for problem in problems:
+        print(f"reskill: {problem}", file=sys.stderr)
+    told = standings(found, [line for _, line in log])
+    for path in export_skills(found, parsed.folder, told):
         print(path)
     return 0
 
 
 def _read_skills(run: str) -> Sequence[Any]:
-    from reskill_jax.skills.dfa import compile_dfa
+    from reskill_jax.skills.dfa import check_size
     from reskill_jax.skills.skillmd import import_skills
-    from reskill_jax.worlds.household.symbols import SYMBOLS
 
     path = find_run(run)
     folder = path / "skills"
@@ -216,10 +224,10 @@ def _read_skills(run: str) -> Sequence[Any]:
         for pattern in (skill.trigger.pattern, skill.trigger.task_pattern):
             if pattern is not None:
                 try:
-                    compile_dfa(pattern, SYMBOLS)
+                    check_size(pattern)
                 except ValueError as error:
                     raise type(error)(f"{folder / skill.name}: the trigger: {error}") from None
-    check_run(path)
+    check_briefly(path)
     return found
 
 

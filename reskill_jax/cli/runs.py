@@ -31,3 +31,22 @@ def check_run(folder: Path) -> None:
     if not stored.is_file():
         raise RunError(f"{folder} is no run folder: it has no config.json")
     read_stored_config(stored, TrainConfig())
+
+
+def check_briefly(folder: Path) -> None:
+    """As `check_run`, without the types of all settings, which take a second to import.
+
+    Raises:
+      RunError, ConfigError: in one line.
+    """
+    from reskill_jax.storage.log_schema import CONFIG, check
+    from reskill_jax.training.config_file import read_config
+
+    stored = folder / "config.json"
+    if not stored.is_file():
+        raise RunError(f"{folder} is no run folder: it has no config.json")
+    try:
+        check(read_config(stored), CONFIG)
+    except ValueError as error:
+        told = str(error)
+        raise RunError(told if str(stored) in told else f"{stored}: {told}") from error

@@ -274,6 +274,16 @@ def _compile(pattern: str, language: tuple[str, ...], max_states: int) -> DFA:
     return minimal
 
 
+def check_size(pattern: str) -> None:
+    """Refuses a pattern that no language could make an automaton of.
+
+    Raises:
+      TriggerError: it is not supported, or too large.
+    """
+    compile_pattern(pattern)
+    _build(_Nodes(), parse_pattern(pattern), 0)
+
+
 def compile_dfa(pattern: str, language: Sequence[str], *, max_states: int = 32) -> DFA:
     """Compiles a pattern to an automaton over the symbols of a language.
 

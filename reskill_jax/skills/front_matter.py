@@ -102,6 +102,16 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], list[str]]:
     return front, lines[end + 1 :]
 
 
+def quoted(text: str) -> str:
+    """A text as a YAML scalar in double quotes, in one line, which every reader takes for a text.
+
+    Some readers look for the end of the front matter before they know of quotes: three hyphens in a
+    row are escaped.
+    """
+    told: str = yaml.safe_dump(text, default_style='"', allow_unicode=True, width=1 << 20)
+    return (told.replace("--", "-\\x2D") if "---" in told else told).rstrip("\n")
+
+
 def _reason(error: Exception) -> str:
     """What is wrong and in which line of the file, in one line."""
     mark = getattr(error, "problem_mark", None)

@@ -17,21 +17,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from .front_matter import FrontMatterError, split_front_matter
+from .describing import description, trigger_note
+from .front_matter import FrontMatterError, quoted, split_front_matter
 from .patterns import TriggerError
 from .skill import MAX_CONTENT, TRIGGER_KINDS, Skill, SkillError, Trigger, is_name
+from .standing import KEYS, PAGE_TITLE, Standing, standing_in
 
 FILE_NAME = "SKILL.md"
 MAX_FILE_BYTES = 1 << 20
 _SECTIONS = ("## When to use", "## Action", "### Do", "### Don't")
-_EXAMPLES = "## Examples"
+_EXAMPLES, _TRIGGER = "## Examples", "## Trigger"
+EVIDENCE = Path("references") / "evidence.md"
 _TRIGGER_KEYS = frozenset(("trigger", "trigger-pattern", "task-pattern"))
+_OUR_KEYS = _TRIGGER_KEYS | set(KEYS.values())
 _STRUCTURE = re.compile(r"[#>]|```|~~~")
-# How a sentence begins that says when and can follow what to do.
-_MOMENTS = ("When", "Right ", "Before ", "After ", "At ", "If ", "While ", "Once ", "As soon ")
-_ARTICLES = frozenset(("a", "an", "the"))
 _FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*\Z)|~{3,})(.*)")
 
 
@@ -64,43 +63,26 @@ def _unblock(lines: Sequence[str]) -> str:
     return text.strip()
 
 
-def describe(skill: Skill) -> str:
-    """What to do and when in one line, for a reader who sees nothing else of the skill.
+def to_markdown(skill: Skill, standing: Standing | None = None) -> str:
+    """The SKILL.md text of a skill; `from_markdown` with its name reads it back exactly.
 
-    It is `when_to_use`, behind the action unless it begins by saying that itself.
+    Args:
+      skill: one that has a source is written as that, unchanged.
+      standing: what is known of the skill beside what it says, for the metadata.
     """
-    when, action = (" ".join(text.split()) for text in (skill.when_to_use, skill.action))
-    told = _plain_words(action)
-    if _plain_words(when)[: len(told)] == told:
-        return when
-    deed = action[:1].upper() + action[1:]
-    if when.startswith(_MOMENTS):
-        return f"{deed.rstrip('.')} {when[:1].lower()}{when[1:]}"
-    return f"{deed} {when}"
+    return _written(skill, standing) if skill.source is None else skill.source
 
 
-def _plain_words(text: str) -> list[str]:
-    """The words of a text, without case, punctuation and articles."""
-    return [word for word in re.findall(r"\w+", text.lower()) if word not in _ARTICLES]
-
-
-def to_markdown(skill: Skill) -> str:
-    """The SKILL.md text of a skill; `from_markdown` with its name reads it back exactly."""
-    return _written(skill) if skill.source is None else skill.source
-
-
-def _written(skill: Skill) -> str:
+def _written(skill: Skill, standing: Standing | None) -> str:
     metadata: dict[str, str] = {"trigger": skill.trigger.kind}
     if skill.trigger.pattern is not None:
         metadata["trigger-pattern"] = skill.trigger.pattern
     if skill.trigger.task_pattern is not None:
         metadata["task-pattern"] = skill.trigger.task_pattern
-    front = yaml.safe_dump(
-        {"name": skill.name, "description": describe(skill), "metadata": metadata},
-        sort_keys=False,
-        allow_unicode=True,
-        width=1 << 20,  # readers that go by lines find the whole description in its own
-    )
+    if standing is not None:
+        metadata |= standing.metadata()
+    front = [f"name: {quoted(skill.name)}", f"description: {quoted(description(skill))}"]
+    front += ["metadata:", *(f"  {key}: {quoted(text)}" for key, text in metadata.items())]
     parts = [
         _SECTIONS[0],
         _block(skill.when_to_use),
@@ -110,7 +92,9 @@ def _written(skill: Skill) -> str:
     if skill.examples:
         do, do_not = skill.examples
         parts += [_EXAMPLES, _SECTIONS[2], _block(do), _SECTIONS[3], _block(do_not)]
-    return f"---\n{front}---\n\n" + "\n\n".join(parts) + "\n"
+    parts += [_TRIGGER, trigger_note(skill)]
+    head = "\n".join(front)
+    return f"---\n{head}\n---\n\n" + "\n\n".join(parts) + "\n"
 
 
 def from_markdown(text: str, *, folder: str | None = None) -> Skill:
@@ -143,7 +127,7 @@ def from_markdown(text: str, *, folder: str | None = None) -> Skill:
             action = _trimmed(body) or description
             return Skill(name, description, action, Trigger("general"), source=text)
         skill = _read_ours(name, description, metadata, body, text)
-        if skill.content_length <= MAX_CONTENT and _written(skill) == text:
+        if skill.content_length <= MAX_CONTENT and _written(skill, standing_in(metadata)) == text:
             skill = dataclasses.replace(skill, source=None)
         return skill
     except (FrontMatterError, SkillError, TriggerError) as error:
@@ -166,7 +150,7 @@ def _text(front: Mapping[str, Any], key: str) -> str:
 def _is_ours(metadata: Mapping[str, Any]) -> bool:
     """Whether a trigger of ours is meant; others may use the word for something else."""
     kind = metadata.get("trigger")
-    if metadata and metadata.keys() <= _TRIGGER_KEYS:  # perhaps one that is misspelt
+    if metadata.keys() & _TRIGGER_KEYS and metadata.keys() <= _OUR_KEYS:  # perhaps misspelt
         return not isinstance(kind, str) or re.fullmatch(r"[a-z_]*", kind) is not None
     return kind in TRIGGER_KINDS
 
@@ -187,7 +171,7 @@ def _read_ours(
             if heading in sections:
                 raise SkillFileError(f"it has two sections {heading!r}")
             current = sections[heading] = []
-        elif heading == _EXAMPLES and sections:
+        elif heading in (_EXAMPLES, _TRIGGER) and sections:
             current = []
         else:
             current.append(line)
@@ -225,41 +209,92 @@ def _trimmed(lines: Sequence[str]) -> str:
     return "\n".join(lines[start:]).rstrip()
 
 
-def export_skill(skill: Skill, folder: str | os.PathLike[str]) -> Path:
-    """Writes `folder/<name>/SKILL.md` (replacing it at once) and returns its path."""
-    text = to_markdown(skill)
+def export_skill(
+    skill: Skill, folder: str | os.PathLike[str], standing: Standing | None = None
+) -> Path:
+    """Writes `folder/<name>/SKILL.md` (replacing it at once) and returns its path.
+
+    Args:
+      skill: the skill.
+      folder: where the folder of the skill goes.
+      standing: what is known of it; a page of evidence is written to `references/evidence.md`.
+    """
+    text = to_markdown(skill, standing)
     if from_markdown(text, folder=skill.name) != skill:
         raise SkillFileError(f"{skill.name} does not survive the round trip")
     path = Path(folder) / skill.name / FILE_NAME
+    page = path.parent / EVIDENCE
+    if standing is not None and standing.page:
+        _write(page, standing.page)
+    elif page.is_file() and page.read_bytes().startswith(PAGE_TITLE.encode()):
+        _remove_evidence(path.parent)  # of an earlier skill of this name
+    _write(path, text)
+    return path
+
+
+def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_bytes(text.encode("utf-8"))
     partial.replace(path)
-    return path
+
+
+def _remove_evidence(folder: Path) -> None:
+    (folder / EVIDENCE).unlink()
+    if not any((folder / EVIDENCE.parent).iterdir()):
+        (folder / EVIDENCE.parent).rmdir()
 
 
 def export_skills(
-    skills: Sequence[Skill], folder: str | os.PathLike[str], *, remove_others: bool = False
+    skills: Sequence[Skill],
+    folder: str | os.PathLike[str],
+    standings: Mapping[str, Standing] | None = None,
+    *,
+    remove_others: bool = False,
 ) -> list[Path]:
     """Writes every skill.
 
     Args:
       skills: the bank.
       folder: where the folders of the skills go.
-      remove_others: delete folders there that hold nothing but the SKILL.md of another skill.
+      standings: what is known of them, by name.
+      remove_others: delete folders there that hold nothing but what was exported of another skill.
     """
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
-    paths = [export_skill(skill, root) for skill in skills]
+    known = standings or {}
+    paths = [export_skill(skill, root, known.get(skill.name)) for skill in skills]
     if remove_others:
         names = {skill.name for skill in skills}
         for other in sorted(root.iterdir()):
             if other.name in names or other.is_symlink() or not other.is_dir():
                 continue
-            if [one.name for one in other.iterdir()] == [FILE_NAME]:
+            inside = {one.relative_to(other) for one in other.rglob("*")} - {EVIDENCE.parent}
+            if Path(FILE_NAME) in inside and inside <= {Path(FILE_NAME), EVIDENCE}:
+                if EVIDENCE in inside:
+                    _remove_evidence(other)
                 (other / FILE_NAME).unlink()
                 other.rmdir()
     return paths
+
+
+def import_standing(folder: str | os.PathLike[str]) -> Standing | None:
+    """What the folder of an exported skill tells of it; None = nothing.
+
+    Raises:
+      SkillFileError: its SKILL.md cannot be read.
+    """
+    text = _read(Path(folder) / FILE_NAME)
+    try:
+        front, _ = split_front_matter(text.replace("\r\n", "\n"))
+    except FrontMatterError as error:
+        raise SkillFileError(f"{_shown(Path(folder) / FILE_NAME)}: {error}") from None
+    metadata = front.get("metadata")
+    standing = standing_in(metadata) if isinstance(metadata, dict) else None
+    page = Path(folder) / EVIDENCE
+    if standing is None or not page.is_file():
+        return standing
+    return dataclasses.replace(standing, page=_read(page))
 
 
 def import_skill(folder: str | os.PathLike[str]) -> Skill:
@@ -270,16 +305,30 @@ def import_skill(folder: str | os.PathLike[str]) -> Skill:
     """
     folder = Path(folder)
     path = folder / FILE_NAME
+    text = _read(path)
+    try:
+        return from_markdown(text, folder=folder.resolve().name)
+    except SkillFileError as error:
+        raise SkillFileError(f"{_shown(path)}: {error}") from None
+
+
+def _read(path: Path) -> str:
+    """The text of a file of a skill.
+
+    Raises:
+      SkillFileError: one line that names the file and what is wrong with it.
+    """
+    root = path.parent if path.name == FILE_NAME else path.parent.parent
     try:
         if not path.is_file():
             raise SkillFileError("there is no such file")
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if not path.resolve().is_relative_to(root.resolve()):
             raise SkillFileError("it is a link that leaves the folder")
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise SkillFileError(f"it is larger than {MAX_FILE_BYTES} bytes")
-        return from_markdown(data.decode("utf-8"), folder=folder.resolve().name)
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         reason = f"it is not UTF-8 (byte {error.start})"
     except OSError as error:

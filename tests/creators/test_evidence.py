@@ -13,9 +13,9 @@ from reskill_jax.creators.rules.contrast import Contrast, balance, measure, skil
 from reskill_jax.creators.rules.cues import decisions_of, literal, mine_cues
 from reskill_jax.creators.rules.diagnosis import blame, update_assertions
 from reskill_jax.skills.assertions import Assertion
+from reskill_jax.skills.describing import describe
 from reskill_jax.skills.patterns import search
 from reskill_jax.skills.skill import Skill, Trigger
-from reskill_jax.skills.skillmd import describe
 from reskill_jax.worlds.household.vocabulary import encodable, household_vocabulary
 from reskill_jax.worlds.vocabulary import Deed, Directive
 

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reskill_jax.skills.describing import describe, description
+from reskill_jax.skills.front_matter import quoted
 from reskill_jax.skills.skill import Skill, SkillError, Trigger
 from reskill_jax.skills.skillmd import (
     MAX_FILE_BYTES,
     SkillFileError,
     SkillFileWarning,
-    describe,
     export_skill,
     export_skills,
     from_markdown,
@@ -118,7 +119,7 @@ def test_a_name_that_is_none_is_its_folder_s(name, tmp_path):
 
 def test_a_name_of_ours_is_never_its_folder_s(tmp_path):
     path = export_skill(OURS, tmp_path)
-    path.write_text(path.read_text().replace("name: cool-it", "name: Cool It"))
+    path.write_text(path.read_text().replace('name: "cool-it"', "name: Cool It"))
     with pytest.raises(SkillFileError, match="'Cool It' is not kebab-case"):
         import_skill(path.parent)
 
@@ -174,16 +175,16 @@ LONG = {"action": "go to " + "a " * 300 + "fridge."}
         (lambda text: "\ufeff" + text, {}),
         (lambda text: text.replace("metadata:", "license: MIT\nmetadata:"), {}),
         (lambda text: text.replace("metadata:\n", "metadata:\n  author: me\n"), {}),
-        (lambda text: text.replace("description: Go", "description: Please go"), {}),
+        (lambda text: text.replace('description: "Go', 'description: "Please go'), {}),
         (lambda text: text.replace("## When", "A word before.\n\n## When"), {}),
-        (lambda text: text.replace("go to fridge.\n", "look.\n"), {"action": "look."}),
+        (lambda text: text.replace("\ngo to fridge.\n", "\nlook.\n"), {"action": "look."}),
         (
             lambda text: text.replace("go to fridge.\n", "```\n## Action\n```\n"),
             {"action": "```\n## Action\n```"},
         ),
         (
             lambda text: text.split("## When")[0] + "One.\n\nTwo.\n",
-            {"action": "One.\n\nTwo.", "when_to_use": describe(OURS)},
+            {"action": "One.\n\nTwo.", "when_to_use": description(OURS)},
         ),
         (
             lambda text: text.replace("go to fridge.\n", "```look```\n\n## Examples\n"),
@@ -204,13 +205,14 @@ def test_a_file_of_ours_that_was_edited_keeps_its_trigger_and_loses_nothing(chan
 
 
 def test_files_that_were_written_before_descriptions_said_what_to_do():
-    text = to_markdown(OURS).replace(describe(OURS), OURS.when_to_use)
+    text = to_markdown(OURS).replace(quoted(description(OURS)), OURS.when_to_use)
+    text = text.split("\n## Trigger")[0]
     skill = from_markdown(text)
     assert dataclasses.replace(skill, source=None) == OURS and to_markdown(skill) == text
 
 
 def test_a_misspelt_trigger_is_told():
-    text = to_markdown(OURS).replace("trigger: action_pattern", "trigger: action_patern")
+    text = to_markdown(OURS).replace('trigger: "action_pattern"', "trigger: action_patern")
     with pytest.raises(SkillFileError, match="unknown trigger 'action_patern'; expected one of"):
         from_markdown(text)
 
@@ -229,7 +231,7 @@ def test_a_misspelt_trigger_is_told():
 def test_a_description_says_what_to_do_first(when, action, told):
     skill = Skill("a", when, action, Trigger("general"))
     assert describe(skill) == told
-    assert f"description: {told}" in to_markdown(skill).split("metadata")[0]
+    assert f'description: "{told}' in to_markdown(skill).split("metadata")[0]
     assert from_markdown(to_markdown(skill)) == skill
 
 
@@ -239,7 +241,7 @@ def test_a_description_is_one_line_of_at_most_1024_characters():
     assert [line.split(":")[0].strip() for line in front] == [
         "name", "description", "metadata", "trigger",
     ]  # fmt: skip
-    assert len(describe(skill)) <= 1024
+    assert len(description(skill)) <= 1024
 
 
 # --- folders ------------------------------------------------------------------------------------

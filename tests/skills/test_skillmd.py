@@ -94,7 +94,8 @@ def test_files_and_specification(tmp_path):
     front = yaml.safe_load(text.split("---\n")[1])
     assert front == {
         "name": "open-what-is-closed",
-        "description": "Open when the place you arrive at is closed.",
+        "description": "Open when the place you arrive at is closed. Use it whenever the latest "
+        'observation contains "is closed", and at no other step.',
         "metadata": {"trigger": "observation_pattern", "trigger-pattern": "is closed"},
     }
     assert "## Action\n\nopen.\n" in text
