@@ -39,14 +39,18 @@ FOLDER = "SESSION_FAULTS"  # environment variable: where faults that are still t
 RATE = 0.005  # chance of a fault in a turn
 
 
-class Faulty(TextGames):
-    """The household as text, some of whose sessions end badly."""
+class Whole(TextGames):
+    """The household as text."""
 
     def __init__(self) -> None:
         super().__init__(engine="household")
 
     def __reduce__(self) -> tuple:
-        return Faulty, ()
+        return type(self), ()
+
+
+class Faulty(Whole):
+    """The same, but some of its sessions end badly."""
 
     def open(self, task: TaskSpec) -> Any:
         return Session(super().open(task))
@@ -117,7 +121,9 @@ def compare(folder: Path, steps: int) -> dict[str, Any]:
         return left_out(play_host(*arguments, **options), played[-1].rollouts.valid)
 
     faulty, policy = loop.open_runner(config)
-    clean, _ = loop.open_runner(replace(config, sessions=dict(workers=0)))
+    clean, _ = loop.open_runner(
+        replace(config, world="session_faults:Whole", sessions=dict(workers=0))
+    )
     library = begin_library(config, faulty.world)
     bank = versions(library, config)
     unequal: dict[str, float] = {}
