@@ -2,6 +2,7 @@
 #   make train [ARGS="--help"]   train the small policy and its skills in the household world
 #   make test  [ARGS="-k core"]  run the quick tests: every room, minutes on two cores
 #   make test-all                run all tests (both: in two processes; WORKERS=0: in one, to debug)
+#   make test-agents             run the tests of LangGraph and CrewAI (1 GB in an environment)
 #   make check                   lint, format, types
 #   make notebooks               run the notebooks and keep what they show (minutes)
 #   make smollm2                 fetch a real small model (93 MB) into models/smollm2
@@ -23,10 +24,10 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 CODE := $(wildcard reskill_jax tests benchmarks examples experiments notebooks scripts/*.py)
 
-.PHONY: help train test test-all check format notebooks smollm2 env clean
+.PHONY: help train test test-all test-agents check format notebooks smollm2 env clean
 
 help:
-	@sed -n '1,8s/^# \{0,1\}//p' Makefile
+	@sed -n '1,9s/^# \{0,1\}//p' Makefile
 
 train: $(VENV)/.installed
 	$(BIN)/reskill train $(ARGS)
@@ -36,6 +37,9 @@ test: $(VENV)/.installed-dev
 
 test-all: $(VENV)/.installed-dev
 	$(PYTEST) $(ARGS)
+
+test-agents: $(VENV)-agents/.installed
+	RESKILL_TEST_AGENTS=1 $(VENV)-agents/bin/python -m pytest tests/agents -W ignore $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(CODE)
@@ -55,7 +59,7 @@ smollm2: $(VENV)/.installed
 env: $(VENV)/.installed-dev
 
 clean:
-	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-agents .cache .pytest_cache .ruff_cache .hypothesis
 
 # Stamp files: a second call finds them newer than pyproject.toml and starts at once.
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
@@ -65,3 +69,7 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 $(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS)
 	@scripts/install.sh $(VENV) ".[dev]"
 	@touch $@ $(VENV)/.installed
+
+$(VENV)-agents/.installed: pyproject.toml $(CONSTRAINTS)
+	@scripts/install.sh $(VENV)-agents ".[dev,langgraph,crewai]"
+	@touch $@

@@ -24,6 +24,7 @@ from reskill_jax.skills.skill import Skill
 from .episode import AgentEpisode, AgentStep, Draw, EpisodeError, line_of
 from .rendering import encodable
 from .settings import SettingsError, TrialSettings
+from .status import Status, status_of
 from .store import StoreError, get, lines_of, log, make_tables, open_store, put
 from .versions import draw_of, episode_in, version_of
 
@@ -63,17 +64,6 @@ class Receipt(NamedTuple):
     status: ReportStatus
     step: int
     events: tuple[Mapping[str, Any], ...] = ()
-
-
-class Status(NamedTuple):
-    """How things stand."""
-
-    step: int  # closed so far
-    draws: int
-    reports: Mapping[str, int]  # status -> how many
-    skills: tuple[Skill, ...]  # in use
-    waiting: int  # skills that were brought and wait for a trial
-    trials: tuple[Mapping[str, Any], ...]  # under way: id, part, change, counts, log odds
 
 
 class SkillTrials:
@@ -372,30 +362,7 @@ class SkillTrials:
     def status(self) -> Status:
         """How things stand."""
         with self.store.view() as connection:
-            version = version_of(connection, get(connection, "version"))
-            tested = {line["trial"]: line for line in lines_of(connection, "trials.jsonl")}
-            trials = []
-            for part, (trial, bundle) in enumerate(zip(version.trials, version.parts)):
-                if trial is None or bundle is None:
-                    continue
-                (opened,) = connection.execute(
-                    "SELECT opened FROM trials WHERE id = ?", (trial,)
-                ).fetchone()
-                change = [f"{one.operation} {one.name}" for one in bundle.operations]
-                latest = tested.get(trial, {})
-                trials.append(
-                    {"trial": trial, "part": part, "change": ", ".join(change), "opened": opened}
-                    | {key: latest.get(key) for key in ("difference", "sequential_test")}
-                )
-            reports = connection.execute("SELECT status, count(*) FROM reports GROUP BY status")
-            return Status(
-                step=get(connection, "step"),
-                draws=connection.execute("SELECT count(*) FROM draws").fetchone()[0],
-                reports=dict(reports.fetchall()),
-                skills=version.skills,
-                waiting=len(get(connection, "life")["creator"]["waiting"]),
-                trials=tuple(trials),
-            )
+            return status_of(connection)
 
     def close(self) -> None:
         """Closes the connection of this thread."""
