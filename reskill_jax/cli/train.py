@@ -29,6 +29,7 @@ from reskill_jax.training.config_file import (
 from reskill_jax.training.sections import (
     AlgorithmConfig,
     CreatorConfig,
+    EvidenceConfig,
     ModelConfig,
     OptimizerConfig,
     PromptConfig,
@@ -76,6 +77,7 @@ NESTED: dict[str, Any] = {
     "optimizer": OptimizerConfig,
     "trial": TrialConfig,
     "creator": CreatorConfig,
+    "evidence": EvidenceConfig,
     "prompt": PromptConfig,
     "sessions": SessionConfig,
     "rooms": RoomSpec,

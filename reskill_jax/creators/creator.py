@@ -56,6 +56,7 @@ class Library(NamedTuple):
     under_test: Mapping[str, Skill | None]  # what proposals would add or change; None = take away
     served: Mapping[str, int]  # steps each skill has been in use
     slots: int  # skills that a version of the bank can hold
+    sensitivity: Mapping[str, float] = {}  # nats by which skills move the policy, where known
 
 
 Memory = TypeVar("Memory")

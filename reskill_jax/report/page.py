@@ -10,6 +10,7 @@ from reskill_jax.report.bank import bank_cards
 from reskill_jax.report.conditions import settings
 from reskill_jax.report.document import document, duration, section, tile, titled, write_page
 from reskill_jax.report.episodes import episodes_section
+from reskill_jax.report.evidence import alarm_notice, evidence_section
 from reskill_jax.report.history import skill_rows, timeline, trial_card, trial_table
 from reskill_jax.report.kinds import kinds_section
 from reskill_jax.report.markup import Markup, join, tag
@@ -52,6 +53,7 @@ def page(run: Run) -> str:
         _timeline(run),
         None if run.plain else section("Skills at the end", bank_cards(run)),
         _trials(run),
+        evidence_section(run),
         episodes_section(run),
         _cost(run),
         _optimization(run),
@@ -78,6 +80,7 @@ def _notices(run: Run) -> Markup:
     elif planned and run.last_step < planned:
         text = f"The run was interrupted or is still going on: step {run.last_step} of {planned}."
         out.append(tag("p", text, class_="notice"))
+    out.append(alarm_notice(run))
     if run.problems:
         shown = [tag("li", problem) for problem in run.problems[:20]]
         if len(run.problems) > 20:

@@ -90,6 +90,13 @@ def _is_by_task_type(value: Any) -> bool:
     )
 
 
+def _is_evidence(value: Any) -> bool:
+    """Figures of the monitor; what is no number in one may be anything."""
+    return isinstance(value, dict) and all(
+        len(name) <= _LONGEST_NAME and isinstance(figure, dict) for name, figure in value.items()
+    )
+
+
 _POSTERIOR: Field = (_is_posterior, "{alpha, beta: positive numbers}")
 
 METRICS: Mapping[str, Field] = {
@@ -101,6 +108,8 @@ METRICS: Mapping[str, Field] = {
     **dict.fromkeys(("turns", "context_tokens", "skill_tokens", "truncated", "invalid"), _AMOUNT),
     "skipped": _COUNT,
     **dict.fromkeys(("seconds", "compile_seconds"), _number(0, 1e8, "a number from 0")),
+    "evidence": (_is_evidence, "{figure: {name: a number}}"),
+    "alarms": _list(_NAME, "a list of texts"),
 }
 TRIALS: Mapping[str, Field] = {
     "step": _STEP,

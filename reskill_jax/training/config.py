@@ -9,6 +9,7 @@ from reskill_jax.devices.shape import MeshShape
 from reskill_jax.training.sections import (
     AlgorithmConfig,
     CreatorConfig,
+    EvidenceConfig,
     ModelConfig,
     OptimizerConfig,
     PromptConfig,
@@ -104,6 +105,8 @@ class TrainConfig:
     """How a new version of the skills is compared with the one in use."""
     creator: CreatorConfig = CreatorConfig()
     """When new versions of the skills are proposed, and from what."""
+    evidence: EvidenceConfig = EvidenceConfig()
+    """What the policy is asked about its own episodes, to see when skills stop being followed."""
     prompt: PromptConfig = PromptConfig()
     """How a model is asked in a world on the host, and where the action is in its answer."""
     sessions: SessionConfig = SessionConfig()
@@ -137,6 +140,10 @@ class TrainConfig:
     def will_propose(self, step: int) -> bool:
         """Whether they may be proposed after `step` steps or later: evidence is still of use."""
         return self._not_yet_fixed(max(step, self.skills_from))
+
+    def looks(self, step: int) -> bool:
+        """Whether the policy is asked about its episodes in the step that is then the `step`-th."""
+        return self.skills and self.evidence.every > 0 and step % self.evidence.every == 0
 
     def _not_yet_fixed(self, step: int) -> bool:
         return self.skills and (self.skills_until is None or step < self.skills_until)

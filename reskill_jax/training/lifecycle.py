@@ -18,6 +18,7 @@ from reskill_jax.skills.bank import Bank, build_bank, identity_bank
 from reskill_jax.skills.skill import Skill
 from reskill_jax.skills.skillmd import FILE_NAME, SkillFileError, import_skills
 from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.monitor import Monitor
 from reskill_jax.training.validate import MAX_SKILLS, RESERVOIR_CAPACITY
 from reskill_jax.worlds.world import CompiledWorld, compiled_of
 
@@ -34,6 +35,7 @@ class SkillLibrary:
       proposals: what is under test, one a part; None = nothing. As many as parts once it began.
       served: steps each active skill has been in use.
       next_proposal: no proposal before this step.
+      monitor: what the policy says of the skills, and alarms; nothing if it is not asked.
     """
 
     creator: Any
@@ -41,6 +43,7 @@ class SkillLibrary:
     proposals: tuple[Proposal | None, ...] = (None,)
     served: Mapping[str, int] = dataclasses.field(default_factory=dict)
     next_proposal: int = 0
+    monitor: Monitor = Monitor()
 
     def to_dict(self, creator: Creator) -> dict[str, Any]:
         """As plain JSON types."""
@@ -50,6 +53,7 @@ class SkillLibrary:
             "proposals": [None if one is None else one.to_dict() for one in self.proposals],
             "served": dict(self.served),
             "next_proposal": self.next_proposal,
+            **({"monitor": self.monitor.to_dict()} if self.monitor.looks else {}),
         }
 
     @classmethod
@@ -63,6 +67,7 @@ class SkillLibrary:
             ),
             served=dict(data["served"]),
             next_proposal=data["next_proposal"],
+            monitor=Monitor.from_dict(data["monitor"]) if "monitor" in data else Monitor(),
         )
 
 
@@ -280,7 +285,8 @@ def suggest(
     free = [part for part, proposal in enumerate(life.proposals) if proposal is None]
     if not free or step < life.next_proposal or not config.proposes(step):
         return life, None
-    library = Library(life.skills, under_test(life), life.served, config.slots)
+    moved = life.monitor.sensitivities()
+    library = Library(life.skills, under_test(life), life.served, config.slots, moved)
     memory, outcome = creator.propose(life.creator, library, step=step)
     life = dataclasses.replace(life, creator=memory)
     if isinstance(outcome, Refusal):

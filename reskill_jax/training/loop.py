@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import jax
 from rich.console import Console
+from rich.text import Text
 
 from reskill_jax.devices.mesh import make_mesh
 from reskill_jax.devices.preemption import StopSignal, ended_by
@@ -24,20 +25,22 @@ from reskill_jax.storage.sampled import write_sampled
 from reskill_jax.storage.writers import open_writers
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.evaluate import Mode
-from reskill_jax.training.host import HostRunner, make_host_runner
+from reskill_jax.training.host import HostEvidence, HostRunner, make_host_runner
 from reskill_jax.training.lifecycle import (
     SkillLibrary,
+    Versions,
     begin_library,
     learn,
     make_bank,
     versions,
 )
+from reskill_jax.training.monitor import ALARMS, alarm_words, look_at, watch
 from reskill_jax.training.progress import TrainingProgress
 from reskill_jax.training.proposals import after_step
 from reskill_jax.training.runner import Runner, make_runner
 from reskill_jax.training.settings import Policy, TrainingError, load_policy, open_world
 from reskill_jax.training.state import TrainState, init_state
-from reskill_jax.training.step import StepMetrics
+from reskill_jax.training.step import Evidence, StepMetrics
 from reskill_jax.training.step_log import (
     metrics_line,
     trial_lines,
@@ -254,6 +257,9 @@ def _run(
         line = metrics_line(metrics, life, done) | dict(runner.figures(evidence))
         tested = trial_lines(metrics, life, done, config)
         check(metrics, done, skipped, config)
+        if config.looks(done):
+            life, told = _look(life, evidence, arms, done, config, progress)
+            line |= told
         if config.skills and (any(life.proposals) or config.will_propose(done)):
             life = learn(life, runner.episodes(evidence, numbers, step, arms), runner.creator)
             new, life = after_step(
@@ -280,11 +286,34 @@ def _run(
         if observer is not None:
             observer(done, state, life, runner)
         progress.update(
-            done, success=float(metrics.success), unseen=unseen, trial=trial_words(metrics, life)
+            done,
+            success=float(metrics.success),
+            unseen=unseen,
+            trial=trial_words(metrics, life),
+            alarm=alarm_words(life.monitor),
         )
         if asked:
             raise ended_by(asked, done)
     return state, life
+
+
+def _look(
+    life: SkillLibrary,
+    evidence: Evidence | HostEvidence,
+    arms: Versions,
+    step: int,
+    config: TrainConfig,
+    progress: TrainingProgress,
+) -> tuple[SkillLibrary, dict[str, Any]]:
+    """What the policy says of its skills goes to the monitor; new alarms are told."""
+    names = [[skill.name for skill in version] for version in arms]
+    look = look_at(jax.device_get(evidence), names, group_size=config.group_size, step=step)
+    monitor = watch(life.monitor, look, seed=config.seed)
+    for alarm in monitor.alarms:
+        if alarm not in life.monitor.alarms:
+            progress.note(Text(f"step {step}: alarm, {alarm}: {ALARMS[alarm]}", style="red"))
+    told = {"evidence": monitor.figures, "alarms": list(monitor.alarms)}
+    return dataclasses.replace(life, monitor=monitor), told
 
 
 def _evaluate(

@@ -120,6 +120,7 @@ class TrainingProgress:
         success: float | None = None,
         unseen: float | None = None,
         trial: str | None = None,
+        alarm: str | None = None,
     ) -> None:
         """Tells that a step is done.
 
@@ -128,6 +129,7 @@ class TrainingProgress:
           success: success rate of the latest training rollouts.
           unseen: latest success rate on unseen tasks.
           trial: the trial under way in a few words; None = idle.
+          alarm: what the monitor warns of in a few words; None = nothing.
         """
         now = self._clock()
         if step > self._done:
@@ -138,6 +140,8 @@ class TrainingProgress:
         parts = [(2, f"success {100 * success:.0f}%")] if success is not None else []
         if unseen is not None:
             parts.append((4, f"unseen {100 * unseen:.0f}%"))
+        if alarm is not None:
+            parts.append((2, alarm))
         parts.append((3, trial or "no trial"))
         if self._seconds:
             parts.append((5, f"{self.seconds_per_step:.1f} s/step"))

@@ -155,6 +155,20 @@ class CreatorConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class EvidenceConfig:
+    """What the policy is asked about its own episodes, to see when skills stop being followed."""
+
+    every: int = 0
+    """Steps between two looks (10 costs a few percent of the time); 0 = never. Only in compiled
+    worlds, with skills."""
+    rows: int = 16
+    """Rollouts that are looked at each time."""
+
+    def __post_init__(self):
+        validate_section(self, "evidence")
+
+
+@dataclasses.dataclass(frozen=True)
 class PromptConfig:
     """How a model is asked in a world on the host, and where the action is in its answer."""
 

@@ -22,6 +22,7 @@ from reskill_jax.rollouts.compiled import play
 from reskill_jax.rollouts.episodes import Record, Rollouts
 from reskill_jax.skills.bank import arms_differ
 from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.reflection import Reflection, maybe_reflect
 from reskill_jax.training.state import TrainState, games_key
 from reskill_jax.training.trials import assign_parts, compare, decide
 from reskill_jax.training.update import (
@@ -33,6 +34,8 @@ from reskill_jax.training.update import (
 )
 from reskill_jax.worlds.language import Language
 from reskill_jax.worlds.world import CompiledWorld
+
+_REFLECTION = 1 << 20  # no part under test has this number, see `assign`
 
 
 class StepMetrics(NamedTuple):
@@ -71,6 +74,7 @@ class Evidence(NamedTuple):
     turns: chex.Array  # [N] int32
     fired: chex.Array  # [N, T, S] bool
     record: Record
+    reflection: Reflection | None = None  # of some of the rows, where the run asks for it
 
 
 class Assignment(NamedTuple):
@@ -252,6 +256,21 @@ def train_step(
         context_length=config.context_length,
         temperature=config.temperature,
     )
+    reflection = None
+    if config.skills and config.evidence.every > 0:
+        reflection = maybe_reflect(
+            jax.random.fold_in(jax.random.fold_in(state.key, state.step), _REFLECTION),
+            state.step,
+            rollout_params(state, config),
+            played,
+            state.bank,
+            assignment.arms,
+            every=config.evidence.every,
+            looked_at=config.evidence.rows,
+            model=model,
+            language=language,
+            temperature=config.temperature or 1.0,
+        )
     state, metrics = learn(
         state,
         played,
@@ -269,6 +288,7 @@ def train_step(
         turns=played.turns,
         fired=played.fired,
         record=record,
+        reflection=reflection,
     )
     return state, metrics, evidence
 

@@ -38,13 +38,14 @@ _AT_LEAST_ONE = (
     *("trial.min_episodes", "trial.max_steps", "creator.max_operations", "creator.reservoir"),
     *("creator.retire_after", "eval_tasks", "checkpoint_every", "keep"),
     *("prompt.answer_tokens", "prompt.message_tokens", "prompt.skill_tokens", "sessions.rows"),
+    "evidence.rows",
 )
 _NOT_NEGATIVE = (
     *("seed", "algorithm.kl_weight", "temperature", "creator.cooldown", "trial.retire_margin"),
     *("eval_every", "policy_from", "skills_from", "policy_until", "skills_until"),
     *("optimizer.warmup_steps", "optimizer.weight_decay"),
     *("model.lora_rank", "prompt.thinking_tokens", "prompt.invalid_penalty", "sessions.workers"),
-    "sessions.patience",
+    *("sessions.patience", "evidence.every"),
 )
 _POSITIVE = (
     *("sessions.time_limit", "sessions.open_limit"),
@@ -63,6 +64,7 @@ _AT_MOST = {
             *("max_turns", "context_length", "train_games", "groups", "group_size", "eval_tasks"),
             *("trial.max_steps", "prompt.answer_tokens", "prompt.thinking_tokens"),
             *("prompt.message_tokens", "prompt.skill_tokens", "sessions.rows"),
+            "evidence.rows",
         ),
         MAX_SIZE,
     ),
@@ -207,6 +209,11 @@ def _check_places(config: "TrainConfig") -> None:
     for field in ("receptacles", "objects"):  # the minima are not larger
         if (count := getattr(config.rooms, field)) > MAX_THINGS:
             raise ValueError(f"rooms.{field} must be at most {MAX_THINGS}, got {_told(count)}")
+    if config.evidence.every > 0 and config.on_host:
+        raise ValueError(
+            f"evidence.every must be 0 in a world on the host, got {config.evidence.every}: only "
+            "in compiled worlds the policy is asked about its episodes"
+        )
     if config.temperature == 0 and config.policy_steps:
         raise ValueError(
             "temperature must be positive: a policy that plays greedily has nothing to learn from "

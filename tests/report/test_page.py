@@ -148,6 +148,26 @@ def test_more_than_two_arms(tmp_path, check):
     assert "3/7 = 43\u00a0%4/8 = 50\u00a0%" in text
 
 
+def test_the_monitor_is_on_the_page(fake_run, tmp_path, check):
+    looks = {
+        "sensitivity": {"nats": 1.25, "null": 0.1, "turns": 90, "skills": {"open-it": 1.5}},
+        "effective_rank": {"value": 1.5, "null": 3.0, "p": 0.025, "skills": 3, "episodes": 256},
+        "of-another-version": {"value": "?"},
+    }
+    path = tmp_path / "watched"
+    shutil.copytree(fake_run, path)
+    lines = [json.loads(x) for x in (path / "metrics.jsonl").read_text().splitlines()]
+    for line in lines[9::10]:
+        line |= {"evidence": looks, "alarms": ["bank"] if line["step"] > 30 else []}
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page, problems = write_report(path)
+    assert problems == []
+    text = check(page)
+    assert "Alarm at step 60: bank: skills fire in the same episodes" in text
+    assert "Alarms: bank (from step 40 on)." in text
+    assert "How far skills move the policy where they fire" in text and "open-it" in text
+
+
 def test_markup_escapes_by_construction():
     assert tag("p", "<b>", tag("i", "&"), None, False, ["x", ["y"]], class_='"') == (
         '<p class="&quot;">&lt;b&gt;<i>&amp;</i>xy</p>'

@@ -231,3 +231,10 @@ def test_a_resumed_run_counts_its_own_steps():
 
 def test_clock_text():
     assert [clock_text(s) for s in (6.6, 750, 3723)] == ["0:07", "12:30", "1:02:03"]
+
+
+def test_an_alarm_stands_on_the_line():
+    console = Console(file=io.StringIO(), width=100)
+    with TrainingProgress(console, total=4, interval=0) as progress:
+        progress.update(1, success=0.5, alarm="alarm: instruction")
+    assert "alarm: instruction" in console.file.getvalue()

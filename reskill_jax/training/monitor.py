@@ -1,0 +1,383 @@
+"""The monitor of collapsed posteriors: figures of the latest looks, and alarms that name which.
+
+Each look brings what the policy says about some of its own episodes (`reflection`) and which skills
+fired in all of them. The figures are those of `core.collapse`, each beside what it would be if
+there were nothing to see; a condition that holds in two looks in a row is an alarm. Thresholds are
+our own (docs/evidence.md).
+
+R rows, T turns, S slots, U utilities, M episodes of the window, P skills in use or under test.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from reskill_jax.core.collapse import (
+    context_information,
+    effective_rank,
+    permutation_null,
+    posterior_reliability,
+)
+from reskill_jax.core.posterior import BetaPosterior
+
+WINDOW = 8  # looks
+_RECENT = 3  # of which the sensitivity is taken, so that an alarm comes soon
+ALARMS: Mapping[str, str] = {
+    "instruction": "the policy does the same with its skills as without: they are not read",
+    "context": "whatever skill is read, the episodes look as if none was",
+    "evidence": "the evidence of the actions tells no more than shuffled evidence would",
+    "bank": "skills fire in the same episodes, no number of which tells their effects apart",
+}
+_NULL_RATIO = math.log(20.0)  # nats: what it takes to tell two things apart at 1 : 20
+_FADED = 0.05  # share of the largest sensitivity so far that counts as none
+_FEW_TURNS, _FEW_ROWS, _FEW_EPISODES = 30, 48, 100  # with fewer there is no alarm
+_MOSTLY_GENERIC, _LITTLE, _TOGETHER = 0.8, 0.1, 0.6
+_LEVEL = 0.05
+_DRAWS = 99
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What one look at a step's episodes brings, by the names of skills; plain numbers.
+
+    Attributes:
+      names: P skills of all versions that were played.
+      gain, null_gain, agreement: of the rows in which a skill fired.
+      posterior: of these rows, [generic, P skills].
+      given: of these rows, the skill that fired most, as an index into `names`.
+      turns, moved: [P] turns at which each skill fired, and nats by which it moved the policy.
+      fired: of all valid episodes, the skills that fired, as the bits of a number.
+      success: of these episodes. group: of these, the task.
+    """
+
+    step: int
+    names: tuple[str, ...]
+    gain: tuple[float, ...]
+    null_gain: tuple[float, ...]
+    agreement: tuple[float, ...]
+    posterior: tuple[tuple[float, ...], ...]
+    given: tuple[int, ...]
+    turns: tuple[int, ...]
+    moved: tuple[float, ...]
+    fired: tuple[int, ...]
+    success: tuple[bool, ...]
+    group: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Monitor:
+    """The latest looks, and what follows from them.
+
+    Attributes:
+      looks: the latest, at most WINDOW.
+      most_moved: the largest mean sensitivity of a window so far, in nats.
+      standing: conditions that held at the last look.
+      alarms: those that held at the last two.
+      figures: for the log.
+    """
+
+    looks: tuple[Look, ...] = ()
+    most_moved: float = 0.0
+    standing: tuple[str, ...] = ()
+    alarms: tuple[str, ...] = ()
+    figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def sensitivities(self) -> dict[str, float]:
+        """Nats by which each skill moves the policy at a turn where it fires, by name."""
+        turns, moved = _by_skill(self.looks)
+        return {name: moved[name] / turns[name] for name in turns if turns[name] >= _FEW_TURNS}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Monitor":
+        """Reads `to_dict`."""
+        looks = tuple(
+            Look(**{**_tupled(look), "posterior": tuple(map(tuple, look["posterior"]))})
+            for look in data["looks"]
+        )
+        return cls(**{**_tupled(data), "looks": looks, "figures": data["figures"]})
+
+
+def _tupled(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+
+
+def look_at(evidence: Any, names: Sequence[Sequence[str]], *, group_size: int, step: int) -> Look:
+    """What a step's evidence says, by the names of skills.
+
+    Args:
+      evidence: `step.Evidence` on the host, with a reflection.
+      names: of the skills of each arm, in slot order.
+      group_size: G. step: its number, from 1.
+    """
+    seen, arms = evidence.reflection, np.asarray(evidence.arms)
+    known = tuple(dict.fromkeys(name for version in names for name in version))
+    place = {name: p for p, name in enumerate(known)}
+    column = [[place[name] for name in version] for version in names]
+    fired = np.asarray(evidence.fired)
+    valid = np.flatnonzero(np.asarray(evidence.valid)).tolist()
+    read = np.any(fired, axis=1).tolist()  # [N, S]
+    bits = [sum(1 << column[arms[n]][s] for s, on in enumerate(read[n]) if on) for n in valid]
+    turns, moved = np.zeros(len(known), int), np.zeros(len(known))
+    rows: list[int] = []
+    posterior: list[tuple[float, ...]] = []
+    given: list[int] = []
+    for r, n in enumerate(np.asarray(seen.rows).tolist()):
+        counts = fired[n].sum(axis=0)
+        if not evidence.valid[n] or not counts.any():
+            continue
+        of_slot = column[arms[n]]
+        for s in np.flatnonzero(counts).tolist():
+            turns[of_slot[s]] += counts[s]
+            moved[of_slot[s]] += float(seen.sensitivity[r, :, s].sum())
+        shares = np.zeros(1 + len(known))
+        shares[0] = seen.posterior[r, 0]
+        for s, p in enumerate(of_slot):
+            shares[1 + p] += seen.posterior[r, 1 + s]
+        rows.append(r)
+        posterior.append(tuple(shares.tolist()))
+        given.append(of_slot[int(np.argmax(counts))])
+    return Look(
+        step=step,
+        names=known,
+        gain=tuple(np.asarray(seen.gain)[rows].tolist()),
+        null_gain=tuple(np.asarray(seen.null_gain)[rows].tolist()),
+        agreement=tuple(np.asarray(seen.agreement)[rows].tolist()),
+        posterior=tuple(posterior),
+        given=tuple(given),
+        turns=tuple(turns.tolist()),
+        moved=tuple(moved.tolist()),
+        fired=tuple(bits),
+        success=tuple(np.asarray(evidence.success)[valid].tolist()),
+        group=tuple(n // group_size + step * 100_000 for n in valid),
+    )
+
+
+def _by_skill(looks: Sequence[Look]) -> tuple[dict[str, int], dict[str, float]]:
+    """Turns at which each skill fired, and nats by which it moved the policy there."""
+    turns: dict[str, int] = {}
+    moved: dict[str, float] = {}
+    for look in looks:
+        for name, count, nats in zip(look.names, look.turns, look.moved, strict=True):
+            turns[name] = turns.get(name, 0) + count
+            moved[name] = moved.get(name, 0.0) + nats
+    return {name: count for name, count in turns.items() if count}, moved
+
+
+def watch(monitor: Monitor, look: Look, *, seed: int = 0) -> Monitor:
+    """The monitor after one more look.
+
+    Args:
+      monitor: so far. look: the new one. seed: of the permutations.
+    """
+    looks = (*monitor.looks, look)[-WINDOW:]
+    key = jax.random.fold_in(jax.random.key(seed), look.step)
+    context_key, bank_key = jax.random.split(key)
+    figures = {
+        "sensitivity": _sensitivity(looks[-_RECENT:], monitor.most_moved),
+        "information_gain": _gain(looks),
+        "context_information": _context(looks, context_key),
+        **_bank(looks, bank_key),
+    }
+    moved = figures["sensitivity"]
+    most = max(monitor.most_moved, moved["nats"] if moved["turns"] >= _FEW_TURNS else 0.0)
+    standing = _conditions(figures)
+    return Monitor(
+        looks=looks,
+        most_moved=most,
+        standing=standing,
+        alarms=tuple(name for name in standing if name in monitor.standing),
+        figures=figures,
+    )
+
+
+def _conditions(figures: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which of ALARMS the figures speak for; what explains another is named alone."""
+    moved, gain, context = (
+        figures[name] for name in ("sensitivity", "information_gain", "context_information")
+    )
+    found = []
+    if moved["turns"] >= _FEW_TURNS and moved["nats"] < moved["null"]:
+        found.append("instruction")
+    elif (
+        context["rows"] >= _FEW_ROWS
+        and context["contexts"] >= 2
+        and context["generic"] > _MOSTLY_GENERIC
+        and (context["p"] > _LEVEL or context["nats"] < _LITTLE * context["most"])
+    ):
+        found.append("context")
+    elif gain["rows"] >= _FEW_ROWS and gain["p"] > _LEVEL:
+        found.append("evidence")
+    rank = figures["effective_rank"]
+    if rank["episodes"] >= _FEW_EPISODES and rank["skills"] >= 2:
+        together = rank["p"] <= _LEVEL and rank["value"] <= _TOGETHER * rank["null"]
+        if together or rank["value"] == 0:
+            found.append("bank")
+    return tuple(found)
+
+
+def _sensitivity(looks: Sequence[Look], most_moved: float) -> dict[str, Any]:
+    """How far skills move the policy; the null is what nobody could notice, or hardly any of what
+    it was."""
+    turns, moved = _by_skill(looks)
+    total = sum(turns.values())
+    return {
+        "nats": sum(moved[name] for name in turns) / max(total, 1),
+        "null": max(_NULL_RATIO / max(total, 1), _FADED * most_moved),
+        "turns": total,
+        "skills": {name: moved[name] / count for name, count in turns.items()},
+    }
+
+
+def _gain(looks: Sequence[Look]) -> dict[str, Any]:
+    """The information gain, beside that of shuffled evidence; and whether the steps agree.
+
+    A single telling step makes one sure of something even where it is shuffled, so the gain itself
+    tells little. What shuffling destroys is that the steps of an episode speak for the same.
+    """
+    gain, null, agreement = (
+        np.array([x for look in looks for x in values(look)])
+        for values in (lambda x: x.gain, lambda x: x.null_gain, lambda x: x.agreement)
+    )
+    if len(gain) < 2:
+        return {"nats": 0.0, "null": 0.0, "agreement": 0.0, "p": 1.0, "rows": len(gain)}
+    error = max(float(agreement.std(ddof=1)) / math.sqrt(len(agreement)), 1e-9)
+    return {
+        "nats": float(gain.mean()),
+        "null": float(null.mean()),
+        "agreement": float(agreement.mean()),
+        "p": 0.5 * math.erfc(float(agreement.mean()) / error / math.sqrt(2)),
+        "rows": len(gain),
+    }
+
+
+def _context(looks: Sequence[Look], key: Any) -> dict[str, Any]:
+    """What the skill that was read tells of what the episode was played for."""
+    names = looks[-1].names
+    place = {name: p for p, name in enumerate(names)}
+    posterior: list[np.ndarray] = []
+    given: list[int] = []
+    for look in looks:
+        for shares, of in zip(look.posterior, look.given, strict=True):
+            if look.names[of] not in place:
+                continue
+            row = np.zeros(1 + len(names))
+            row[0] = shares[0]
+            for name, share in zip(look.names, shares[1:], strict=True):
+                row[1 + place[name] if name in place else 0] += share
+            posterior.append(row)
+            given.append(place[look.names[of]])
+    rows, contexts = len(given), sum(np.bincount(given, minlength=1) >= 8) if given else 0
+    if rows < 2:
+        nothing = {"nats": 0.0, "most": 0.0, "p": 1.0, "generic": 0.0}
+        return {**nothing, "rows": rows, "contexts": int(contexts)}
+    padded = _padded(np.array(posterior), _size(max(rows, 256)), 16)
+    parts = np.bincount(given) / rows
+    valid = np.arange(len(padded)) < rows
+    labels = _padded(np.array(given)[:, None], len(padded), 1)[:, 0].astype(np.int32)
+    value, p = _context_figures(key, padded, labels, valid)
+    return {
+        "nats": float(value),
+        "most": float(-np.sum(parts * np.log(np.where(parts > 0, parts, 1)))),
+        "p": float(p),
+        "generic": float(np.mean([row[0] for row in posterior])),
+        "rows": rows,
+        "contexts": int(contexts),
+    }
+
+
+def _padded(values: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Zeros behind, so that few shapes are compiled."""
+    columns = max(columns, 1 << (values.shape[1] - 1).bit_length())
+    made = np.zeros((rows, columns), np.float32)
+    made[: values.shape[0], : values.shape[1]] = values
+    return made
+
+
+def _size(rows: int) -> int:
+    """The next power of two."""
+    return max(64, 1 << (rows - 1).bit_length())
+
+
+@jax.jit
+def _context_figures(key: Any, posterior: Any, given: Any, valid: Any) -> Any:
+    def statistic(given: Any) -> Any:
+        return context_information(posterior, given, posterior.shape[1], valid)
+
+    return statistic(given), permutation_null(key, statistic, given, draws=_DRAWS, valid=valid)
+
+
+def _bank(looks: Sequence[Look], key: Any) -> dict[str, Any]:
+    """Reliability and effective rank of the skills of the latest look."""
+    names = looks[-1].names
+    chosen = [look for look in looks if set(names) <= set(look.names)]
+    fired: list[list[int]] = []
+    success: list[bool] = []
+    group: list[int] = []
+    for look in chosen:
+        order = [look.names.index(name) for name in names]
+        fired += [[bits >> p & 1 for p in order] for bits in look.fired]
+        success += look.success
+        group += look.group
+    episodes = len(success)
+    seen = np.array(fired, bool).reshape(episodes, len(names))
+    used = seen.any(axis=0)
+    told = {"episodes": episodes, "skills": int(used.sum())}
+    if episodes == 0 or not used.any():
+        return {
+            "reliability": {"value": 0.0, "p": 1.0, **told},
+            "effective_rank": {"value": 0.0, "null": 0.0, "p": 1.0, **told},
+        }
+    rows = _size(WINDOW * max(len(look.success) for look in chosen))
+    padded = _padded(seen, rows, 16) > 0
+    mask = np.zeros(padded.shape[1], bool)
+    mask[: len(names)] = used
+    valid = np.arange(rows) < episodes
+    won = np.zeros(rows, bool)
+    won[:episodes] = success
+    tasks = np.zeros(rows, np.int32)
+    tasks[:episodes] = np.unique(np.array(group), return_inverse=True)[1]
+    reliability, p, rank, null, rank_p = map(
+        float, _bank_figures(key, padded, won, tasks, valid, mask)
+    )
+    return {
+        "reliability": {"value": reliability, "p": p, **told},
+        "effective_rank": {"value": rank, "null": null, "p": rank_p, **told},
+    }
+
+
+@jax.jit
+def _bank_figures(key: Any, fired: Any, success: Any, group: Any, valid: Any, mask: Any) -> Any:
+    """Reliability, its p value; effective rank, its mean and p value if skills fired alone."""
+    success_key, rank_key = jax.random.split(key)
+
+    def reliability(success: Any) -> Any:
+        counts = (fired & valid[:, None]).astype(jnp.float32)
+        won = success.astype(jnp.float32) @ counts
+        posterior = BetaPosterior(1 + won, 1 + jnp.sum(counts, axis=0) - won)
+        return posterior_reliability(posterior, mask)
+
+    p = permutation_null(success_key, reliability, success, draws=_DRAWS, within=group, valid=valid)
+
+    def alone(key: Any) -> Any:
+        noise = jax.random.uniform(key, fired.shape) + ~valid[:, None] * 2.0
+        order = jnp.argsort(noise, axis=0)  # valid episodes stay in front
+        return effective_rank(jnp.take_along_axis(fired, order, axis=0), mask, valid)
+
+    rank = effective_rank(fired, mask, valid)
+    null = jax.lax.map(alone, jax.random.split(rank_key, 39))
+    rank_p = (1 + jnp.sum(null <= rank + 1e-3)) / 40
+    return reliability(success), p, rank, jnp.mean(null), rank_p
+
+
+def alarm_words(monitor: Monitor) -> str | None:
+    """The alarms in a few words, for the line that shows progress; None if there is none."""
+    return "alarm: " + ", ".join(monitor.alarms) if monitor.alarms else None
