@@ -16,7 +16,7 @@ import tyro
 from reskill_jax.cli.errors import CommandLineError
 
 T = TypeVar("T")
-SHORT = {"--model": "--model.path"}
+SHORT = {"--model": "--model.path", "--creator": "--creator.kind"}
 
 RunName = Annotated[
     str, tyro.conf.arg(metavar="RUN", help="The run: a folder, or the name of one in runs/.")

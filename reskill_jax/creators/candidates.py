@@ -98,6 +98,17 @@ class WithCandidates:
         last = memory.pending.get(memory.next_id - 1)
         return {} if last is None or self.inner is None else self.inner.notes(memory.inner)
 
+    def tell(self, memory: Candidates) -> tuple[Candidates, Sequence[Mapping[str, Any]]]:
+        """See `Creator`."""
+        if self.inner is None:
+            return memory, ()
+        inner, told = self.inner.tell(memory.inner)
+        return dataclasses.replace(memory, inner=inner), told
+
+    def figures(self, memory: Candidates) -> Mapping[str, float]:
+        """See `Creator`."""
+        return {} if self.inner is None else self.inner.figures(memory.inner)
+
     def dump(self, memory: Candidates) -> dict[str, Any]:
         """See `Creator`."""
         return {

@@ -47,6 +47,8 @@ class Refusal:
 
     reason: str
     looked: bool = True  # False: it was not time to look at the evidence, nothing worth telling
+    failed: bool = False  # True: the creator could not do its work
+    again: bool = False  # True: as before, for the log alone
 
 
 class Library(NamedTuple):
@@ -87,6 +89,14 @@ class Creator(Protocol[Memory]):
 
     def notes(self, memory: Memory) -> Mapping[str, Any]:
         """What the log should keep of the latest proposal, as plain JSON types."""
+        ...
+
+    def tell(self, memory: Memory) -> tuple[Memory, Sequence[Mapping[str, Any]]]:
+        """What it has done since it was last asked, one mapping of plain JSON types each."""
+        ...
+
+    def figures(self, memory: Memory) -> Mapping[str, float]:
+        """What it has cost so far: name -> number, for the metrics of a step."""
         ...
 
     def dump(self, memory: Memory) -> dict[str, Any]:

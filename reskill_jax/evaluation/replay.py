@@ -22,8 +22,9 @@ from reskill_jax.storage import checkpoint
 from reskill_jax.training import evaluate
 from reskill_jax.training.config import TrainConfig, replace
 from reskill_jax.training.config_file import read_stored_config
+from reskill_jax.training.creators import creator_of
 from reskill_jax.training.host import make_host_runner
-from reskill_jax.training.lifecycle import SkillLibrary, creator_of, make_bank, versions
+from reskill_jax.training.lifecycle import SkillLibrary, make_bank, versions
 from reskill_jax.training.settings import Policy, load_policy, open_world
 from reskill_jax.training.state import init_state
 from reskill_jax.training.storage import MAY_DIFFER, kept

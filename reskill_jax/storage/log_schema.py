@@ -110,6 +110,13 @@ METRICS: Mapping[str, Field] = {
     **dict.fromkeys(("seconds", "compile_seconds"), _number(0, 1e8, "a number from 0")),
     "evidence": (_is_evidence, "{figure: {name: a number}}"),
     "alarms": _list(_NAME, "a list of texts"),
+    **dict.fromkeys(
+        tuple(
+            f"creator_{name}"
+            for name in ("calls", "input_tokens", "output_tokens", "seconds", "cost")
+        ),
+        _AMOUNT,
+    ),
 }
 TRIALS: Mapping[str, Field] = {
     "step": _STEP,
@@ -145,6 +152,22 @@ LIFECYCLE: Mapping[str, Field] = {
     "posterior": _POSTERIOR,
     "horizon": TRIALS["horizon"],
     "traits": _list(_number(), "a list of numbers"),
+    "pipeline": _COUNT,
+}
+_OBJECT: Field = (lambda v: isinstance(v, dict)), "an object"
+_OBJECTS: Field = _list(_OBJECT, "a list of objects")
+CREATOR: Mapping[str, Field] = {
+    "step": _STEP,
+    "pipeline": _COUNT,
+    "begun": _STEP,
+    "groups": _COUNT,
+    "findings": _OBJECTS,
+    "diagnosis": _OBJECT,
+    "recommendations": _OBJECTS,
+    "drafts": _OBJECTS,
+    "turned_down": _list(_text(), "a list of texts"),
+    "failure": _text(),
+    **dict.fromkeys(("calls", "input_tokens", "output_tokens", "seconds", "cost"), _AMOUNT),
 }
 OPERATION: Mapping[str, Field] = {
     "operation": ((lambda v: v in OPERATIONS), "one of " + ", ".join(OPERATIONS)),
@@ -212,6 +235,11 @@ def check_lifecycle(line: dict[str, Any]) -> None:
         if skill is not None:
             check(skill, SKILL)
             check(skill.get("trigger") or {}, TRIGGER)
+
+
+def check_creator(line: dict[str, Any]) -> None:
+    """Of creator.jsonl."""
+    check(line, CREATOR, "step", "pipeline")
 
 
 def shown(value: Any) -> str:

@@ -8,6 +8,8 @@
       trials.jsonl      one line per training step and proposal under test
       eval.jsonl        one line per evaluation
       lifecycle.jsonl   one line per event in the life of the skills
+      creator.jsonl     one line per question put to a language model as creator, if there is one
+      creator/          what it was asked and what it answered, see `replies`
       skills/<skill>/SKILL.md
       checkpoints/
       report.html
@@ -32,7 +34,7 @@ from reskill_jax.storage.writers.names import scalars_of
 from reskill_jax.storage.writers.writer import Writer
 
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-LOGS = ("metrics.jsonl", "trials.jsonl", "eval.jsonl", "lifecycle.jsonl")
+LOGS = ("metrics.jsonl", "trials.jsonl", "eval.jsonl", "lifecycle.jsonl", "creator.jsonl")
 
 
 class RunFolderError(ValueError):
@@ -141,6 +143,10 @@ class RunFolder:
     def write_lifecycle(self, line: Mapping[str, Any]) -> None:
         """Appends one line to lifecycle.jsonl."""
         self._append("lifecycle.jsonl", line)
+
+    def write_creator(self, line: Mapping[str, Any]) -> None:
+        """Appends one line to creator.jsonl."""
+        self._append("creator.jsonl", line)
 
     def sizes(self) -> dict[str, int]:
         """Bytes in each log, to be kept in a checkpoint and given to `truncate_to`."""

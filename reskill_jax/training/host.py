@@ -31,8 +31,9 @@ from reskill_jax.training.conversations import (
     sampled_of,
     wrote_text,
 )
+from reskill_jax.training.creators import creator_of
 from reskill_jax.training.evaluate import Evaluation, Mode
-from reskill_jax.training.lifecycle import Versions, creator_of
+from reskill_jax.training.lifecycle import Versions
 from reskill_jax.training.runner import algorithm_of, games_of_step
 from reskill_jax.training.settings import Policy, TrainingError, check_fit
 from reskill_jax.training.state import TrainState

@@ -12,14 +12,13 @@ import numpy as np
 
 from reskill_jax.creators.creator import Creator, Library, Proposal, Refusal
 from reskill_jax.creators.episode import Episode
-from reskill_jax.creators.rules.creator import RulesCreator
-from reskill_jax.creators.rules.recommend import CreatorSettings
 from reskill_jax.skills.bank import Bank, build_bank, identity_bank
 from reskill_jax.skills.skill import Skill
 from reskill_jax.skills.skillmd import FILE_NAME, SkillFileError, import_skills
 from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.creators import creator_of
 from reskill_jax.training.monitor import Monitor
-from reskill_jax.training.validate import MAX_SKILLS, RESERVOIR_CAPACITY
+from reskill_jax.training.validate import MAX_SKILLS
 from reskill_jax.worlds.world import CompiledWorld, compiled_of
 
 Versions = Sequence[tuple[Skill, ...]]  # the skills of every arm
@@ -250,30 +249,6 @@ def resolve_trial(
     return life, lines
 
 
-def creator_settings(config: TrainConfig) -> CreatorSettings:
-    """The creator's settings that a run's configuration decides."""
-    return CreatorSettings(
-        min_episodes=config.creator.reservoir,
-        retire_after=config.creator.retire_after,
-        assertions=config.creator.assertions,
-        max_operations=config.creator.max_operations,
-        experience=config.creator.experience,
-        least_chance=config.creator.least_chance,
-        contradictions=config.creator.contradictions,
-    )
-
-
-def creator_of(config: TrainConfig, world: Any) -> RulesCreator:
-    """The creator that a configuration names; without a compiled world's words it mines its own."""
-    compiled = compiled_of(world)
-    return RulesCreator(
-        None if compiled is None else compiled.actions,
-        () if compiled is None else compiled.language,
-        RESERVOIR_CAPACITY,
-        settings=creator_settings(config),
-    )
-
-
 def suggest(
     life: SkillLibrary, *, step: int, config: TrainConfig, creator: Creator
 ) -> tuple[SkillLibrary, dict[str, Any] | None]:
@@ -292,9 +267,10 @@ def suggest(
     if isinstance(outcome, Refusal):
         if not outcome.looked:
             return life, None
-        return life, {"step": step, "event": "unproposed", "trial": None, "operations": []} | {
-            "reason": outcome.reason
-        }
+        event = "creator_failed" if outcome.failed else "unproposed"
+        line = {"step": step, "event": event, "trial": None, "operations": []}
+        again = {"again": True} if outcome.again else {}
+        return life, line | {"reason": outcome.reason} | again
     line = {
         "step": step,
         "event": "retirement_started" if outcome.kind == "retirement" else "proposed",

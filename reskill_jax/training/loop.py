@@ -24,6 +24,7 @@ from reskill_jax.storage.run_folder import RunFolder
 from reskill_jax.storage.sampled import write_sampled
 from reskill_jax.storage.writers import open_writers
 from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.creators import at_work
 from reskill_jax.training.evaluate import Mode
 from reskill_jax.training.host import HostEvidence, HostRunner, make_host_runner
 from reskill_jax.training.lifecycle import (
@@ -151,7 +152,7 @@ def _train(
         storage.notify(note)
     if (idle := jax.device_count() - config.mesh.devices) > 0:
         storage.notify(f"{idle} of {jax.device_count()} devices are idle; --mesh.data uses more")
-    with storage.folder:
+    with storage.folder, at_work(runner, storage.folder) as runner:
         found = storage.restore(state, config) if resume else None
         if resume and found is None:  # it ended before its first checkpoint
             state, life = _start(config, params, runner)
@@ -266,6 +267,7 @@ def _run(
                 state, life, metrics, done, config, runner.world, runner.creator, folder, progress
             )
             state = state if new is state else runner.placed(new)
+        line |= runner.creator.figures(life.creator)
         line["seconds"] = time.perf_counter() - began - waited
         if step == start:
             line["compile_seconds"] = compiled + waited

@@ -1,5 +1,7 @@
 """Proposals between steps: decisions are noted, new proposals go on trial, the bank follows."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,6 +78,10 @@ def after_step(
                 progress.note(event_text(line, effect_words(metrics, part, config)))
     if step < config.steps:
         life = _propose(life, step, config, creator, folder, progress)
+        memory, told = creator.tell(life.creator)
+        life = dataclasses.replace(life, creator=memory)
+        for one in told:
+            folder.write_creator({"step": step} | dict(one))
     if life.skills != before.skills:
         folder.export_skills(life.skills)
     if life.skills == before.skills and life.proposals == before.proposals:
@@ -104,7 +110,8 @@ def _propose(
         if suggestion is None:
             return life
         folder.write_lifecycle(suggestion)
-        progress.note(event_text(suggestion))
+        if not suggestion.get("again"):
+            progress.note(event_text(suggestion))
         if suggestion["trial"] is None:  # why there is none
             return life
         if config.trial.auto_accept:

@@ -21,8 +21,9 @@ from reskill_jax.devices.mesh import make_mesh, on_mesh, place, row_sharding
 from reskill_jax.devices.shape import MeshShape
 from reskill_jax.models.model import Model
 from reskill_jax.training.config import TrainConfig, program_of
+from reskill_jax.training.creators import creator_of
 from reskill_jax.training.evaluate import Evaluation, Mode, evaluate
-from reskill_jax.training.lifecycle import Versions, creator_of, episodes_of, make_bank
+from reskill_jax.training.lifecycle import Versions, episodes_of, make_bank
 from reskill_jax.training.placing import state_shardings
 from reskill_jax.training.settings import Policy, check_fit
 from reskill_jax.training.state import TrainState, init_state

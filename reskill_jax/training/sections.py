@@ -129,8 +129,43 @@ class TrialConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CreatorConfig:
-    """When new versions of the skills are proposed, and from what."""
+    """When new versions of the skills are proposed, by whom, and from what."""
 
+    kind: Literal["rules", "llm", "replay"] = "rules"
+    """Who writes skills (--creator KIND): rules, offline; a language model, beside training; or the
+    replies that a run of the latter has recorded (docs/creator.md)."""
+    provider: Literal["openai", "anthropic", "bedrock"] = "openai"
+    """How the language model is spoken to: like any OpenAI-compatible server, Anthropic or Amazon
+    Bedrock. Keys are read from OPENAI_API_KEY, ANTHROPIC_API_KEY and AWS's own configuration."""
+    url: str | None = None
+    """Address of the server, e.g. http://localhost:8000/v1; if not given the provider's own."""
+    model: str | None = None
+    """What the server calls the language model."""
+    recording: str | None = None
+    """Folder of the run whose replies are replayed."""
+    fallback: Literal["none", "rules"] = "none"
+    """Who proposes while the language model fails."""
+    lag: int | None = None
+    """Steps after which its proposals enter, for which training then waits; if not given they enter
+    as soon as they are there, and training never waits."""
+    contrasts: int = 12
+    """Tasks whose episodes it contrasts, a call each, before it proposes."""
+    parallel: int = 8
+    """Calls at once."""
+    reply_tokens: int = 2000
+    """Tokens of a reply, at first; after one that was cut off up to four times as many."""
+    call_seconds: float = 60.0
+    """A call is given up after this time."""
+    attempts: int = 3
+    """At a usable answer, and at the words of a skill."""
+    call_budget: int | None = None
+    """Calls that a run may make."""
+    token_budget: int | None = None
+    """Tokens that it may read and write in them; a pipeline under way may exceed it a little."""
+    input_price: float = 0.0
+    """Dollars for a million tokens of questions, to tell the cost."""
+    output_price: float = 0.0
+    """Dollars for a million tokens of answers."""
     reservoir: int = 60
     """Episodes of evidence needed before the creator proposes; it keeps 200 at most."""
     cooldown: int = 1

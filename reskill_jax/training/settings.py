@@ -24,6 +24,7 @@ from reskill_jax.skills.skillmd import SkillFileError
 from reskill_jax.storage.mirror import Mirror
 from reskill_jax.storage.writers import load_packages
 from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.creators import lacks
 from reskill_jax.training.lifecycle import make_bank, starting_skills
 from reskill_jax.training.sections import ModelConfig, PromptConfig
 from reskill_jax.worlds.host_worlds import MadeWorld
@@ -258,6 +259,8 @@ def check_settings(config: TrainConfig, *, resume: bool = False) -> None:
         make_bank(config, world, [() if resume else starting_skills(config, world)])
     except (SkillFileError, SkillError, TriggerError, OSError) as error:
         raise TrainingError(f"--bank {config.bank}: {error}") from error
+    if (lack := lacks(config.creator)) is not None:
+        raise TrainingError(lack)
     load_packages(config.log)
     if config.mesh != MeshShape():
         make_mesh(config.mesh)

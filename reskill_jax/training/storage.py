@@ -22,6 +22,8 @@ from reskill_jax.training.state import TrainState
 MAY_DIFFER = (
     *("name", "root", "steps", "eval_every", "checkpoint_every", "keep", "keep_best"),
     *("mirror", "log", "mesh", "sessions"),
+    *("creator.url", "creator.call_seconds", "creator.parallel"),
+    *("creator.call_budget", "creator.token_budget"),
 )
 
 

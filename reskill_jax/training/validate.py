@@ -4,6 +4,7 @@ import functools
 import re
 import typing
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -23,6 +24,7 @@ MAX_SKILLS = 256
 MAX_RANK = 4096  # of adapters
 MAX_WORKERS = 1024
 MAX_TRIALS = 5  # at once: a version of the bank for every choice of them
+MAX_CALLS = 64  # to a language model at once
 MAX_THINGS = 256  # of a kind in a room: far more than ALFRED's largest rooms have
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -39,6 +41,7 @@ _AT_LEAST_ONE = (
     *("creator.retire_after", "eval_tasks", "checkpoint_every", "keep"),
     *("prompt.answer_tokens", "prompt.message_tokens", "prompt.skill_tokens", "sessions.rows"),
     "evidence.rows",
+    *("creator.contrasts", "creator.parallel", "creator.reply_tokens", "creator.attempts"),
 )
 _NOT_NEGATIVE = (
     *("seed", "algorithm.kl_weight", "temperature", "creator.cooldown", "trial.retire_margin"),
@@ -46,9 +49,11 @@ _NOT_NEGATIVE = (
     *("optimizer.warmup_steps", "optimizer.weight_decay"),
     *("model.lora_rank", "prompt.thinking_tokens", "prompt.invalid_penalty", "sessions.workers"),
     *("sessions.patience", "evidence.every"),
+    *("creator.lag", "creator.input_price", "creator.output_price"),
+    *("creator.call_budget", "creator.token_budget"),
 )
 _POSITIVE = (
-    *("sessions.time_limit", "sessions.open_limit"),
+    *("sessions.time_limit", "sessions.open_limit", "creator.call_seconds"),
     *("optimizer.learning_rate", "optimizer.final_learning_rate", "optimizer.max_grad_norm"),
     *("algorithm.clip_low", "algorithm.clip_high", "model.lora_alpha"),
 )
@@ -59,6 +64,9 @@ _AT_MOST = {
     "trial.concurrent": MAX_TRIALS,
     "creator.max_operations": MAX_OPERATIONS,
     "sessions.workers": MAX_WORKERS,
+    "creator.parallel": MAX_CALLS,
+    "creator.contrasts": RESERVOIR_CAPACITY,
+    "creator.attempts": 10,
     **dict.fromkeys(
         (
             *("max_turns", "context_length", "train_games", "groups", "group_size", "eval_tasks"),
@@ -69,7 +77,10 @@ _AT_MOST = {
         MAX_SIZE,
     ),
 }
-_TEXTS = ("name", "root", "world", "games", "reward", "bank", "mirror", "model.path")
+_TEXTS = (
+    *("name", "root", "world", "games", "reward", "bank", "mirror", "model.path"),
+    *("creator.url", "creator.model", "creator.recording"),
+)
 # Setting -> the numbers it may be: from, to, and whether each end belongs to them.
 _INTERVALS = {
     "trial.gain": (0, 0.5, "()"),
@@ -92,6 +103,7 @@ def validate(config: "TrainConfig") -> None:
     _check_places(config)
     _check_batches(config)
     _check_trials(config)
+    _check_creator(config)
     _check_spans(config)
 
 
@@ -277,6 +289,39 @@ def _check_trials(config: "TrainConfig") -> None:
     if not config.skills and (config.bank is not None or config.trial.auto_accept):
         told = f"bank = {config.bank}" if config.bank is not None else "trial.auto_accept = True"
         raise ValueError(f"{told} has no effect with skills = False")
+
+
+def _check_creator(config: "TrainConfig") -> None:
+    creator = config.creator
+    needs = {"rules": (), "llm": ("model",), "replay": ("recording",)}[creator.kind]
+    takes = {"rules": (), "llm": ("model", "url"), "replay": ("recording", "model", "url")}
+    for field in needs:
+        if not getattr(creator, field):
+            raise ValueError(f"creator.kind = {creator.kind} needs creator.{field}")
+    for field in ("model", "url", "recording"):
+        if getattr(creator, field) is not None and field not in takes[creator.kind]:
+            raise ValueError(
+                f"creator.{field} = {_told(getattr(creator, field))} has no effect with "
+                f"creator.kind = {creator.kind}"
+            )
+    if creator.url is not None:
+        _check_url(creator.url)
+
+
+def _check_url(url: str) -> None:
+    """Of the creator's server: nothing in it may be a secret, because it is kept and shown."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError(f"creator.url must be http://... or https://..., got {_told(url)}")
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise ValueError(
+            "creator.url must hold no user, password or query: it is written down with the run; "
+            "keys are read from the environment"
+        )
 
 
 def _check_spans(config: "TrainConfig") -> None:

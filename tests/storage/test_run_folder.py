@@ -12,7 +12,7 @@ import pytest
 from reskill_jax.skills.skill import Skill as RealSkill
 from reskill_jax.skills.skill import Trigger
 from reskill_jax.skills.skillmd import import_skills
-from reskill_jax.storage.run_folder import RunFolder, RunFolderError
+from reskill_jax.storage.run_folder import LOGS, RunFolder, RunFolderError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ def test_every_line_is_on_disk_at_once(run):
 def test_truncate_returns_to_the_checkpoint(run, tmp_path):
     run.write_metrics({"step": 1})
     sizes = run.sizes()
-    empty = dict.fromkeys(("trials.jsonl", "eval.jsonl", "lifecycle.jsonl"), 0)
+    empty = dict.fromkeys(LOGS[1:], 0)
     assert sizes == {"metrics.jsonl": 12} | empty
     run.write_metrics({"step": 2})
     run.write_trial({"step": 2})

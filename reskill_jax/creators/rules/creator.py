@@ -49,25 +49,36 @@ class RulesCreator:
         self, memory: CreatorState, library: Library, *, step: int
     ) -> tuple[CreatorState, Proposal | Refusal]:
         """See `Creator`."""
-        vocabulary = self.vocabulary_for(memory)
-        memory, outcome = propose_retirement(
+        memory, outcome = self.retire(memory, library, step=step)
+        if isinstance(outcome, Proposal):
+            return memory, outcome
+        return self.improve(memory, library, step=step)
+
+    def retire(
+        self, memory: CreatorState, library: Library, *, step: int
+    ) -> tuple[CreatorState, Proposal | Refusal]:
+        """A version without a skill that has served for a while, if that is due."""
+        return propose_retirement(
             memory,
             [skill for skill in library.skills if skill.name not in library.under_test],
             step=step,
             served=library.served,
-            vocabulary=vocabulary,
+            vocabulary=self.vocabulary_for(memory),
             settings=self.settings,
         )
-        if isinstance(outcome, Proposal):
-            return memory, outcome
+
+    def improve(
+        self, memory: CreatorState, library: Library, *, step: int
+    ) -> tuple[CreatorState, Proposal | Refusal]:
+        """A bundle from contrasts, if there is one."""
         asked = memory.next_attempt
         memory, outcome = propose(
             memory,
             library.skills,
             under_test=library.under_test,
             step=step,
-            vocabulary=vocabulary,
-            compile_trigger=self._compile,
+            vocabulary=self.vocabulary_for(memory),
+            compile_trigger=self.compile_trigger,
             capacity=library.slots,
             settings=self.settings,
         )
@@ -83,7 +94,8 @@ class RulesCreator:
         mined = mine_vocabulary(memory.reservoir.episodes)
         return remembering(mined, (deed for record in told for deed in record.deeds))
 
-    def _compile(self, pattern: str) -> Any:
+    def compile_trigger(self, pattern: str) -> Any:
+        """A trigger's pattern, as this world runs it. Raises TriggerError: it cannot."""
         return compile_dfa(pattern, self.language) if self.language else compile_pattern(pattern)
 
     def conclude(
@@ -97,6 +109,14 @@ class RulesCreator:
         """Traits of the latest proposal's evidence, where they are watched."""
         traits = memory.history[-1].traits if memory.history else ()
         return {"traits": list(traits)} if traits else {}
+
+    def tell(self, memory: CreatorState) -> tuple[CreatorState, Sequence[Mapping[str, Any]]]:
+        """Nothing: it asks nobody."""
+        return memory, ()
+
+    def figures(self, memory: CreatorState) -> Mapping[str, float]:
+        """Nothing: it costs nothing."""
+        return {}
 
     def dump(self, memory: CreatorState) -> dict[str, Any]:
         """See `Creator`."""

@@ -14,7 +14,7 @@ import numpy as np
 from reskill_jax.creators.creator import Proposal, Refusal
 from reskill_jax.creators.episode import Episode
 from reskill_jax.creators.reservoir import Reservoir
-from reskill_jax.skills.skill import DEFAULT_CAPACITY, Bundle, Operation, Skill
+from reskill_jax.skills.skill import DEFAULT_CAPACITY, Operation, Skill
 from reskill_jax.worlds.vocabulary import ActionVocabulary, Directive
 
 from .author import skill_key
@@ -22,9 +22,10 @@ from .conflict import contradicts_any
 from .contrast import Contrast, candidates, contrast_of, contrast_table, skill_evidence
 from .demands import find_demands, find_ways
 from .diagnosis import update_assertions
+from .drafts import brings, considered, enter, names_of
 from .experience import Weights, learn_from, shipped, uninformed
 from .recommend import CreatorSettings, Draft, draft_of, recommend
-from .state import CreatorState, Record, remember
+from .state import CreatorState
 from .verify import verify
 
 
@@ -59,7 +60,7 @@ def propose(
     settings = settings or CreatorSettings()
     tested = under_test or {}
     untouchable = tested.keys() | {skill.name for skill in tested.values() if skill is not None}
-    skills = _considered(skills, tested)
+    skills = considered(skills, tested)
     reservoir = state.reservoir
     if step < state.next_attempt:
         return state, Refusal(f"pausing until step {state.next_attempt} after a refusal")
@@ -77,7 +78,7 @@ def propose(
 
     def possible(draft: Draft) -> bool:
         few = len(draft.operations) <= settings.max_operations
-        return few and not _names(draft) & untouchable
+        return few and not names_of(draft) & untouchable
 
     def at_peace(draft: Draft) -> bool:
         return settings.contradictions or not _contradicts(draft, tested, reservoir, vocabulary)
@@ -103,7 +104,7 @@ def propose(
                 for one in (other, _join([*chosen, other]))
             ):
                 chosen.append(other)
-        return _finish(state, step, "bundle", _join(chosen), skills, capacity)
+        return enter(state, step, "bundle", _join(chosen), skills, capacity)
     if not reasons and weights is not None:
         return _look_again(state, step, settings, "earlier trials speak for none of the contrasts")
     return _refuse(state, step, settings, "; ".join(reasons) or "no contrast is strong enough")
@@ -145,7 +146,7 @@ def _contradicts(
     """Whether what a draft brings contradicts something under test."""
     others = [skill for skill in tested.values() if skill is not None]
     return any(
-        contradicts_any(skill, others, reservoir.episodes, vocabulary) for skill in _brings(draft)
+        contradicts_any(skill, others, reservoir.episodes, vocabulary) for skill in brings(draft)
     )
 
 
@@ -174,30 +175,10 @@ def _with_regularity(
     return dataclasses.replace(way, regular=found.regular, usual=found.usual, moments=found.moments)
 
 
-def _considered(
-    skills: Sequence[Skill], under_test: Mapping[str, Skill | None]
-) -> tuple[Skill, ...]:
-    """The bank in use and what is under test: no version of the bank holds more skills."""
-    names = {skill.name for skill in skills}
-    new = [skill for skill in under_test.values() if skill is not None]
-    return (*skills, *(skill for skill in new if skill.name not in names))
-
-
-def _brings(draft: Draft) -> list[Skill]:
-    """The skills that a draft adds, or changes others into."""
-    return [operation.skill for operation in draft.operations if operation.skill is not None]
-
-
-def _names(draft: Draft) -> set[str]:
-    """Names of all skills that a draft takes away, changes or brings."""
-    old = {operation.name for operation in draft.operations}
-    return old | {skill.name for skill in _brings(draft)}
-
-
 def _joins(other: Draft, chosen: Sequence[Draft], settings: CreatorSettings) -> bool:
     first = chosen[0]
     operations = sum(len(d.operations) for d in chosen) + len(other.operations)
-    named = {name for d in chosen for name in _names(d)}
+    named = {name for d in chosen for name in names_of(d)}
     said = [directive for d in chosen for directive in d.directives]
     return (
         other is not first
@@ -205,7 +186,7 @@ def _joins(other: Draft, chosen: Sequence[Draft], settings: CreatorSettings) -> 
         and operations <= settings.max_operations
         and other.score >= settings.second_score
         and other.value >= settings.second_share * first.value
-        and not named & _names(other)
+        and not named & names_of(other)
         and not any(_collide(a, b) for a in said for b in other.directives)
     )
 
@@ -227,38 +208,6 @@ def _join(drafts: Sequence[Draft]) -> Draft:
         reason="; ".join(d.reason for d in drafts),
         traits=drafts[0].traits,
     )
-
-
-def _finish(
-    state: CreatorState,
-    step: int,
-    kind: str,
-    draft: Draft,
-    skills: Sequence[Skill],
-    capacity: int,
-) -> tuple[CreatorState, Proposal]:
-    bundle = Bundle(draft.operations)
-    record = Record(
-        id=state.next_id,
-        step=step,
-        kind=kind,
-        bundle=bundle,
-        keys=draft.keys,
-        deeds=draft.deeds,
-        score=draft.score,
-        seen=state.reservoir.seen,
-        reason=draft.reason,
-        traits=draft.traits,
-    )
-    proposal = Proposal(
-        id=record.id,
-        kind=kind,
-        bundle=bundle,
-        version=bundle.apply(skills, capacity=capacity),
-        reason=draft.reason,
-        score=draft.score,
-    )
-    return dataclasses.replace(remember(state, record), refusals=0), proposal
 
 
 def _refuse(
@@ -338,4 +287,4 @@ def propose_retirement(
         value=0.0,
         reason=f"{skill.name} has served {served[skill.name]} steps",
     )
-    return _finish(state, step, "retirement", draft, skills, len(skills))
+    return enter(state, step, "retirement", draft, skills, len(skills))

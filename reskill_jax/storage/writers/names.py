@@ -3,7 +3,7 @@
 ::
 
     metrics.jsonl   train/success, train/loss, ... : every number of the line by its own name, but
-                    time/seconds_per_step, time/compile_seconds
+                    time/seconds_per_step, time/compile_seconds, creator/calls, ...
     eval.jsonl      eval/<split>/<mode>/ success, episodes, turns, ... : every number by its own
                     name, and interval_low, interval_high, <task type>/success
     trials.jsonl    trial/<number>/ success_old, success_new, episodes_old, episodes_new,
@@ -19,7 +19,10 @@ from typing import Any
 from reskill_jax.storage.log_schema import is_number
 
 _NOT_OF_A_NAME = re.compile(r"[^\w.-]")  # what TensorBoard would replace, and "/", which groups
-_TIMES = {"seconds": "time/seconds_per_step", "compile_seconds": "time/compile_seconds"}
+_GROUPED = {"seconds": "time/seconds_per_step", "compile_seconds": "time/compile_seconds"} | {
+    f"creator_{name}": f"creator/{name}"
+    for name in ("calls", "input_tokens", "output_tokens", "seconds", "cost")
+}
 _ARMS = ("old", "new")  # without and with what is under test
 
 Pairs = Iterator[tuple[str, Any]]
@@ -29,8 +32,8 @@ def scalars_of(log: str, line: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a line under the names of the table above.
 
     Args:
-      log: which one the line is of: "metrics.jsonl", "eval.jsonl", "trials.jsonl"; one of
-        "lifecycle.jsonl" has no numbers to draw.
+      log: which one the line is of: "metrics.jsonl", "eval.jsonl", "trials.jsonl"; those of
+        "lifecycle.jsonl" and "creator.jsonl" have no numbers to draw.
       line: what is written there, or what was read from it; its step is no number of it. Numbers
         may be numpy's or JAX's scalars, lists of numbers arrays.
 
@@ -53,7 +56,7 @@ def scalars_of(log: str, line: Mapping[str, Any]) -> dict[str, float]:
 def _metrics(line: dict[str, Any]) -> Pairs:
     for name, value in line.items():
         if name != "step":
-            yield _TIMES.get(name) or f"train/{_part(name)}", value
+            yield _GROUPED.get(name) or f"train/{_part(name)}", value
 
 
 def _eval(line: dict[str, Any]) -> Pairs:
@@ -102,6 +105,7 @@ _FLATTENED: Mapping[str, Callable[[dict[str, Any]], Pairs]] = {
     "eval.jsonl": _eval,
     "trials.jsonl": _trial,
     "lifecycle.jsonl": _nothing,
+    "creator.jsonl": _nothing,
 }
 
 

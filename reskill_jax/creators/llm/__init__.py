@@ -1,0 +1,1 @@
+"""A language model as the author of skills: stages, clients, and the thread beside training."""

@@ -1,0 +1,151 @@
+"""Pipelines beside training: a thread works, and step boundaries look whether it is done.
+
+At which step an outcome was there is recorded. A run that is gone through again, after a crash or
+in a replay, waits for it at that step and does not look at it before: it goes as it went.
+"""
+
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from reskill_jax.storage.replies import ReplyStore
+
+from .asking import Asker, Spent, Stopped
+from .call import Request
+from .pipeline import Outcome, Plan, run_pipeline
+from .state import Brief
+
+T = TypeVar("T")
+
+
+class Desk:
+    """Where the pipelines of a run are worked on, one at a time."""
+
+    def __init__(
+        self, asker: Asker, store: ReplyStore, plan: Plan, *, parallel: int, lag: int | None = None
+    ) -> None:
+        """Begins nothing.
+
+        Args:
+          asker: asks the model.
+          store: where arrivals are recorded.
+          plan: of the pipelines.
+          parallel: questions at once.
+          lag: steps after which an outcome is waited for and taken; None = as soon as it is there.
+        """
+        self._asker, self._store, self._plan = asker, store, plan
+        self._parallel, self._lag = parallel, lag
+        self._brief: str | None = None  # digest of what is being worked on
+        self._done = threading.Event()
+        self._outcome: Outcome | None = None
+        self._error: BaseException | None = None
+
+    def begin(self, brief: Brief) -> None:
+        """Begins to work, unless this very pipeline is under way already."""
+        if self._brief == brief.digest:
+            return
+        self._brief, self._done = brief.digest, threading.Event()
+        self._outcome, self._error = None, None
+        arguments = (brief, self._done)
+        threading.Thread(target=self._work, args=arguments, name="creator", daemon=True).start()
+
+    def take(self, brief: Brief, step: int) -> Outcome | None:
+        """The outcome of a pipeline, if it is there at this step.
+
+        Args:
+          brief: that was begun; it is begun anew where this process has not.
+          step: of the run, at whose boundary this is.
+
+        Raises:
+          Exception: whatever went wrong in the thread and was no fault of the server.
+        """
+        self.begin(brief)
+        arrival = self._store.arrival(brief.digest)
+        if arrival is None and self._lag is not None:
+            arrival = brief.step + self._lag
+        if arrival is not None:
+            if step < arrival:
+                return None
+            self._done.wait()
+        elif step <= self._store.absent_at(brief.digest):
+            return None
+        elif not self._done.is_set():
+            self._store.note(brief.digest, step, there=False)
+            return None
+        if self._error is not None:
+            raise self._error
+        if self._store.arrival(brief.digest) is None:
+            self._store.note(brief.digest, step, there=True)
+        return self._outcome
+
+    def close(self) -> None:
+        """Lets no further question be asked; one that is under way is left behind."""
+        self._asker.close()
+
+    def _work(self, brief: Brief, done: threading.Event) -> None:
+        """The pipeline, in its thread."""
+        try:
+            outcome = self._run(brief)
+        except Stopped:
+            return
+        except BaseException as error:  # goes on in the thread that takes the outcome
+            self._error = error
+        else:
+            self._outcome = outcome
+        done.set()
+
+    def _run(self, brief: Brief) -> Outcome:
+        lock, costs = threading.Lock(), [brief.spent]
+
+        def tell(cost: Spent) -> None:
+            with lock:
+                costs[0] += cost
+
+        def ask(request: Request, read: Callable[[dict[str, Any]], T]) -> T:
+            return self._asker.ask(request, read, tell)
+
+        self._asker.begin(brief.spent)
+        outcome = run_pipeline(
+            brief, self._plan, ask, self._together, calls_left=self._asker.left(brief.spent)[0]
+        )
+        return dataclasses.replace(outcome, spent=costs[0])
+
+    def _together(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
+        return at_once(jobs, self._parallel)
+
+
+def at_once(jobs: Sequence[Callable[[], T]], workers: int) -> list[T]:
+    """What each job returns, in their order.
+
+    The threads are daemons: unlike those of a pool they hold up nobody who wants to leave.
+
+    Raises:
+      Exception: what the first job that failed raised, after the others.
+    """
+    left = list(enumerate(jobs))[::-1]
+    results: dict[int, T] = {}
+    errors: dict[int, BaseException] = {}
+
+    def work() -> None:
+        while True:
+            try:
+                number, job = left.pop()  # atomic
+            except IndexError:
+                return
+            try:
+                results[number] = job()
+            except BaseException as error:  # raised below
+                errors[number] = error
+
+    threads = [
+        threading.Thread(target=work, name=f"creator-{n}", daemon=True)
+        for n in range(min(workers, len(jobs)))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[min(errors)]
+    return [results[number] for number in range(len(jobs))]
