@@ -1,7 +1,9 @@
-"""Advantages of GRPO: relative to the group, all arms of the comparison together.
+"""Advantages relative to the group, all arms of the comparison together.
 
-Source: GRPO, arXiv:2402.03300, section 4.1 (outcome supervision); without the division by the
-standard deviation: Dr. GRPO, arXiv:2503.20783.
+Sources: GRPO, arXiv:2402.03300, section 4.1 (outcome supervision); without the division by the
+standard deviation: Dr. GRPO, arXiv:2503.20783; against the others of the group alone: RLOO,
+arXiv:2402.14740, section 2.2, after W. Kool, H. van Hoof and M. Welling, Buy 4 REINFORCE Samples,
+Get a Baseline for Free!, 2019.
 """
 
 import chex
@@ -64,6 +66,36 @@ def group_relative_advantages(
     finite = jnp.all(jnp.isfinite(raw), axis=1, keepdims=True)
     advantages = jnp.where(finite, advantages, jnp.nan)
     return jnp.where(mask, jnp.where(count == 1, raw, advantages), 0)
+
+
+def leave_one_out_advantages(rewards: chex.Array, *, mask: chex.Array | None = None) -> chex.Array:
+    """Rewards minus the mean of the other valid members of their group (RLOO).
+
+    The baseline of a rollout does not contain its own reward, so it leaves the gradient unbiased.
+    With n valid members this is n / (n - 1) times the distance from the mean of all of them. A
+    group whose valid rewards are all equal, or with a single valid member, gets exactly 0; entries
+    outside the mask are 0. A group with a valid reward that is not finite is NaN throughout, as of
+    `group_relative_advantages`.
+
+    Args:
+      rewards: [B, G] bools, integers or floats (see `core.numbers`); G may be 0.
+      mask: [B, G] bool, the valid episodes; None = all.
+
+    Returns:
+      [B, G] float advantages.
+
+    Raises:
+      AssertionError: `rewards` is not [B, G] or `mask` has another shape.
+      TypeError: `rewards` are no real numbers.
+    """
+    rewards = as_real(rewards, "rewards")
+    chex.assert_rank(rewards, 2)
+    mask = jnp.ones(rewards.shape, bool) if mask is None else as_bool(mask, "mask")
+    centred = group_relative_advantages(rewards, mask=mask, scale_by_std=False)
+    count = jnp.sum(mask, axis=1, keepdims=True).astype(centred.dtype)
+    apart = centred * (count / jnp.maximum(count - 1, 1))
+    # Of a group of one the reward came back as it is; 0, unless it is not finite.
+    return jnp.where(count == 1, jnp.where(jnp.isfinite(centred), 0, jnp.nan), apart)
 
 
 def whiten(

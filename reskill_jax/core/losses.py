@@ -2,7 +2,8 @@
 
 Sources: clipped surrogate: PPO, arXiv:1707.06347, equation 7, with separate bounds as in DAPO,
 arXiv:2503.14476; k3 estimator of the KL divergence: http://joschu.net/blog/kl-approx.html, used
-by GRPO, arXiv:2402.03300, equation 4.
+by GRPO, arXiv:2402.03300, equation 4; tokens averaged within each sequence first: GRPO, equation
+3, over the batch: DAPO, equation 8, their sum over a constant: Dr. GRPO, arXiv:2503.20783.
 """
 
 from typing import NamedTuple
@@ -151,7 +152,9 @@ def aggregate(
       values: [N, L] float.
       mask: [N, L] bool, the sampled tokens.
       mode: "token": mean over all tokens of the batch, as in DAPO. "sequence": mean over the
-        tokens of each sequence, then over the sequences that have any, as in GRPO.
+        tokens of each sequence, then over the sequences that have any, as in GRPO. "constant": sum
+        over the tokens of each sequence, divided by L, then mean over the sequences that have any,
+        as in Dr. GRPO: a token counts the same in a long sequence and in a short one.
       axis_name: see `masked_mean`.
 
     Returns:
@@ -166,10 +169,14 @@ def aggregate(
     chex.assert_equal_shape([values, mask])
     if mode == "token":
         return masked_mean(values, mask, axis_name=axis_name)
+    if mode not in ("sequence", "constant"):
+        raise ValueError(f"mode must be 'token', 'sequence' or 'constant', got {mode!r}")
+    values = as_float(values, "values")
     if mode == "sequence":
-        means = jax.vmap(masked_mean)(as_float(values, "values"), mask)
-        return masked_mean(means, jnp.any(mask, axis=1), axis_name=axis_name)
-    raise ValueError(f"mode must be 'token' or 'sequence', got {mode!r}")
+        of_rows = jax.vmap(masked_mean)(values, mask)
+    else:
+        of_rows = jnp.sum(jnp.where(mask, values, 0), axis=1) / max(values.shape[1], 1)
+    return masked_mean(of_rows, jnp.any(mask, axis=1), axis_name=axis_name)
 
 
 def grpo_loss(

@@ -7,15 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from reskill_jax import group_relative_advantages, whiten
+from reskill_jax import group_relative_advantages, leave_one_out_advantages, whiten
 from reskill_jax.core.advantages import token_advantages
+
+from .against_float64 import check
 
 REWARDS = hnp.arrays(np.float32, (3, 4), elements=st.sampled_from([0.0, 1.0, 0.1, -0.5, 2.25]))
 MASKS = hnp.arrays(bool, (3, 4))
+MANY = np.random.default_rng(1).random((6, 6)) < 0.7
 
 advantages = jax.jit(group_relative_advantages)
 unscaled = jax.jit(lambda r, m: group_relative_advantages(r, mask=m, scale_by_std=False))
 scaled = jax.jit(lambda r, m: group_relative_advantages(r, mask=m))
+others = jax.jit(lambda r, m: leave_one_out_advantages(r, mask=m))
 tokens = jax.jit(token_advantages, static_argnames="whitening")
 
 
@@ -146,3 +150,57 @@ def test_one_trace():
     traced = jax.jit(chex.assert_max_traces(lambda r: group_relative_advantages(r), n=1))
     for seed in range(3):
         traced(jax.random.normal(jax.random.key(seed), (2, 3)))
+
+
+@pytest.mark.parametrize("jit", [lambda f: f, jax.jit], ids=["plain", "jit"])
+def test_leave_one_out_by_hand(jit):
+    # 1 less the mean of 0 and 2; 0 less 3/2; 2 less 1/2
+    rewards = jnp.array([[1.0, 0.0, 2.0], [0.1, 0.1, 0.1]])
+    got = jit(leave_one_out_advantages)(rewards)
+    np.testing.assert_allclose(got[0], [0.0, -1.5, 1.5], atol=1e-6)
+    assert not np.any(got[1])
+
+
+@given(REWARDS, MASKS)
+def test_leave_one_out_leaves_one_out(rewards, mask):
+    got = np.asarray(others(rewards, mask))
+    for b in range(3):
+        for g in range(4):
+            rest = rewards[b][mask[b] & (np.arange(4) != g)].astype(np.float64)
+            expected = rewards[b, g] - rest.mean() if mask[b, g] and len(rest) else 0
+            np.testing.assert_allclose(got[b, g], expected, atol=1e-6)
+
+
+def test_leave_one_out_of_a_group_of_one_and_of_none():
+    assert not np.any(leave_one_out_advantages(jnp.array([[4.0], [2.0]])))
+    mask = jnp.array([[True, False], [False, False]])
+    assert not np.any(others(jnp.array([[3.0, jnp.inf], [1.0, 2.0]]), mask))
+    assert leave_one_out_advantages(jnp.zeros((2, 0))).shape == (2, 0)
+
+
+def test_leave_one_out_shows_what_is_not_finite():
+    rewards = np.array([[np.nan, 1.0], [np.inf, 1.0], [1.0, 2.0]])
+    with jax.debug_nans(False):
+        got = others(rewards, jnp.array([[True, True], [True, False], [True, True]]))
+    np.testing.assert_array_equal(np.isnan(got), [[True, True], [True, False], [False, False]])
+
+
+def test_leave_one_out_against_numpy():
+    rng = np.random.default_rng(0)
+    rewards, weights, mask = rng.normal(size=(4, 5)), rng.normal(size=(4, 5)), MANY[:4, :5]
+
+    def theirs(r):
+        total, count = np.where(mask, r, 0).sum(1, keepdims=True), mask.sum(1, keepdims=True)
+        rest = (total - r) / np.maximum(count - 1, 1)
+        return np.sum(weights * np.where(mask & (count > 1), r - rest, 0))
+
+    check(lambda r: jnp.sum(weights * leave_one_out_advantages(r, mask=mask)), theirs, rewards)
+
+
+def test_leave_one_out_on_devices():
+    rewards = jax.random.normal(jax.random.key(2), (4, 2, 5))
+    whole = leave_one_out_advantages(rewards.reshape(8, 5))
+    for spread in (jax.vmap(leave_one_out_advantages), jax.pmap(leave_one_out_advantages)):
+        np.testing.assert_allclose(spread(rewards).reshape(8, 5), whole, atol=1e-6)
+    with pytest.raises(AssertionError, match="rank"):
+        leave_one_out_advantages(jnp.ones(3))

@@ -117,7 +117,7 @@ def test_means_by_hand():
     assert aggregate(values, mask, mode="token") == 2.5
     assert aggregate(values, mask, mode="sequence") == 3.0
     assert masked_mean(values, jnp.zeros((3, 3), bool)) == 0
-    with pytest.raises(ValueError, match="'token' or 'sequence'"):
+    with pytest.raises(ValueError, match="'token', 'sequence' or 'constant'"):
         aggregate(values, mask, mode="mean")
 
 
