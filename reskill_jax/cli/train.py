@@ -168,13 +168,17 @@ def _join(parsed: Any) -> Join | None:
 
 @functools.cache
 def _short_forms() -> Mapping[str, str]:
-    """Options of a group that can be given without it, because no other option is called so."""
+    """Options of a group that can be given without it, because no other option is called so, and
+    groups whose name alone chooses of what kind they are."""
     of_all = {name for _, names in GROUPS.values() for name in names} | set(NESTED)
     owners: dict[str, list[str]] = {}
+    short = dict(SHORT)
     for group, type_ in NESTED.items():
         for field in dataclasses.fields(type_):
-            owners.setdefault(field.name, []).append(group)
-    short = dict(SHORT)
+            if field.name == "kind":  # what the rest of the group belongs to: --GROUP KIND
+                short[f"--{group}"] = f"--{group}.kind"
+            else:
+                owners.setdefault(field.name, []).append(group)
     for name, groups in owners.items():
         if len(groups) == 1 and name not in of_all:
             option = name.replace("_", "-")

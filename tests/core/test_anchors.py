@@ -24,7 +24,7 @@ def test_returns_by_hand():
     np.testing.assert_allclose(got, [[5.0, 0.0, 8.0, 8.0]])
     np.testing.assert_allclose(later, [[0.0, 0.0, 12.0, 8.0]])
     with pytest.raises(ValueError, match="discount must lie in"):
-        discounted_returns(rewards, mask, discount=2.0)
+        discounted_returns(jnp.zeros((1, 4)), mask, discount=2.0)
 
 
 @pytest.mark.parametrize("function", [step_group_advantages, steps], ids=["plain", "jit"])
