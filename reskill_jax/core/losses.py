@@ -24,7 +24,8 @@ class PolicyLoss(NamedTuple):
     loss: chex.Array  # [] float
     surrogate: chex.Array  # [] float, the clipped surrogate alone
     kl: chex.Array  # [] float, k3 estimate of KL(policy || reference); 0 without a reference
-    clipped: chex.Array  # [] float, share of the tokens without gradient because of the clipping
+    clipped: chex.Array  # [] float, share of the tokens without gradient because of the clipping;
+    # where sequences count alike, the mean over them
 
 
 def clipped_surrogate(
@@ -233,5 +234,10 @@ def grpo_loss(
         reference = as_float(reference_log_probs, "reference_log_probs")
         divergence = k3_divergence(log_probs, jnp.where(mask, reference, 0))
         kl = aggregate(divergence, mask, mode=mode, axis_name=axis_name)
-    share = masked_mean(clipped.astype(losses.dtype), mask, axis_name=axis_name)
+    share = aggregate(
+        clipped.astype(losses.dtype),
+        mask,
+        mode="token" if mode == "token" else "sequence",
+        axis_name=axis_name,
+    )
     return PolicyLoss(surrogate + kl_weight * kl, surrogate, kl, share)

@@ -105,7 +105,10 @@ def load_run(
         known = ", ".join(map(str, there)) or "none"
         raise ChoiceError(f"there is no checkpoint of step {step}; there are: {known}")
     bank = make_bank(config, world, [()])
-    like = jax.eval_shape(lambda: init_state(config, policy.params, bank))  # no second optimizer
+    width = policy.model.width
+    like = jax.eval_shape(  # no second optimizer
+        lambda: init_state(config, policy.params, bank, width=width)
+    )
     restored = checkpoint.restore(
         checkpoints,
         kept(like),

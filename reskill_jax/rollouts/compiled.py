@@ -122,7 +122,33 @@ def play(
     )
     finite = jnp.all(jnp.isfinite(end.rollouts.transcript.log_prob), axis=1)
     finite = finite & jnp.all(jnp.isfinite(end.rollouts.reward), axis=1)
-    return end.rollouts._replace(valid=finite & ~end.crowded), end.record
+    seen = _fingerprints(end.record)
+    return end.rollouts._replace(valid=finite & ~end.crowded, observation=seen), end.record
+
+
+def _fingerprints(record: Record) -> chex.Array:
+    """[N, T] int32: numbers of what was observed before each turn, equal where the symbols are.
+
+    Of different observations one pair in 2^32 has the same number.
+    """
+
+    def fingerprint(symbols):  # a polynomial in the symbols, modulo 2^32, then mixed
+        powers = jnp.asarray([pow(_ODD, k, 1 << 32) for k in range(symbols.shape[-1])], jnp.uint32)
+        number = jnp.sum(_mixed(symbols.astype(jnp.uint32) + 1) * powers, axis=-1, dtype=jnp.uint32)
+        return jax.lax.bitcast_convert_type(_mixed(number), jnp.int32)
+
+    first, later = fingerprint(record.introductions), fingerprint(record.observations)
+    return jnp.concatenate([first[:, None], later], axis=1)[:, : later.shape[1]]
+
+
+_ODD = 0x9E3779B1
+
+
+def _mixed(x: chex.Array) -> chex.Array:
+    """The last rounds of MurmurHash3: every bit depends on all of them."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
 
 
 def _begin(given: Episodes, plan: Play) -> _Carry:
@@ -155,6 +181,7 @@ def _begin(given: Episodes, plan: Play) -> _Carry:
         fired=jnp.zeros((*turns, slots), bool).at[:, 0].set(fired),
         of_skills=of_skills,
         truncated=jnp.zeros(rows, bool),
+        observation=jnp.zeros(turns, jnp.int32),
     )
     record = Record(
         introductions=introductions,

@@ -4,6 +4,7 @@ N episodes, T turns, L tokens, D decisions, K candidates, S slots of the bank.
 """
 
 import dataclasses
+import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -102,6 +103,7 @@ def collect(
     number = np.zeros(count, np.int32)
     rewards = np.zeros((count, max_turns), np.float32)
     fired = np.zeros((count, max_turns, slots), bool)
+    observation = np.zeros((count, max_turns), np.int32)
     for n, row in enumerate(rows):
         told = row.conversation
         kept = row.tokens[:length]
@@ -115,6 +117,8 @@ def collect(
             turn[n, :used], weight[n, :used] = when[:used], 1.0
             if among:
                 support[n, :used] = which[:used]
+        for t, text in enumerate(told.observations[:max_turns]):
+            observation[n, t] = np.uint32(zlib.crc32(text.encode())).view(np.int32)
         for t, one in enumerate(row.fired[:max_turns]):
             fired[n, t] = one
         if reward is not None and told.valid and told.rewards:
@@ -135,4 +139,5 @@ def collect(
         fired=fired,
         of_skills=of_skills,
         truncated=np.array([row.truncated for row in rows]),
+        observation=observation,
     )

@@ -18,6 +18,7 @@ class Rollouts(NamedTuple):
     fired: chex.Array  # [N, T, S] bool: skills in the prompt of each turn
     of_skills: chex.Array  # [N, L] bool: tokens that are skill lines
     truncated: chex.Array  # [N] bool: ended because the context was full
+    observation: chex.Array  # [N, T] int32: equal where what was observed before a turn is
 
 
 class Record(NamedTuple):

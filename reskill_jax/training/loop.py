@@ -190,7 +190,8 @@ def _start(config: TrainConfig, params: Any, runner: AnyRunner) -> tuple[TrainSt
     """What a run begins with."""
     life = begin_library(config, runner.world)
     bank = make_bank(config, runner.world, [life.skills])
-    return runner.placed(init_state(config, params, bank)), life
+    width = runner.policy.model.width
+    return runner.placed(init_state(config, params, bank, width=width)), life
 
 
 def _notify(console: Console, line: str) -> None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from reskill_jax.algorithms.grpo import GRPO
+from reskill_jax.algorithms.algorithm import Algorithm
 from reskill_jax.creators.creator import Creator
 from reskill_jax.creators.episode import Episode
 from reskill_jax.devices.mesh import make_mesh, on_mesh, place, row_sharding
@@ -118,15 +118,9 @@ class Runner:
         """There is nothing to give back."""
 
 
-def algorithm_of(config: TrainConfig) -> GRPO:
+def algorithm_of(config: TrainConfig) -> Algorithm:
     """The algorithm that a configuration names."""
-    return GRPO(
-        scale_by_std=config.algorithm.scale_by_std,
-        whiten=config.algorithm.whiten,
-        clip_low=config.algorithm.clip_low,
-        clip_high=config.algorithm.clip_high,
-        kl_weight=config.algorithm.kl_weight,
-    )
+    return config.algorithm.make()
 
 
 @functools.lru_cache(maxsize=8)
@@ -144,7 +138,9 @@ def _compiled(world: CompiledWorld, model: Model, language: Language, config: Tr
         return jax.jit(program, donate_argnums=0), None, None
     mesh = make_mesh(config.mesh)
     bank = make_bank(config, world, [()])
-    like = jax.eval_shape(lambda: init_state(config, model.init(jax.random.key(0)), bank))
+    like = jax.eval_shape(
+        lambda: init_state(config, model.init(jax.random.key(0)), bank, width=model.width)
+    )
     shardings, rows = state_shardings(like, mesh, model, config), row_sharding(mesh)
     whole = NamedSharding(mesh, PartitionSpec())
     step = jax.jit(

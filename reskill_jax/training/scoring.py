@@ -27,6 +27,7 @@ def decision_log_probs(
     model: Model,
     temperature: float,
     free_text: bool = False,
+    at: chex.Array | None = None,
 ) -> chex.Array:
     """Log-probabilities of the tokens that were chosen: [N, D], 0 where a decision is not used.
 
@@ -38,11 +39,13 @@ def decision_log_probs(
       temperature: they were sampled at.
       free_text: whether some were chosen from the whole vocabulary: those without a support
         (static).
+      at: [N, D, width] of `decision_states`, where they are known.
     """
+    support = transcript.support
+    at = decision_states(params, transcript, model=model) if at is None else at
     if not free_text:
-        logits = decision_logits(params, transcript, model=model)
+        logits = candidate_logits(params, at, support, model=model)
         return chosen_log_probs(logits, transcript, used, temperature=temperature)
-    at, support = _decision_states(params, transcript, model), transcript.support
     choice = jax.vmap(transcripts.choices)(transcript)
     free = used & jnp.all(support == NO_TOKEN, axis=-1)
     nothing = jnp.zeros(used.shape, jnp.float32)
@@ -66,11 +69,11 @@ def decision_log_probs(
 
 def decision_logits(params: Any, transcript: Transcript, *, model: Model) -> chex.Array:
     """Logits of the candidates at every recorded decision: [N, D, K]."""
-    at = _decision_states(params, transcript, model)
+    at = decision_states(params, transcript, model=model)
     return candidate_logits(params, at, transcript.support, model=model)
 
 
-def _decision_states(params: Any, transcript: Transcript, model: Model) -> chex.Array:
+def decision_states(params: Any, transcript: Transcript, *, model: Model) -> chex.Array:
     """Hidden states [N, D, width] that decisions were taken after."""
     hidden = model.forward(params, transcript.tokens)
     return jnp.take_along_axis(hidden, transcript.position[:, :, None], axis=1)

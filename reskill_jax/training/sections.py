@@ -4,10 +4,17 @@ On the command line a setting is `--group.name`, in a file it is nested under it
 """
 
 import dataclasses
+import functools
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from reskill_jax.algorithms.algorithm import Algorithm
+from reskill_jax.algorithms.grpo import Aggregation
+from reskill_jax.algorithms.registry import ALGORITHMS, make_algorithm
 from reskill_jax.training.validate import validate_section
+
+Kind = Literal["grpo", "dr_grpo", "rloo", "dapo", "gspo", "gigpo", "ppo", "dpo"]
+assert set(get_args(Kind)) == set(ALGORITHMS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,21 +46,58 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AlgorithmConfig:
-    """What the policy's gradient is computed from."""
+    """What the policy's gradient is computed from (docs/algorithms.md). Options that are not given
+    are as the algorithm has them; one that it does not have is an error."""
 
-    clip_low: float = 0.2
-    """How far the ratio of new to old probabilities may fall below 1 and still count."""
-    clip_high: float = 0.2
-    """How far it may rise above 1."""
-    kl_weight: float = 0.0
-    """Weight of the k3 divergence from the starting policy."""
-    scale_by_std: bool = True
-    """Divide advantages by the group's standard deviation."""
-    whiten: bool = False
-    """Whiten advantages over the batch as well."""
+    kind: Kind = "grpo"
+    """Which algorithm (--algorithm KIND)."""
+    clip_low: float | None = None
+    """How far the ratio of new to old probabilities may fall below 1 and still count: 0.2, of gspo
+    0.0003."""
+    clip_high: float | None = None
+    """How far it may rise above 1: 0.2, of dapo 0.28, of gspo 0.0004."""
+    kl_weight: float | None = None
+    """Weight of the k3 divergence from the starting policy: 0."""
+    scale_by_std: bool | None = None
+    """Divide advantages by the group's standard deviation: all but dr_grpo do."""
+    whiten: bool | None = None
+    """Whiten advantages over the batch as well: of these only ppo does."""
+    aggregation: Aggregation | None = None
+    """How the decisions of a batch become one number: their mean (token), the mean over rollouts of
+    the mean in each (sequence), or of their sum over a constant (constant: dr_grpo, rloo)."""
+    dynamic_sampling: bool | None = None
+    """Of dapo: groups whose rewards are all equal do not count in the mean: true."""
+    overlong_filtering: bool | None = None
+    """Of dapo: nor do rollouts that were cut off because the context was full: true."""
+    discount: float | None = None
+    """What a reward is worth a turn earlier (gigpo: 0.95) or a decision earlier (ppo: 1)."""
+    step_weight: float | None = None
+    """Of gigpo: weight of the advantage among turns that began with the same observation: 1."""
+    trace_decay: float | None = None
+    """Of ppo: lambda of generalized advantages; 1 trusts the rewards alone, 0 the values: 0.95."""
+    value_clip: float | None = None
+    """Of ppo: how far an update may move a value; 0, as far as it likes."""
+    value_width: int | None = None
+    """Of ppo: width of the hidden layer of the value function: 64."""
+    value_learning_rate: float | None = None
+    """Of ppo: constant rate of the value function's own optimizer: 0.001."""
+    value_sees_arms: bool | None = None
+    """Of ppo: the value function is told which of the proposals under test a rollout reads, beside
+    its text: false."""
+    beta: float | None = None
+    """Of dpo: how much a departure from the starting policy costs: 0.1."""
 
     def __post_init__(self):
         validate_section(self, "algorithm")
+        self.make()
+
+    def make(self) -> Algorithm:
+        """The algorithm.
+
+        Raises:
+          ValueError: it does not have one of the options that are given.
+        """
+        return _made(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,3 +290,8 @@ class SessionConfig:
 
     def __post_init__(self):
         validate_section(self, "sessions")
+
+
+@functools.cache
+def _made(config: AlgorithmConfig) -> Algorithm:
+    return make_algorithm(**dataclasses.asdict(config))

@@ -9,8 +9,16 @@ import optax
 
 from reskill_jax.core.trial import Trial, TrialHistory, idle_trial, start_history
 from reskill_jax.models.lora import init_adapters
+from reskill_jax.models.value_head import init_value_head
 from reskill_jax.skills.bank import Bank
 from reskill_jax.training.config import TrainConfig
+
+
+class Critic(NamedTuple):
+    """A value function that learns beside the policy."""
+
+    params: Any  # float32, see `models.value_head`
+    opt_state: Any
 
 
 class TrainState(NamedTuple):
@@ -27,6 +35,7 @@ class TrainState(NamedTuple):
     history: TrialHistory
     skipped: chex.Array  # [] int32, updates left out because something was not finite
     frozen: Any = ()  # what adapters add to, which no checkpoint holds; () without adapters
+    critic: Any = ()  # a Critic; () where the algorithm has no value function
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
@@ -46,6 +55,31 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
         ),
     }
     return optax.chain(optax.clip_by_global_norm(settings.max_grad_norm), made[settings.name]())
+
+
+def make_value_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """The optimizer of the value function: Adam at a constant rate."""
+    head = config.algorithm.make().values
+    assert head is not None
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(head.learning_rate, b2=0.99))
+
+
+def told_of_arms(config: TrainConfig) -> int:
+    """F, numbers that the value function is told about the arm of a row."""
+    head = config.algorithm.make().values
+    return config.trial.concurrent if head is not None and head.sees_arms else 0
+
+
+def _start_critic(config: TrainConfig, width: int | None) -> Critic | tuple[()]:
+    """The value function before the first step, on hidden states of this width."""
+    head = config.algorithm.make().values
+    if head is None:
+        return ()
+    if width is None:
+        raise ValueError(f"algorithm {config.algorithm.kind} needs the width of the model")
+    key = jax.random.fold_in(jax.random.key(config.seed), (1 << 30) + 1)  # no step has this number
+    params = init_value_head(key, width + told_of_arms(config), width=head.width)
+    return Critic(params, make_value_optimizer(config).init(params))
 
 
 # Of the decoder's matrices what comes in and what goes out; all other axes (layers, heads, gate and
@@ -91,19 +125,24 @@ def idle_trials(config: TrainConfig) -> Trial:
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (config.trial.concurrent, *x.shape)), idle)
 
 
-def init_state(config: TrainConfig, params, bank: Bank) -> TrainState:
+def init_state(config: TrainConfig, params, bank: Bank, *, width: int | None = None) -> TrainState:
     """The state before the first step.
 
     Args:
       config: of the run.
       params: of the policy to start from.
       bank: skills of every arm, usually none.
+      width: of the model's hidden states; needed where the algorithm has a value function.
+
+    Raises:
+      ValueError: the width is needed and missing.
     """
     params, frozen = jax.tree.map(jnp.asarray, params), ()
     if config.model.lora_rank > 0:
         key = jax.random.fold_in(jax.random.key(config.seed), 1 << 30)  # no step has this number
         params, frozen = init_adapters(key, params, rank=config.model.lora_rank), params
-    starts_elsewhere = config.algorithm.kl_weight > 0 and config.model.lora_rank == 0
+    algorithm = config.algorithm.make()
+    starts_elsewhere = algorithm.uses_reference and config.model.lora_rank == 0
     return TrainState(
         params=params,
         opt_state=make_optimizer(config).init(params),
@@ -116,4 +155,5 @@ def init_state(config: TrainConfig, params, bank: Bank) -> TrainState:
         history=start_history(),
         skipped=jnp.int32(0),
         frozen=frozen,
+        critic=_start_critic(config, width),
     )

@@ -6,6 +6,7 @@ whatever plays in between. B groups, G rollouts per group, N = B * G rows, K par
 arms, D decisions per row.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import chex
@@ -13,10 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from reskill_jax.algorithms.algorithm import Algorithm
-from reskill_jax.algorithms.grpo import several_outcomes
 from reskill_jax.core.contrast import Contrast
 from reskill_jax.core.factorial import arm_of_parts
 from reskill_jax.core.posterior import BetaPosterior
+from reskill_jax.core.selection import mixed_groups
 from reskill_jax.models.model import Model
 from reskill_jax.rollouts.compiled import play
 from reskill_jax.rollouts.episodes import Record, Rollouts
@@ -26,9 +27,12 @@ from reskill_jax.training.reflection import Reflection, maybe_reflect
 from reskill_jax.training.state import TrainState, games_key
 from reskill_jax.training.trials import assign_parts, compare, decide
 from reskill_jax.training.update import (
-    Learned,
     batch_of,
+    decision_values,
+    entropy,
+    in_order,
     internalized,
+    lessons_of,
     maybe_update_policy,
     rollout_params,
 )
@@ -63,6 +67,7 @@ class StepMetrics(NamedTuple):
     truncated: chex.Array  # int32 rows
     invalid: chex.Array  # int32 rows that do not count: a reward or log-probability not finite
     skipped: chex.Array  # int32, updates left out so far
+    of_algorithm: Mapping[str, chex.Array]  # what this algorithm logs beside the others
 
 
 class Evidence(NamedTuple):
@@ -145,13 +150,28 @@ def learn(
     Returns:
       The next state, and metrics, the same on every device.
     """
-    batch = batch_of(played)
-    targets = algorithm.targets(batch, group_size=config.group_size, axis_name=axis_name)
-    lessons = Learned(played.transcript, batch, targets, jnp.zeros_like(played.valid))
-    if config.skills and config.internalize > 0:
-        lessons = internalized(
-            lessons, played.of_skills, assignment.own_keys, share=config.internalize
+    batch, told = batch_of(played), None
+    if algorithm.values is not None:
+        if algorithm.values.sees_arms:
+            told = assignment.held.reshape(assignment.held.shape[0], -1).T.astype(jnp.float32)
+        batch = batch._replace(
+            values=decision_values(
+                rollout_params(state, config),
+                state.critic.params,
+                played.transcript,
+                told,
+                model=model,
+                parts=1 if axis_name else config.mesh.rows,
+                rows_at_once=config.optimizer.microbatch,
+            )
         )
+    targets = algorithm.targets(batch, group_size=config.group_size, axis_name=axis_name)
+    lessons = lessons_of(played, batch, targets, told)
+    if config.skills and config.internalize > 0:
+        of_skills, keys = played.of_skills, assignment.own_keys
+        if targets.order is not None:
+            of_skills, keys = in_order((of_skills, keys), targets.order)
+        lessons = internalized(lessons, of_skills, keys, share=config.internalize)
     state, update = maybe_update_policy(
         state,
         lessons,
@@ -161,6 +181,8 @@ def learn(
         axis_name=axis_name,
         free_text=free_text,
     )
+    if targets.counted is not None:  # of all that was sampled, whatever is learned from
+        update = {**update, "entropy": entropy(batch, axis_name=axis_name)}
 
     # Versions of the skills: rollouts without a part against those with it.
     valid = played.valid.reshape(-1, config.group_size)
@@ -177,7 +199,7 @@ def learn(
         state, successes, trials, config=config, contrast=contrast
     )
     state = state._replace(step=state.step + 1)
-    mixed = several_outcomes(success.astype(jnp.float32), valid)
+    mixed = mixed_groups(success.astype(jnp.float32), valid)
     metrics = StepMetrics(
         arm_successes=successes,
         arm_trials=trials,
@@ -188,7 +210,8 @@ def learn(
         trial_trials=jnp.sum(trial.trials, axis=1),
         decision=decision,
         horizon=horizon,
-        **update,
+        **{name: value for name, value in update.items() if name not in algorithm.logs},
+        of_algorithm={name: update[name] for name in algorithm.logs},
         **_figures(played, mixed, axis_name),
         skipped=state.skipped,
     )

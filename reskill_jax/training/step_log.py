@@ -29,8 +29,9 @@ def metrics_line(metrics: StepMetrics, life: SkillLibrary, step: int) -> dict[st
     plain = {
         name: value.tolist() if isinstance(value, np.ndarray) else value
         for name, value in metrics._asdict().items()
-        if name not in _BY_TRIAL
+        if name not in (*_BY_TRIAL, "of_algorithm")
     }
+    plain |= {name: value.tolist() for name, value in metrics.of_algorithm.items()}
     under_test = [proposal.id for proposal in life.proposals if proposal is not None]
     return {"step": step, "trials": under_test, **plain}
 

@@ -15,12 +15,18 @@ from reskill_jax.algorithms.algorithm import Algorithm, Batch, Scores, Targets
 from reskill_jax.devices.placement import keep_rows
 from reskill_jax.models.lora import merge
 from reskill_jax.models.model import Model
+from reskill_jax.models.value_head import value_of
 from reskill_jax.rollouts import transcript as transcripts
 from reskill_jax.rollouts.episodes import Rollouts
 from reskill_jax.rollouts.transcript import Transcript
 from reskill_jax.training.config import TrainConfig
-from reskill_jax.training.scoring import decision_log_probs
-from reskill_jax.training.state import TrainState, make_optimizer
+from reskill_jax.training.scoring import decision_log_probs, decision_states
+from reskill_jax.training.state import (
+    Critic,
+    TrainState,
+    make_optimizer,
+    make_value_optimizer,
+)
 
 # Eighths of the context that rows are cut to; each is a program of its own. In a long context rows
 # differ more.
@@ -35,6 +41,14 @@ class Learned(NamedTuple):
     batch: Batch
     targets: Targets
     internalized: chex.Array  # [N] bool; its decisions were sampled with skills that it lacks
+    told: chex.Array | None = None  # [N, F] float: what values are told beside the text
+
+
+class ActorCritic(NamedTuple):
+    """What is trained where an algorithm wants values; else it is the policy's parameters alone."""
+
+    policy: Any
+    critic: Any
 
 
 def batch_of(played: Rollouts) -> Batch:
@@ -42,7 +56,61 @@ def batch_of(played: Rollouts) -> Batch:
     rows = played.transcript
     used = jnp.arange(rows.position.shape[1]) < rows.count[:, None]
     mask = used & played.valid[:, None] & (rows.weight > 0)
-    return Batch(played.reward, played.valid, rows.turn, mask, rows.log_prob)
+    return Batch(
+        played.reward,
+        played.valid,
+        rows.turn,
+        mask,
+        rows.log_prob,
+        turns=played.turns,
+        observation=played.observation,
+        overlong=played.truncated,
+    )
+
+
+def lessons_of(played: Rollouts, batch: Batch, targets: Targets, told: Any = None) -> Learned:
+    """Rollouts as rows to learn from, in the order that the targets ask for."""
+    # What targets alone needed is not carried into the loss.
+    batch = batch._replace(turns=None, observation=None, overlong=None)
+    if targets.counted is not None:
+        batch = batch._replace(mask=batch.mask & targets.counted[:, None])
+    order = targets.order
+    targets = targets._replace(counted=None, order=None)
+    lessons = Learned(played.transcript, batch, targets, jnp.zeros_like(played.valid), told)
+    return lessons if order is None else in_order(lessons, order)
+
+
+def in_order(rows: Any, order: chex.Array) -> Any:
+    """The rows of arrays [N, ...] in another order [N]."""
+    return keep_rows(jax.tree.map(lambda x: x[order], rows))
+
+
+def decision_values(
+    params: Any,
+    critic: Any,
+    rows: Transcript,
+    told: chex.Array | None,
+    *,
+    model: Model,
+    parts: int,
+    rows_at_once: int,
+) -> chex.Array:
+    """Values [N, D] before an update, a few rows at a time.
+
+    Args:
+      params: of the whole model. critic: of the value head.
+      rows: of [N, ...] arrays. told: as of `value_of`.
+      model: static. parts, rows_at_once: as of `policy_gradient`.
+    """
+
+    def some(part):
+        rows, told = part
+        return value_of(critic, decision_states(params, rows, model=model), told)
+
+    found = jax.lax.map(some, _few_at_a_time((rows, told), parts=parts, rows_at_once=rows_at_once))
+    turns, size = found.shape[0], found.shape[1] // parts
+    found = jnp.swapaxes(found.reshape(turns, parts, size, *found.shape[2:]), 0, 1)
+    return found.reshape(parts * turns * size, *found.shape[3:])
 
 
 def whole_params(params: Any, frozen: Any, config: TrainConfig) -> Any:
@@ -77,7 +145,8 @@ def internalized(
     Returns:
       The lessons with other transcripts in the rows chosen.
     """
-    gained = jnp.any(lessons.targets.advantages > 0, axis=1)
+    batch, targets = lessons.batch, lessons.targets
+    gained = jnp.sum(jnp.where(batch.mask, targets.advantages, 0.0), axis=1) > 0
     chosen = gained & jnp.any(of_skills, axis=1)
     chosen = chosen & (jax.vmap(jax.random.uniform)(keys) < share)
     alone = jax.vmap(transcripts.without)(lessons.transcript, of_skills & chosen[:, None])
@@ -103,9 +172,9 @@ def policy_loss(
       params, frozen, reference, lessons, model, algorithm, config: as of `policy_gradient`.
       free_text: whether tokens may have been chosen from the whole vocabulary (static).
     """
-    rows, batch = lessons.transcript, lessons.batch
+    rows, batch, targets = lessons.transcript, lessons.batch, lessons.targets
 
-    def chosen(params):
+    def chosen(params, at=None):
         return decision_log_probs(
             params,
             rows,
@@ -113,15 +182,27 @@ def policy_loss(
             model=model,
             temperature=config.temperature,
             free_text=free_text,
+            at=at,
         )
 
-    log_probs = chosen(whole_params(params, frozen, config))
-    own = jax.lax.stop_gradient(log_probs)
-    old = jnp.where(lessons.internalized[:, None], own, batch.old)
+    without_lines = lessons.internalized[:, None]
+    if algorithm.values is None:
+        scores = Scores(chosen(whole_params(params, frozen, config)))
+    else:
+        whole = whole_params(params.policy, frozen, config)
+        at = decision_states(whole, rows, model=model)
+        scores = Scores(chosen(whole, at), value_of(params.critic, at, lessons.told))
+        # What came of a row with skills says nothing about its worth without them.
+        own = jax.lax.stop_gradient(scores.values)
+        assert own is not None and targets.returns is not None and batch.values is not None
+        targets = targets._replace(returns=jnp.where(without_lines, own, targets.returns))
+        batch = batch._replace(values=jnp.where(without_lines, own, batch.values))
+    own = jax.lax.stop_gradient(scores.log_probs)
+    old = jnp.where(without_lines, own, batch.old)
     batch = batch._replace(old=jnp.where(batch.mask, old, 0.0))
     if algorithm.uses_reference:
         batch = batch._replace(reference=chosen(reference))
-    loss, logs = algorithm.loss(Scores(log_probs), batch, lessons.targets)
+    loss, logs = algorithm.loss(scores, batch, targets)
     return loss, {"loss": loss, **logs}
 
 
@@ -148,7 +229,8 @@ def policy_gradient(
     the page faults.
 
     Args:
-      params: that are trained. frozen: what adapters add to, or ().
+      params: that are trained: of the policy, or an `ActorCritic`. frozen: what adapters add to,
+        or ().
       reference: of the policy it started from (() without a divergence).
       lessons: N rows of this device.
       model, algorithm, config: static.
@@ -162,12 +244,17 @@ def policy_gradient(
     Returns:
       (gradient, logs): over all devices, the same on every one.
     """
-    total = jnp.sum(lessons.batch.mask)
+    total = jnp.sum(algorithm.weights(lessons.batch.mask))
     if axis_name is not None:
         total = jax.lax.psum(total, axis_name)
-    lessons, needed, decisions = _with_a_gradient(lessons, algorithm)
+    lessons, needed, weights = _with_a_gradient(lessons, algorithm)
     capacity = lessons.transcript.tokens.shape[1]
-    few = _in_turns((lessons, needed, decisions), parts=parts, rows_at_once=rows_at_once)
+    few = _in_turns(
+        (lessons, needed, weights),
+        parts=parts,
+        rows_at_once=rows_at_once,
+        together=algorithm.rows_together,
+    )
     lengths = _lengths(capacity, cut_above)
 
     def cut_to(length: int):
@@ -195,10 +282,10 @@ def policy_gradient(
     branches = [lambda part: zeros, *[cut_to(length) for length in lengths]]
 
     def add(sums, few):
-        part, needed, decisions = few
+        part, needed, weights = few
         branch = jnp.sum(jnp.max(needed) > jnp.array((0, *lengths[:-1])))
-        found = jax.lax.switch(branch, branches, part)  # means over these decisions
-        share = jnp.sum(decisions) / jnp.maximum(total, 1)
+        found = jax.lax.switch(branch, branches, part)  # means over these rows
+        share = jnp.sum(weights) / jnp.maximum(total, 1)
         return jax.tree.map(lambda s, x: s + share * x, sums, found), None
 
     found, _ = jax.lax.scan(add, zeros, few)
@@ -224,32 +311,43 @@ def _with_a_gradient(
     """Leaves out rows without a gradient.
 
     Returns:
-      The lessons; [N] int32 tokens of a row that matter; [N] int32 decisions to learn from.
+      The lessons; [N] int32 tokens of a row that matter; [N] int32 how much it counts.
     """
     batch, rows = lessons.batch, lessons.transcript
-    decisions = jnp.sum(batch.mask, axis=1)
-    learned = decisions > 0
-    if not algorithm.uses_reference:
+    learned = jnp.any(batch.mask, axis=1)
+    if not algorithm.uses_reference and algorithm.values is None:
         learned = learned & jnp.any(lessons.targets.advantages != 0, axis=1)
     needed = jnp.where(learned, jnp.minimum(rows.length, rows.tokens.shape[1]), 0)
     batch = batch._replace(mask=batch.mask & learned[:, None])
-    return lessons._replace(batch=batch), needed, decisions * learned
+    return lessons._replace(batch=batch), needed, algorithm.weights(batch.mask)
 
 
-def _in_turns(x: Any, *, parts: int, rows_at_once: int) -> Any:
-    """(lessons, needed [N], decisions [N]) -> the same in turns, the longest rows first.
+def _in_turns(x: Any, *, parts: int, rows_at_once: int, together: int) -> Any:
+    """(lessons, needed [N], weights [N]) -> the same in turns, the longest rows first.
 
-    [N, ...] becomes [turns, parts * size, ...]: in every turn some rows of every device.
+    [N, ...] becomes [turns, parts * size, ...]: in every turn some rows of every device. Of rows
+    that stay together the longest counts.
     """
-    needed = x[1]
-    rows = needed.shape[0] // parts
-    size = max(k for k in range(1, rows_at_once + 1) if rows % k == 0)
-    order = jnp.argsort(-needed.reshape(parts, rows), axis=1)
+    needed = jnp.max(x[1].reshape(parts, -1, together), axis=2)
+    order = jnp.argsort(-needed, axis=1)
+
+    def sort(x):
+        units = x.reshape(parts, -1, together, *x.shape[1:])
+        return jax.vmap(lambda x, order: x[order])(units, order).reshape(x.shape)
+
+    ordered = jax.tree.map(sort, x)
+    return _few_at_a_time(ordered, parts=parts, rows_at_once=rows_at_once, together=together)
+
+
+def _few_at_a_time(x: Any, *, parts: int, rows_at_once: int, together: int = 1) -> Any:
+    """Arrays [N, ...] as [turns, parts * size, ...], with some rows of every part in every turn."""
+    rows = jax.tree.leaves(x)[0].shape[0] // parts
+    most = max(rows_at_once, together)
+    size = max(k for k in range(together, most + 1, together) if rows % k == 0)
 
     def in_turns(x):
-        x = x.reshape(parts, rows, *x.shape[1:])
-        x = jax.vmap(lambda x, order: x[order])(x, order)
-        x = jnp.swapaxes(x.reshape(parts, rows // size, size, *x.shape[2:]), 0, 1)
+        x = x.reshape(parts, rows // size, size, *x.shape[1:])
+        x = jnp.swapaxes(x, 0, 1)
         return keep_rows(x.reshape(rows // size, parts * size, *x.shape[3:]), axis=1)
 
     return jax.tree.map(in_turns, x)
@@ -291,7 +389,7 @@ def maybe_update_policy(
     def rest(state):
         zero = jnp.float32(0)
         spread = entropy(lessons.batch, axis_name=axis_name)
-        idle = dict.fromkeys(("loss", "kl", "clipped", "grad_norm"), zero)
+        idle = dict.fromkeys(("loss", "kl", "clipped", "grad_norm", *algorithm.logs), zero)
         return state, {**idle, "entropy": spread}
 
     if not trained:
@@ -322,21 +420,26 @@ def update_policy(
     """One optimizer step per minibatch.
 
     Minibatch m takes rows m, m + M, m + 2M, ...: the same rows whatever the number of devices.
-    An update whose gradient is not finite is left out and counted.
+    (Where rows stay together, as many of them in the place of each.) An update whose gradient is
+    not finite is left out and counted.
 
     Returns:
-      The state; loss, kl, clipped and grad_norm as means over minibatches, and `entropy`.
+      The state; loss, kl, clipped, grad_norm (of the policy) and what else the algorithm logs as
+      means over minibatches, and `entropy`.
     """
     optimizer = make_optimizer(config)
-    count = config.optimizer.minibatches
+    count, together = config.optimizer.minibatches, algorithm.rows_together
+    has_values = algorithm.values is not None
 
     def split(x):
-        return jnp.swapaxes(x.reshape(x.shape[0] // count, count, *x.shape[1:]), 0, 1)
+        size = x.shape[0] // count
+        units = x.reshape(size // together, count, together, *x.shape[1:])
+        return jnp.swapaxes(units, 0, 1).reshape(count, size, *x.shape[1:])
 
     def minibatch(carry, part):
-        params, opt_state, skipped = carry
+        params, opt_state, critic, skipped = carry
         grads, logs = policy_gradient(
-            params,
+            ActorCritic(params, critic.params) if has_values else params,
             state.frozen,
             state.frozen if config.model.lora_rank else state.reference,
             part,
@@ -348,22 +451,35 @@ def update_policy(
             rows_at_once=config.optimizer.microbatch,
             free_text=free_text,
         )
+        of_values, grads = (grads.critic, grads.policy) if has_values else ((), grads)
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(norm) & jnp.isfinite(logs["loss"])
-        grads = jax.tree.map(lambda g: jnp.where(finite, g, 0.0), grads)
-        updates, new_opt_state = optimizer.update(grads, opt_state, params)
-        new_params = optax.apply_updates(params, updates)
+        if has_values:
+            finite = finite & jnp.isfinite(optax.tree.norm(of_values))
+
+        def or_zero(grads):
+            return jax.tree.map(lambda g: jnp.where(finite, g, 0.0), grads)
 
         def keep(new, old):
             return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
 
-        carry = (keep(new_params, params), keep(new_opt_state, opt_state), skipped + ~finite)
-        return carry, {**logs, "grad_norm": norm}
+        updates, new_opt_state = optimizer.update(or_zero(grads), opt_state, params)
+        new_params = optax.apply_updates(params, updates)
+        if has_values:
+            critic = keep(_critic_after(critic, or_zero(of_values), config), critic)
+        carry = (keep(new_params, params), keep(new_opt_state, opt_state), critic)
+        return (*carry, skipped + ~finite), {**logs, "grad_norm": norm}
 
-    start = (state.params, state.opt_state, state.skipped)
-    (params, opt_state, skipped), logs = jax.lax.scan(
+    start = (state.params, state.opt_state, state.critic, state.skipped)
+    (params, opt_state, critic, skipped), logs = jax.lax.scan(
         minibatch, start, jax.tree.map(split, lessons)
     )
     logs = jax.tree.map(jnp.mean, logs)
-    state = state._replace(params=params, opt_state=opt_state, skipped=skipped)
+    state = state._replace(params=params, opt_state=opt_state, critic=critic, skipped=skipped)
     return state, {**logs, "entropy": entropy(lessons.batch, axis_name=axis_name)}
+
+
+def _critic_after(critic: Critic, grads: Any, config: TrainConfig) -> Critic:
+    """The value function after one step of its own optimizer."""
+    updates, opt_state = make_value_optimizer(config).update(grads, critic.opt_state)
+    return Critic(optax.apply_updates(critic.params, updates), opt_state)

@@ -38,6 +38,7 @@ _AT_LEAST_ONE = (
         "trial.min_steps",
     ),
     *("trial.min_episodes", "trial.max_steps", "creator.max_operations", "creator.reservoir"),
+    "algorithm.value_width",
     *("creator.retire_after", "eval_tasks", "checkpoint_every", "keep"),
     *("prompt.answer_tokens", "prompt.message_tokens", "prompt.skill_tokens", "sessions.rows"),
     "evidence.rows",
@@ -47,6 +48,7 @@ _NOT_NEGATIVE = (
     *("seed", "algorithm.kl_weight", "temperature", "creator.cooldown", "trial.retire_margin"),
     *("eval_every", "policy_from", "skills_from", "policy_until", "skills_until"),
     *("optimizer.warmup_steps", "optimizer.weight_decay"),
+    *("algorithm.step_weight", "algorithm.value_clip", "algorithm.beta"),
     *("model.lora_rank", "prompt.thinking_tokens", "prompt.invalid_penalty", "sessions.workers"),
     *("sessions.patience", "evidence.every"),
     *("creator.lag", "creator.input_price", "creator.output_price"),
@@ -56,6 +58,7 @@ _POSITIVE = (
     *("sessions.time_limit", "sessions.open_limit", "creator.call_seconds"),
     *("optimizer.learning_rate", "optimizer.final_learning_rate", "optimizer.max_grad_norm"),
     *("algorithm.clip_low", "algorithm.clip_high", "model.lora_alpha"),
+    "algorithm.value_learning_rate",
 )
 _AT_MOST = {
     "seed": MAX_SEED,
@@ -88,6 +91,8 @@ _INTERVALS = {
     "trial.false_reject": (0, 0.5, "()"),
     "trial.floor": (0, 0.5, "(]"),
     "internalize": (0, 1, "[]"),
+    "algorithm.discount": (0, 1, "[]"),
+    "algorithm.trace_decay": (0, 1, "[]"),
     "sessions.max_invalid": (0, 1, "[]"),
     "creator.least_chance": (0, 1, "[)"),
 }
@@ -258,7 +263,21 @@ def _check_batches(config: "TrainConfig") -> None:
             f"steps * minibatches = {updates} updates of the policy, at most {MAX_INTEGER} can be "
             "counted"
         )
-    if config.group_size == 1 and (config.policy_steps or config.skills):
+    algorithm = config.algorithm.make()
+    if config.policy_steps and config.group_size % algorithm.rows_together:
+        raise ValueError(
+            f"group_size must be even for algorithm.kind = {config.algorithm.kind}, which learns "
+            f"from pairs; got {config.group_size}"
+        )
+    together = algorithm.rows_together * config.mesh.rows
+    if config.policy_steps and (rollouts // minibatches) % together:
+        raise ValueError(
+            f"the {rollouts // minibatches} rollouts of a minibatch cannot be split into pairs on "
+            f"{config.mesh.rows} devices"
+        )
+    if config.group_size == 1 and (
+        (config.policy_steps and algorithm.needs_groups) or config.skills
+    ):
         raise ValueError(
             "group_size must be at least 2: a rollout alone in its group has none to be compared "
             "with"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 
 import chex
 import jax
@@ -20,9 +21,11 @@ from reskill_jax.training.scoring import decision_logits
 from reskill_jax.training.sections import OptimizerConfig
 from reskill_jax.training.state import init_state, learning_rate, make_optimizer
 from reskill_jax.training.update import (
+    ActorCritic,
     Learned,
     entropy,
     internalized,
+    lessons_of,
     maybe_update_policy,
     policy_gradient,
     policy_loss,
@@ -135,7 +138,82 @@ def test_the_parts_sum_to_the_whole(config, cut_above):
         (loss, kl, clipped), (wanted_loss, wanted_kl, wanted_clipped), rtol=1e-5, atol=1e-7
     )
     assert float(optax_norm(wanted)) > 1e-2
-    assert (float(kl) > 0) == (config.algorithm.kl_weight > 0)
+    assert (float(kl) > 0) == config.algorithm.make().uses_reference
+
+
+# --- other algorithms -----------------------------------------------------------------------------
+
+KINDS = {
+    "dr_grpo": {"kl_weight": 0.3},
+    "dapo": {},
+    "gspo": {"clip_low": 0.5, "clip_high": 0.5},
+    "ppo": {"value_clip": 0.2, "value_sees_arms": True},
+    "dpo": {},
+}
+
+
+def of_kind(kind):
+    """A configuration, what is trained, and rows as this algorithm learns from them."""
+    config = replace(CONFIG, algorithm=dict(kind=kind, **KINDS[kind]), trial=dict(concurrent=3))
+    algorithm, made, rng = algorithm_of(config), batch(), np.random.default_rng(3)
+    rewards = jnp.asarray([[1.0], [0.0], [0.0], [1.0], [0.5], [0.5], [1.0], [0.0]])
+    told = jnp.asarray(rng.integers(0, 2, (ROWS, 3)), jnp.float32)
+    given = made.batch._replace(
+        reward=rewards,
+        values=jnp.asarray(rng.normal(size=(ROWS, DECISIONS)), jnp.float32),
+        overlong=jnp.arange(ROWS) == 4,
+    )
+    aims = algorithm.targets(given, group_size=4)
+    played = types.SimpleNamespace(transcript=made.transcript, valid=given.valid)
+    lessons = lessons_of(played, given, aims, told)
+    lessons = lessons._replace(internalized=jnp.arange(ROWS) == 0)
+    state = init_state(config, params(), (), width=MODEL.width)
+    if algorithm.values is None:
+        return config, state, params(), lessons
+    critic = jax.tree.map(lambda x: x + 0.1, state.critic.params)
+    return config, state, ActorCritic(params(), critic), lessons
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_parts_sum_to_the_whole_whatever_the_algorithm(kind):
+    config, _, trained, lessons = of_kind(kind)
+    reference = params(1) if algorithm_of(config).uses_reference else ()
+    grads, logs = in_parts(config)(trained, reference, lessons)
+    wanted, wanted_logs = whole(config)(trained, reference, lessons)
+    chex.assert_trees_all_close(grads, wanted, rtol=2e-4, atol=1e-6)
+    chex.assert_trees_all_close(logs, wanted_logs, rtol=1e-5, atol=1e-7)
+    if kind == "ppo":  # the values have a gradient, and it stays in the head
+        assert float(optax_norm(wanted.critic)) > 1e-2
+        wanted = wanted.policy
+    assert float(optax_norm(wanted)) > 1e-3
+
+
+def test_pairs_stay_together():
+    config, state, _, lessons = of_kind("dpo")
+    signs = np.asarray(lessons.targets.advantages[:, 0]).reshape(-1, 2)
+    np.testing.assert_array_equal(signs, [[1, -1], [1, -1], [1, -1], [0, 0]])
+    update = jax.jit(functools.partial(update_policy, **static(config)))
+    after, logs = update(state, lessons)
+    # The policy is the reference still: the first minibatch has no margin, the second a small one.
+    assert abs(float(logs["margin"])) < 1e-2 and np.isfinite(logs["loss"])
+    for _ in range(40):
+        after, logs = update(after, lessons)
+    assert logs["margin"] > 1e-3 and logs["pair_accuracy"] > 0.5
+
+
+def test_values_learn_with_an_optimizer_of_their_own():
+    config, state, _, lessons = of_kind("ppo")
+    config = replace(config, algorithm=dict(value_learning_rate=1e-2, value_clip=0.0))
+    update = jax.jit(functools.partial(update_policy, **static(config)))
+    errors = []
+    for _ in range(30):
+        state, logs = update(state, lessons)
+        errors.append(float(logs["value_loss"]))
+    assert errors[-1] < 0.5 * errors[0]
+    broken = lessons._replace(batch=lessons.batch._replace(old=lessons.batch.old * jnp.nan))
+    after, _ = update(state, broken)
+    assert int(after.skipped) - int(state.skipped) == 2
+    chex.assert_trees_all_equal(after.critic, state.critic)
 
 
 def optax_norm(tree):
