@@ -118,7 +118,9 @@ def collect(
             if among:
                 support[n, :used] = which[:used]
         for t, text in enumerate(told.observations[:max_turns]):
-            observation[n, t] = np.uint32(zlib.crc32(text.encode())).view(np.int32)
+            observation[n, t] = np.uint32(zlib.crc32(text.encode("utf-8", "surrogatepass"))).view(
+                np.int32
+            )
         for t, one in enumerate(row.fired[:max_turns]):
             fired[n, t] = one
         if reward is not None and told.valid and told.rewards:
