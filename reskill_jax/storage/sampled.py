@@ -89,4 +89,4 @@ def episode_text(episode: SampledEpisode) -> str:
 
 def _shown(text: str) -> str:
     kept = text if len(text) <= _LONGEST else text[:_LONGEST] + " [...]"
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in kept).strip()
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in kept).strip()
