@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import time
 
 import pytest
@@ -35,11 +36,15 @@ def lines(path, *without):
 def train(lab, tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
 
-    def run(name, server, *, resume=False, die_after=None, told=None, once=False, **creator):
+    def run(
+        name, server, *, resume=False, die_after=None, told=None, once=False, mirror=None, **creator
+    ):
         if once and (root / name).exists():
             return root / name
         settings = {"kind": "llm", "url": server and server.url, "model": "stub", "contrasts": 3}
-        config = replace(lab.config, root=str(root), name=name, creator=settings | creator)
+        config = replace(
+            lab.config, root=str(root), name=name, mirror=mirror, creator=settings | creator
+        )
 
         def observer(step, *_):
             if step == die_after:
@@ -149,6 +154,18 @@ def test_a_finished_run_is_replayed(train, serve, expert):
     assert lines(again / "metrics.jsonl", *figures) == lines(first / "metrics.jsonl", *figures)
     third = train("replayed-again", None, kind="replay", recording=str(again))
     assert (third / "lifecycle.jsonl").read_text() == (first / "lifecycle.jsonl").read_text()
+
+
+def test_a_run_goes_on_from_its_mirror_with_all_replies(train, serve, expert, tmp_path):
+    server = serve(expert)
+    whole = train("unbroken", server, lag=2, once=True)
+    mirror = tmp_path / "mirror"
+    lost = train("moved", server, die_after=6, lag=2, mirror=str(mirror))
+    kept = {path.name for path in (mirror / "moved/creator").glob("*/*.json")}
+    assert kept <= {path.name for path in (lost / "creator").glob("*/*.json")} and len(kept) > 10
+    shutil.rmtree(lost)
+    found = train("moved", server, resume=True, lag=2, mirror=str(mirror))
+    assert (found / "lifecycle.jsonl").read_text() == (whole / "lifecycle.jsonl").read_text()
 
 
 def test_a_slow_server_holds_nobody_up(train, serve, expert):
