@@ -72,6 +72,7 @@ SHARING = {
         ("tests/training/", "tests/rollouts/", "tests/evaluation/", "tests/storage/"), "step"
     ),
     "tests/devices/": "step",
+    "tests/creators/test_llm_runs": "step",
     "tests/worlds/household/": "games",
 }
 

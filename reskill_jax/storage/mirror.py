@@ -40,6 +40,7 @@ from reskill_jax.storage.mirror_steps import (
     promote_spares,
     put_whole,
 )
+from reskill_jax.storage.replies import FOLDER as REPLIES
 from reskill_jax.storage.run_folder import LOGS, RunFolder, run_path
 
 _logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Mirror:
         self.behind: str | None = None  # why the last copy failed
         self._root = f"{root.rstrip('/')}/{name}"
         self._steps = MirroredSteps(self._files, f"{self._root}/checkpoints")
+        self._replies: set[str] = set()  # that were copied: files that never change
 
     def holds_run(self) -> bool:
         """Whether there is a run."""
@@ -132,6 +134,7 @@ class Mirror:
             for path, content in texts.items():
                 put_whole(self._files, f"{self._root}/{path}", content)
             self._remove_skills_but(texts)
+            self._copy_replies(folder)
             self._steps.copy(folder / "checkpoints")
             self._steps.delete_old(folder / "checkpoints", keep=keep, best_by=best_by)
             self.behind = None
@@ -256,6 +259,14 @@ class Mirror:
         except Exception as error:
             raise MirrorError(f"{self.url} cannot be read: {_one_line(error)}") from error
 
+    def _copy_replies(self, folder: Path) -> None:
+        """What a creator asked and was answered, as far as it is not there yet."""
+        for path in sorted((folder / REPLIES).glob("*/*.json")):
+            name = path.relative_to(folder).as_posix()
+            if name not in self._replies:
+                put_whole(self._files, f"{self._root}/{name}", path.read_bytes())
+                self._replies.add(name)
+
     def _remove_skills_but(self, texts: Mapping[str, bytes]) -> None:
         for path in self._files.find(f"{self._root}/skills"):
             name = PurePosixPath(path.removeprefix(self._root).lstrip("/"))
@@ -283,6 +294,7 @@ def texts_of(folder: RunFolder) -> dict[str, bytes]:
     """
     paths = [folder.path / "config.json", *(folder.path / log for log in folder.sizes())]
     paths += sorted(folder.skills.glob("*/SKILL.md"))
+    paths.append(folder.path / REPLIES / "arrivals.jsonl")
     return {
         path.relative_to(folder.path).as_posix(): path.read_bytes()
         for path in paths

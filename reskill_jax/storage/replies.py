@@ -45,19 +45,23 @@ class ReplyStore:
             raise RunFolderError(f"{recorded} holds no replies of a creator to replay")
         self._arrivals: dict[str, int] = {}  # pipeline -> the step at which it was there
         self._absent: dict[str, int] = {}  # pipeline -> the last step at which it was not
+        self._noted: set[tuple[str, int, bool]] = set()  # in this run
         for place in (self._recorded, self._own):
             if place is not None:
-                self._read_arrivals(place / "arrivals.jsonl")
+                self._read_arrivals(place / "arrivals.jsonl", own=place is self._own)
 
     # --- replies --------------------------------------------------------------------------------
 
     def find(self, digest: str, number: int) -> dict[str, Any] | None:
         """What the `number`-th call (from 1) for a request brought; None = it was never made."""
         name = _reply_name(digest, number)
-        for place in (self._own, self._recorded):
-            if place is not None and (found := _read(place / "replies" / name)) is not None:
-                return found
-        return None
+        found = None if self._own is None else _read(self._own / "replies" / name)
+        if found is None and self._recorded is not None:
+            found = _read(self._recorded / "replies" / name)
+            request = _read(self._recorded / "requests" / f"{digest}.json")
+            if found is not None and request is not None:  # so that this run is whole, too
+                self.keep(digest, number, request, found)
+        return found
 
     def keep(
         self, digest: str, number: int, request: Mapping[str, Any], reply: Mapping[str, Any]
@@ -95,7 +99,9 @@ class ReplyStore:
                 self._arrivals[pipeline] = step
             else:
                 self._absent[pipeline] = max(step, self._absent.get(pipeline, -1))
-        if self._own is None:
+            known = (pipeline, step, there) in self._noted
+            self._noted.add((pipeline, step, there))
+        if self._own is None or known:
             return
         line = json.dumps({"pipeline": pipeline, "step": step, "there": there}) + "\n"
         path = self._own / "arrivals.jsonl"
@@ -106,7 +112,7 @@ class ReplyStore:
         except OSError as error:
             raise RunFolderError(f"cannot write {path}: {error.strerror}") from error
 
-    def _read_arrivals(self, path: Path) -> None:
+    def _read_arrivals(self, path: Path, *, own: bool) -> None:
         try:
             lines = path.read_bytes().split(b"\n") if path.is_file() else []
         except OSError as error:
@@ -114,9 +120,15 @@ class ReplyStore:
         for line in lines:  # the last one may be half written
             try:
                 told = json.loads(line)
-                pipeline, step, there = str(told["pipeline"]), int(told["step"]), told["there"]
+                pipeline, step, there = (
+                    str(told["pipeline"]),
+                    int(told["step"]),
+                    bool(told["there"]),
+                )
             except (ValueError, TypeError, KeyError, RecursionError):
                 continue
+            if own:
+                self._noted.add((pipeline, step, there))
             if there:
                 self._arrivals.setdefault(pipeline, step)
             else:

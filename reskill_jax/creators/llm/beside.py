@@ -61,23 +61,23 @@ class Desk:
           Exception: whatever went wrong in the thread and was no fault of the server.
         """
         self.begin(brief)
+        there = self._is_there(brief, step)
+        self._store.note(brief.digest, step, there=there)
+        if there and self._error is not None:
+            raise self._error
+        return self._outcome if there else None
+
+    def _is_there(self, brief: Brief, step: int) -> bool:
+        """Whether the outcome is there at a step: as before if there is a record, else really."""
         arrival = self._store.arrival(brief.digest)
         if arrival is None and self._lag is not None:
             arrival = brief.step + self._lag
-        if arrival is not None:
-            if step < arrival:
-                return None
-            self._done.wait()
-        elif step <= self._store.absent_at(brief.digest):
-            return None
-        elif not self._done.is_set():
-            self._store.note(brief.digest, step, there=False)
-            return None
-        if self._error is not None:
-            raise self._error
-        if self._store.arrival(brief.digest) is None:
-            self._store.note(brief.digest, step, there=True)
-        return self._outcome
+        if arrival is None:
+            return step > self._store.absent_at(brief.digest) and self._done.is_set()
+        if step < arrival:
+            return False
+        self._done.wait()
+        return True
 
     def close(self) -> None:
         """Lets no further question be asked; one that is under way is left behind."""

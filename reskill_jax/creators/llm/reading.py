@@ -39,23 +39,25 @@ def parse_reply(text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _object_in(text: str) -> Any:
-    for opened, closed in _THOUGHTS:
-        if closed in text:
-            text = text.rpartition(closed)[2]
-        elif text.lstrip().startswith(opened):
-            raise ReplyError("it holds thoughts that do not end, and no JSON object.")
+    """The outermost object of a reply, behind its thoughts if it has some."""
+    text = text.strip().removeprefix("\ufeff")
+    if not text.startswith(("{", "```")):
+        for opened, closed in _THOUGHTS:
+            if closed in text:
+                text = text.partition(closed)[2]
+            elif text.startswith(opened):
+                raise ReplyError("it holds thoughts that do not end, and no JSON object.")
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start:
         raise ReplyError("it holds no JSON object.")
     try:
         # Models with a grammar put raw line breaks into texts.
-        value = json.loads(text[start : end + 1], strict=False, parse_constant=_no_constant)
+        return json.loads(text[start : end + 1], strict=False, parse_constant=_no_constant)
     except RecursionError:
         raise ReplyError("it is nested too deeply.") from None
     except ValueError as error:
         reason = str(error).split(":")[0]
         raise ReplyError(f"it is no valid JSON ({reason[:80]}).") from None
-    return value
 
 
 def _no_constant(name: str) -> None:
