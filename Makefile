@@ -71,5 +71,5 @@ $(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS)
 	@touch $@ $(VENV)/.installed
 
 $(VENV)-agents/.installed: pyproject.toml $(CONSTRAINTS)
-	@scripts/install.sh $(VENV)-agents ".[dev,langgraph,crewai]"
+	@CONSTRAINTS= scripts/install.sh $(VENV)-agents ".[dev,langgraph,crewai]"  # CrewAI pins others
 	@touch $@

@@ -1,15 +1,17 @@
-"""The command `reskill`: train, pretrain, eval, export, skills, report, worlds, tau-rec.
+"""The command `reskill`: train, pretrain, eval, export, skills, report, worlds, tau-rec, adapt.
 
 Everything heavy is imported inside the commands, so that help and mistakes answer at once. What a
 person did wrong is one line on stderr and an exit code: 2 for the command line, files of --config
 included, 1 for everything else, 130 for Ctrl-C. RESKILL_DEBUG=1 or --debug shows tracebacks.
 """
 
+import contextlib
 import difflib
 import io
 import os
 import shlex
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +38,7 @@ commands:
   skills    list, show or export the skills of a run
   report    write the HTML page of a run, or of several side by side
   worlds    list the worlds there are, and what is missing for them
+  adapt     compare and adopt skills of an agent that is never trained
   tau-rec   play tau-Rec with any agent: a language model behind an address, or rules
 
 reskill COMMAND --help shows the options of a command; --debug shows tracebacks.
@@ -233,21 +236,38 @@ def _read_skills(run: str) -> Sequence[Any]:
 
 def report(arguments: Sequence[str]) -> int:
     """`reskill report`."""
+    from reskill_jax.agents.store import is_store
     from reskill_jax.cli.arguments import ReportArguments, parse
     from reskill_jax.report import lacks_configuration, write_comparison, write_report
 
     parsed = parse(ReportArguments, arguments, prog="reskill report")
     if not parsed.runs:
         raise CommandLineError("which RUN? (see reskill report --help)")
-    folders = [find_run(run) for run in parsed.runs]
-    if len(folders) == 1:
-        page, problems = write_report(folders[0], parsed.output)
-    else:
-        page, problems = write_comparison(folders, parsed.output)
+    with contextlib.ExitStack() as stack:
+        folders = [_readable_run(run, stack) for run in parsed.runs]
+        output = parsed.output
+        if is_store(parsed.runs[0]) and output is None:
+            ending = ".html" if len(folders) == 1 else ".comparison.html"
+            output = Path(parsed.runs[0]).with_suffix(ending)
+        if len(folders) == 1:
+            page, problems = write_report(folders[0], output)
+        else:
+            page, problems = write_comparison(folders, output)
     for problem in problems:
         print(f"reskill: {problem}", file=sys.stderr)
     print(page)
     return 1 if lacks_configuration(problems) else 0
+
+
+def _readable_run(run: str, stack: contextlib.ExitStack) -> Path:
+    """The folder of a run, or of what a store has instead."""
+    from reskill_jax.agents.store import is_store
+
+    if not is_store(run):
+        return find_run(run)
+    from reskill_jax.cli.adapt import run_of_store
+
+    return run_of_store(run, stack.enter_context(tempfile.TemporaryDirectory()))
 
 
 def worlds(arguments: Sequence[str]) -> int:
@@ -268,6 +288,13 @@ def worlds(arguments: Sequence[str]) -> int:
     return 0
 
 
+def adapt(arguments: Sequence[str]) -> int:
+    """`reskill adapt`."""
+    from reskill_jax.cli.adapt import adapt as adapt_and_print
+
+    return adapt_and_print(arguments)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "pretrain": pretrain,
@@ -277,6 +304,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "report": report,
     "worlds": worlds,
     "tau-rec": tau_rec,
+    "adapt": adapt,
 }
 
 
