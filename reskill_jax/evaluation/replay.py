@@ -35,6 +35,7 @@ from reskill_jax.worlds.registry import COMPILED
 from reskill_jax.worlds.text_games import PUBLISHED, TextGames, task_of
 from reskill_jax.worlds.world import TaskSpec
 
+ALFWORLDS = (*COMPILED, "household_text", "alfworld")  # whose games may be those published
 REAL_TURNS = 50  # what ALFWorld's own evaluation allows
 REAL_CAPACITY = 1536  # symbols: most of the published rooms, for 30 to 50 turns
 
@@ -152,6 +153,7 @@ def evaluate_run(
       modes: "bank", "none", "candidate".
       games: where to read ALFWorld's games; "seen" then means the split valid_seen and "unseen"
         valid_unseen, and all splits are played where it has neither. None = games of our generator.
+        To another world it is what --games is to it.
       tasks: tasks per split; None = as many as the run evaluates on.
       trials: times that every task is played.
       temperature: of sampling, 0 is greedy. None = greedy on games of a file and in another world
@@ -182,7 +184,7 @@ def evaluate_run(
             for mode in modes
             for split in splits
         ]
-    if games is not None:
+    if games is not None and world in ALFWORLDS:
         # A language model spells a symbol in one to four tokens.
         longer = 1 if run.policy.language.identity else 4
         room = longer * REAL_CAPACITY
