@@ -62,7 +62,9 @@ def config_of(condition: str, seed: int, *, model: Path, folder: Path, steps: in
     return replace(base, **CONDITIONS[condition])
 
 
-def run(config: TrainConfig, condition: str, data: Path | None) -> dict[str, Any]:
+def run(
+    config: TrainConfig, condition: str, data: Path | None, *, tasks: int = 60
+) -> dict[str, Any]:
     """Trains, or goes on, and evaluates."""
     folder, began = Path(config.root) / config.name, time.perf_counter()
     with open(os.devnull, "w") as nowhere:
@@ -79,7 +81,7 @@ def run(config: TrainConfig, condition: str, data: Path | None) -> dict[str, Any
                 splits=("unseen",),
                 modes=("bank", "none") if config.skills else ("none",),
                 games=games,
-                tasks=60,
+                tasks=tasks,
                 trials=TRIALS,
                 console=quiet,
             )
