@@ -163,7 +163,7 @@ def evaluate_run(
 
     Returns:
       One line per split and mode, as in eval.jsonl, with the number of invalid episodes if there
-      are any, and with several trials pass^k for every k.
+      are any, with several trials pass^k for every k, and in worlds with a user who that was.
 
     Raises:
       ReplayError, and the errors of `load_run`, `read_games`, worlds and their workers.
@@ -214,6 +214,7 @@ def _play_apart(
 ) -> list[dict[str, Any]]:
     """Lines of games of a file, or of another world than the compiled one."""
     lines = []
+    about: dict[str, Any] = {}
     if plan.world in COMPILED:
         records = published(games, splits, plan.tasks) if games else {}
         records = records or {split: own_games(run.config, split, plan.tasks) for split in splits}
@@ -221,7 +222,7 @@ def _play_apart(
         of_split: dict[str, Any] = records
         finish: Callable[[], None] = lambda: None  # noqa: E731
     else:
-        play, of_split, finish = _on_host(run, plan, splits, games)
+        play, of_split, finish, about = _on_host(run, plan, splits, games)
     try:
         for mode, skills in versions.items():
             for split, tasks in of_split.items():
@@ -237,14 +238,15 @@ def _play_apart(
                         highlight=False,
                         markup=False,
                     )
-                lines.append({"step": run.step, "mode": mode} | line | {"split": split})
+                lines.append({"step": run.step, "mode": mode} | line | {"split": split} | about)
     finally:
         finish()
     return lines
 
 
 def _on_host(run: LoadedRun, plan: _Plan, splits: Sequence[str], games: Path | None):
-    """How a world on the host is played: (play, tasks of each split, what ends it)."""
+    """How a world on the host is played: (play, tasks of each split, what ends it, what belongs to
+    its figures)."""
     config = replace(plan.config, world=plan.world, sessions=dict(max_invalid=1.0))
     if plan.workers is not None:
         config = replace(config, sessions=dict(workers=plan.workers))
@@ -283,7 +285,8 @@ def _on_host(run: LoadedRun, plan: _Plan, splits: Sequence[str], games: Path | N
             for one in played.conversations
         ]
 
-    return play, of_split, runner.close
+    user = getattr(opened.world, "user", None)  # who talks to the agent
+    return play, of_split, runner.close, {} if user is None else {"user": user}
 
 
 def _recorded(
