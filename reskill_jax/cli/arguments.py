@@ -40,7 +40,7 @@ class EvalArguments:
     games: Path | None = None
     """ALFWorld's games, for either engine: a games file (.jsonl, .jsonl.gz), a folder of ALFWorld
     data, or a problem (.pddl). If not given, alfworld plays those of ALFWORLD_DATA if it is set;
-    else games of our generator."""
+    else games of our generator. For other worlds what `reskill worlds` says."""
     tasks: int | None = None
     """Tasks per split; the run's own number if not given."""
     trials: int = 1

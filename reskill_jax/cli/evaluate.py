@@ -98,7 +98,9 @@ def _play(run: Path, arguments: EvalArguments, console: Console) -> list[dict[st
 def _evaluation_table(lines: list[dict[str, Any]]) -> Table:
     several = [line["pass_hat_k"] for line in lines if "pass_hat_k" in line]
     reliability = [f"pass^{k}" for k in range(2, max(map(len, several), default=1) + 1)]
-    table = Table("split", "skills", "success", "95 % interval", "episodes", *reliability)
+    users = ", ".join(dict.fromkeys(line["user"] for line in lines if "user" in line))
+    columns = ("split", "skills", "success", "95 % interval", "episodes", *reliability)
+    table = Table(*columns, caption=f"user: {users}" if users else None)
     for line in lines:
         low, high = line["interval"]
         told = zip(line.get("pass_hat_k", []), line.get("pass_hat_k_interval", []))

@@ -14,8 +14,6 @@ from rich.table import Table
 from reskill_jax.cli.arguments import parse
 from reskill_jax.cli.errors import CommandLineError
 
-KEY = "RESKILL_CHAT_KEY"  # environment variable
-
 
 @dataclasses.dataclass(frozen=True)
 class TauRecArguments:
@@ -94,11 +92,12 @@ def _benchmark(asked: TauRecArguments) -> Any:
 
 
 def _client(address: str, model: str, temperature: float | None) -> Any:
+    from reskill_jax.worlds.registry import CHAT_KEY
     from reskill_jax.worlds.tau_rec.chat import ChatClient
 
     if not model:
         raise CommandLineError(f"the model at {address} needs a name: --agent-model, --user-model")
-    return ChatClient(address, model, key=os.environ.get(KEY), temperature=temperature)
+    return ChatClient(address, model, key=os.environ.get(CHAT_KEY), temperature=temperature)
 
 
 def _agent(asked: TauRecArguments, benchmark: Any) -> tuple[str, Any]:

@@ -36,6 +36,7 @@ from reskill_jax.worlds.registry import COMPILED
 from reskill_jax.worlds.text_games import PUBLISHED, TextGames, task_of
 from reskill_jax.worlds.world import TaskSpec
 
+ALFWORLDS = (*COMPILED, "household_text", "alfworld")  # whose games may be those published
 REAL_TURNS = 50  # what ALFWorld's own evaluation allows
 REAL_CAPACITY = 1536  # symbols: most of the published rooms, for 30 to 50 turns
 
@@ -156,6 +157,7 @@ def evaluate_run(
       modes: "bank", "none", "candidate".
       games: where to read ALFWorld's games; "seen" then means the split valid_seen and "unseen"
         valid_unseen, and all splits are played where it has neither. None = games of our generator.
+        To another world it is what --games is to it.
       tasks: tasks per split; None = as many as the run evaluates on.
       trials: times that every task is played.
       temperature: of sampling, 0 is greedy. None = greedy on games of a file and in another world
@@ -165,7 +167,7 @@ def evaluate_run(
 
     Returns:
       One line per split and mode, as in eval.jsonl, with the number of invalid episodes if there
-      are any, and with several trials pass^k for every k.
+      are any, with several trials pass^k for every k, and in worlds with a user who that was.
 
     Raises:
       ReplayError, and the errors of `load_run`, `read_games`, worlds and their workers.
@@ -186,7 +188,7 @@ def evaluate_run(
             for mode in modes
             for split in splits
         ]
-    if games is not None:
+    if games is not None and world in ALFWORLDS:
         # A language model spells a symbol in one to four tokens.
         longer = 1 if run.policy.language.identity else 4
         room = longer * REAL_CAPACITY
@@ -216,6 +218,7 @@ def _play_apart(
 ) -> list[dict[str, Any]]:
     """Lines of games of a file, or of another world than the compiled one."""
     lines = []
+    about: dict[str, Any] = {}
     if plan.world in COMPILED:
         records = published(games, splits, plan.tasks) if games else {}
         records = records or {split: own_games(run.config, split, plan.tasks) for split in splits}
@@ -223,7 +226,7 @@ def _play_apart(
         of_split: dict[str, Any] = records
         finish: Callable[[], None] = lambda: None  # noqa: E731
     else:
-        play, of_split, finish = _on_host(run, plan, splits, games)
+        play, of_split, finish, about = _on_host(run, plan, splits, games)
     try:
         for mode, skills in versions.items():
             for split, tasks in of_split.items():
@@ -239,14 +242,15 @@ def _play_apart(
                         highlight=False,
                         markup=False,
                     )
-                lines.append({"step": run.step, "mode": mode} | line | {"split": split})
+                lines.append({"step": run.step, "mode": mode} | line | {"split": split} | about)
     finally:
         finish()
     return lines
 
 
 def _on_host(run: LoadedRun, plan: _Plan, splits: Sequence[str], games: Path | None):
-    """How a world on the host is played: (play, tasks of each split, what ends it)."""
+    """How a world on the host is played: (play, tasks of each split, what ends it, what belongs to
+    its figures)."""
     config = replace(plan.config, world=plan.world, sessions=dict(max_invalid=1.0))
     if plan.workers is not None:
         config = replace(config, sessions=dict(workers=plan.workers))
@@ -285,7 +289,8 @@ def _on_host(run: LoadedRun, plan: _Plan, splits: Sequence[str], games: Path | N
             for one in played.conversations
         ]
 
-    return play, of_split, runner.close
+    user = getattr(opened.world, "user", None)  # who talks to the agent
+    return play, of_split, runner.close, {} if user is None else {"user": user}
 
 
 def _recorded(

@@ -14,6 +14,7 @@ from .world import CompiledWorld
 
 COMPILED = ("household",)
 RETRIEVER = "RESKILL_RETRIEVER"  # environment variable
+CHAT_USER, CHAT_KEY = "RESKILL_CHAT_USER", "RESKILL_CHAT_KEY"  # environment variables
 
 
 class WorldError(ValueError):
@@ -59,7 +60,7 @@ WORLDS: Mapping[str, WorldEntry] = {
     ),
     "tau_rec_calls": WorldEntry(
         "the same with tool calls and messages in free text",
-        games="as of tau_rec",
+        games="as of tau_rec; RESKILL_CHAT_USER=ADDRESS,MODEL has a language model as the user",
     ),
     "search": WorldEntry(
         "search question answering with the paper's protocol",
@@ -155,11 +156,18 @@ def _search(rooms: RoomSpec, seed: int, games: str | None) -> Any:
 def _tau_rec(speech: Any) -> Callable[[RoomSpec, int, str | None], Any]:
     def make(rooms: RoomSpec, seed: int, games: str | None) -> Any:
         from .tau_rec import TauRecError, TauRecWorld
+        from .tau_rec.chat import ChatClient, ChatError
 
+        address, _, model = os.environ.get(CHAT_USER, "").rpartition(",")
         try:
-            return TauRecWorld(games, speech=speech)
+            user = None
+            if speech == "calls" and address:
+                user = ChatClient(address, model, key=os.environ.get(CHAT_KEY), temperature=1.0)
+            return TauRecWorld(games, speech=speech, chat_user=user)
         except TauRecError as error:
             raise WorldError(f"--games {error}") from error
+        except ChatError as error:
+            raise WorldError(f"{CHAT_USER}: {error}") from error
 
     return make
 

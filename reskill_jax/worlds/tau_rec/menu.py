@@ -15,8 +15,7 @@ from .benchmark import TauRec
 from .catalog import Constraint, Film, on_services
 from .language import Told, learned_from, read
 from .scoring import ACCEPTED, REJECTED, SUCCESS
-from .trial import Heard, Reply, ToolCall
-from .users import Listener, ScriptedUser
+from .trial import Heard, Reply, ToolCall, User
 
 ASKS: Mapping[str, str] = {f"ask {topic}": question for topic, question in QUESTIONS.items()}
 HISTORY, PICK, ABSTAIN = "check history", "pick", "abstain"
@@ -43,10 +42,9 @@ class MenuSession:
       trial: all that was said and called, in full.
     """
 
-    def __init__(self, benchmark: TauRec, task_id: str, listener: Listener, *, max_turns: int):
-        """Prepares a trial of a task."""
+    def __init__(self, benchmark: TauRec, task_id: str, user: User, *, max_turns: int):
+        """Prepares a trial of a task; the user is a scripted one, whose phrases can be read."""
         self._benchmark, self._task = benchmark, benchmark.task(task_id)
-        user = ScriptedUser(self._task, listener)
         self.trial = benchmark.trial(task_id, user, max_turns=max_turns)
         self._wishes: list[Constraint] = []
         self._services: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""tau-Rec as a world on the host: tasks of our own to train on, the benchmark's to be judged by."""
+"""tau-Rec as a world on the host: tasks of our own to train on, the benchmark's for evaluation."""
 
 import functools
 from pathlib import Path
@@ -8,11 +8,14 @@ from ..world import Outcome, TaskSpec
 from . import menu
 from .benchmark import TauRec
 from .calls import reply_of
+from .catalog import TauRecError
+from .chat import ChatClient
+from .chat_players import ChatUser, chat_user_name
 from .generator import generate
 from .prompts import agent_instruction
 from .scoring import SUCCESS
-from .trial import MAX_TURNS, Heard
-from .users import Listener, ScriptedUser
+from .trial import MAX_TURNS, Heard, User
+from .users import Judge, Listener, ScriptedUser, user_name
 
 Speech = Literal["menu", "calls"]
 SPLITS = ("train", "seen", "unseen")
@@ -22,7 +25,9 @@ TEXT = "Find a film for the user."
 
 
 class TauRecWorld:
-    """Trials with a scripted user; the result says nothing about the benchmark's leaderboard.
+    """Trials with a scripted user, or a language model as the user.
+
+    Results with a scripted user do not compare with the benchmark's leaderboard.
 
     Tasks are our own: "train" and "seen" share a catalog, "unseen" has another. With a folder of
     the benchmark's data, "unseen" are its tasks. They are for evaluation: nothing trains on them.
@@ -34,13 +39,14 @@ class TauRecWorld:
     """
 
     splits = SPLITS
-    user = "scripted user"
 
     def __init__(
         self,
         games: str | Path | None = None,
         *,
         speech: Speech = "menu",
+        judge: Judge = "catalog",
+        chat_user: ChatClient | None = None,
         seed: int = 0,
         max_turns: int = MAX_TURNS,
     ):
@@ -50,14 +56,21 @@ class TauRecWorld:
           games: a folder of the benchmark's data; None = tasks of our own in every split.
           speech: "menu", a dozen actions to choose from; "calls", free text: tool calls (see
             `calls`), and what is said to the user.
+          judge: by what the scripted user judges a film, see `users.ScriptedUser`.
+          chat_user: asks a language model that speaks as the user instead; the menu reads a
+            scripted user alone.
           seed: of our own catalogs and tasks.
           max_turns: answers of the user at most.
 
         Raises:
-          TauRecError: the data cannot be used.
+          TauRecError: the data cannot be used, or these do not go together.
         """
         if speech not in ("menu", "calls"):
-            raise ValueError(f"speech must be menu or calls, got {speech!r}")
+            raise TauRecError(f"speech must be menu or calls, got {speech!r:.60}")
+        if speech == "menu" and chat_user is not None:
+            raise TauRecError("a menu reads a scripted user alone, not a language model")
+        self._judge, self._chat_user = judge, chat_user
+        self.user = user_name(judge) if chat_user is None else chat_user_name(chat_user)
         self._speech, self._seed, self._max_turns = speech, seed, max_turns
         self._folder = None if games is None else TauRec(games)
         self.instruction = menu.INSTRUCTION
@@ -90,16 +103,19 @@ class TauRecWorld:
     def open(self, task: TaskSpec) -> Any:
         """A session of a task."""
         split, name = task.data
-        benchmark, listener = self.benchmark(split), self._listener(split)
-        if self._speech == "menu":
-            return menu.MenuSession(benchmark, name, listener, max_turns=self._max_turns)
-        return CallSession(benchmark, name, listener, max_turns=self._max_turns)
+        benchmark = self.benchmark(split)
+        made = menu.MenuSession if self._speech == "menu" else CallSession
+        user = self._user_of(benchmark, name)
+        return made(benchmark, name, user, max_turns=self._max_turns)
+
+    def _user_of(self, benchmark: TauRec, name: str) -> User:
+        task = benchmark.task(name)
+        if self._chat_user is not None:
+            return ChatUser(self._chat_user, task)
+        return ScriptedUser(task, _listener_of(benchmark), judge=self._judge)
 
     def _made(self, split: str) -> TauRec:
         return _made_benchmark(self._seed * 2 + _SEEDS[split], split == "unseen")
-
-    def _listener(self, split: str) -> Listener:
-        return _listener_of(self.benchmark(split))
 
 
 class CallSession:
@@ -109,10 +125,9 @@ class CallSession:
       trial: all that was said and called.
     """
 
-    def __init__(self, benchmark: TauRec, task_id: str, listener: Listener, *, max_turns: int):
+    def __init__(self, benchmark: TauRec, task_id: str, user: User, *, max_turns: int):
         """Prepares a trial of a task."""
         self._benchmark, self._task_id = benchmark, task_id
-        user = ScriptedUser(benchmark.task(task_id), listener)
         self.trial = benchmark.trial(task_id, user, max_turns=max_turns)
 
     def reset(self) -> str:
@@ -120,7 +135,7 @@ class CallSession:
         return _told(self.trial.begin())
 
     def step(self, action: str) -> Outcome:
-        """Calls tools, or says something to the user."""
+        """Calls tools, or says something to the user; what a user's server raises is raised."""
         heard = self.trial.respond(reply_of(action))
         if not self.trial.done:
             return Outcome(_told(heard))

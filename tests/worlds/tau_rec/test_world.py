@@ -7,9 +7,10 @@ import random
 import pytest
 
 from reskill_jax.worlds.registry import WORLDS, WorldError, make_host_world
-from reskill_jax.worlds.tau_rec import TauRec, TauRecWorld
+from reskill_jax.worlds.tau_rec import TauRec, TauRecError, TauRecWorld
 from reskill_jax.worlds.tau_rec.agents import QUESTIONS
 from reskill_jax.worlds.tau_rec.calls import reply_of
+from reskill_jax.worlds.tau_rec.chat import ChatClient, ChatError
 from reskill_jax.worlds.tau_rec.generator import generate, write_folder
 from reskill_jax.worlds.tau_rec.menu import ACTIONS, OF_A_PICK
 from reskill_jax.worlds.tau_rec.tools import SCHEMAS
@@ -147,6 +148,36 @@ def test_free_text():
     assert session.step("").observation == "(nothing was said)"
     outcome = session.step('{"name": "recommend", "parameters": {"item_id": "nowhere"}}')
     assert outcome.done and not outcome.success
+
+
+def test_who_the_user_is(monkeypatch):
+    assert TauRecWorld().user == "scripted user"
+    stated = TauRecWorld(speech="calls", judge="stated")
+    assert stated.user.endswith("judging by what is stated")
+    session = stated.open(stated.tasks("seen")[0])
+    session.reset()
+    title = stated.benchmark("seen").catalog.films[0]["title"]
+    assert "###ACCEPTED###" in session.step(title).observation  # nothing is said against it
+    monkeypatch.setenv("RESKILL_CHAT_USER", "http://127.0.0.1:9/v1,some-model")
+    made = make_host_world("tau_rec_calls", rooms=None, seed=0, games=None).world
+    assert made.user == "language model some-model"
+    assert make_host_world("tau_rec", rooms=None, seed=0, games=None).world.user == "scripted user"
+    with pytest.raises(TauRecError, match="a scripted user alone"):
+        TauRecWorld(chat_user=ChatClient("http://127.0.0.1:9/v1", "m"))
+    monkeypatch.setenv("RESKILL_CHAT_USER", "nowhere,m")
+    with pytest.raises(WorldError, match="RESKILL_CHAT_USER: 'nowhere' is no address"):
+        make_host_world("tau_rec_calls", rooms=None, seed=0, games=None)
+
+
+def test_a_language_model_as_user_in_a_session():
+    client = ChatClient("http://127.0.0.1:9/v1", "m", attempts=1)
+    client.complete = lambda messages, tools=(): {"content": f"({len(messages)})"}
+    world = TauRecWorld(speech="calls", chat_user=client)
+    session = world.open(world.tasks("seen")[0])
+    assert session.reset() == "User: (2)" and session.step("Hm?").observation == "User: (4)"
+    del client.complete
+    with pytest.raises(ChatError, match="cannot be reached"):  # the episode is invalid
+        session.step("Hm?")
 
 
 def test_a_conversation_without_an_end_is_ended():
