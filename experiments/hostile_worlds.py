@@ -127,7 +127,7 @@ def leaks(tokens: list[int], prompt: Any, tokenizer: Any, frames: int) -> list[s
     found = Counter(t for t in tokens if t in control)
     told = [f"token {t}: {n} of at most {allowed[t]}" for t, n in found.items() if n > allowed[t]]
     lines = tokenizer.decode(tokens).splitlines()
-    return told + [line for line in lines if line.lower().startswith(("skill:", "skill :"))]
+    return told + [line for line in lines if line.lower().startswith("skill:")]
 
 
 def special(token: int, tokenizer: Any) -> bool:
@@ -152,14 +152,12 @@ def play(model: Path, episodes: int) -> list[dict[str, Any]]:
             began = time.process_time()
             played = runner.play(policy.params, tasks, ())
             rows, told = played.rollouts.transcript, played.conversations
-            bad = [
-                leak
-                for row in range(len(tasks))
-                for leak in leaks(
-                    [int(t) for t in rows.tokens[row, : rows.length[row]]],
-                    policy.prompt, made.tokenizer, int(played.rollouts.turns[row]) + 1,
-                )
-            ]  # fmt: skip
+            bad = []
+            for row in range(len(tasks)):
+                chosen = rows.position[row, : rows.count[row]] + 1  # the model's own words
+                said = np.delete(rows.tokens[row, : rows.length[row]], chosen).tolist()
+                turns = int(played.rollouts.turns[row])
+                bad += leaks(said, policy.prompt, made.tokenizer, turns + 1)
             found.append({
                 "kind": kind, "episodes": len(tasks),
                 "valid": int(played.rollouts.valid.sum()), "causes": dict(played.causes),

@@ -27,7 +27,7 @@ from reskill_jax.training.host import make_host_runner
 from reskill_jax.training.lifecycle import SkillLibrary, make_bank, versions
 from reskill_jax.training.settings import Policy, load_policy, open_world
 from reskill_jax.training.state import init_state
-from reskill_jax.training.storage import MAY_DIFFER, kept
+from reskill_jax.training.storage import MAY_DIFFER, check_base, kept
 from reskill_jax.training.update import whole_params
 from reskill_jax.worlds.alfworld_games import GameRecord, game_record, read_games
 from reskill_jax.worlds.host_worlds import MadeWorld, eval_tasks
@@ -118,6 +118,7 @@ def load_run(
         may_differ=MAY_DIFFER,
         notify=notify,
     )
+    check_base(restored.host, policy.params if config.model.lora_rank else (), config)
     life = SkillLibrary.from_dict(restored.host["life"], creator_of(config, world))
     return LoadedRun(
         config=config,

@@ -219,9 +219,9 @@ def learn(
 
 
 def _figures(played: Rollouts, mixed: chex.Array, axis_name: str | None) -> dict[str, chex.Array]:
-    """Means and counts over the rollouts of all devices; `mixed` [B] bool."""
+    """Means over the valid rollouts of all devices, and counts; `mixed` [B] bool."""
 
-    def mean(x):
+    def share(x):
         average = jnp.mean(x.astype(jnp.float32))
         return average if axis_name is None else jax.lax.pmean(average, axis_name)
 
@@ -229,10 +229,14 @@ def _figures(played: Rollouts, mixed: chex.Array, axis_name: str | None) -> dict
         count = jnp.sum(x.astype(jnp.int32))
         return count if axis_name is None else jax.lax.psum(count, axis_name)
 
-    won, valid = total(played.success & played.valid), total(played.valid)
+    valid = total(played.valid)
+
+    def mean(x):
+        return total(jnp.where(played.valid, x, 0)) / jnp.maximum(valid, 1)
+
     return {
-        "success": won / jnp.maximum(valid, 1),
-        "mixed_groups": mean(mixed),
+        "success": mean(played.success),
+        "mixed_groups": share(mixed),
         "turns": mean(played.turns),
         "context_tokens": mean(played.transcript.length),
         "skill_tokens": mean(jnp.sum(played.of_skills, axis=1)),

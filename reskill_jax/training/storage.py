@@ -1,10 +1,14 @@
 """Where a run keeps itself: its folder, its checkpoints, and the mirror of both."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
 
 from reskill_jax.creators.creator import Creator
 from reskill_jax.devices.processes import from_first, is_first
+from reskill_jax.models.fingerprint import fingerprint
 from reskill_jax.storage import checkpoint
 from reskill_jax.storage.mirror import Mirror, MirrorError, bring_back, texts_of
 from reskill_jax.storage.run_folder import (
@@ -30,6 +34,29 @@ MAY_DIFFER = (
 def kept(state: TrainState) -> TrainState:
     """What a checkpoint holds: not the weights that adapters add to, which lie elsewhere."""
     return state._replace(frozen=())
+
+
+def base_of(frozen: Any) -> str | None:
+    """What tells the weights that adapters add to from others; None = there are no adapters."""
+    return fingerprint(frozen) if jax.tree.leaves(frozen) else None
+
+
+def check_base(host: Mapping[str, Any], frozen: Any, config: TrainConfig) -> None:
+    """Adapters go with the weights that they were trained on.
+
+    Args:
+      host: of the checkpoint.
+      frozen: weights that adapters are added to; () = there are none.
+      config: of the run.
+
+    Raises:
+      CheckpointError: these are others.
+    """
+    if (base := base_of(frozen)) is not None and host.get("base", base) != base:
+        raise checkpoint.CheckpointError(
+            f"the adapters of this run were trained on other weights than those in "
+            f"{config.model.path}; put the model back that the run began with"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +88,7 @@ class Storage:
         restored = checkpoint.restore(
             self.folder.checkpoints, kept(state), config, may_differ=MAY_DIFFER, notify=self.notify
         )
+        check_base(restored.host, state.frozen, config)
         life = SkillLibrary.from_dict(restored.host["life"], self.creator)
         sizes = restored.host["sizes"]
 
@@ -125,7 +153,11 @@ class Storage:
             self.folder.checkpoints,
             int(state.step),
             kept(state),
-            {"life": life.to_dict(self.creator), "sizes": self.folder.sizes()},
+            {
+                "life": life.to_dict(self.creator),
+                "sizes": self.folder.sizes(),
+                "base": base_of(state.frozen),
+            },
             config,
             keep=config.keep,
             metrics={} if unseen is None else {"unseen": unseen},

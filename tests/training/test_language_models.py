@@ -21,6 +21,7 @@ from reskill_jax.evaluation.replay import ChoiceError, load_run
 from reskill_jax.models import load_model
 from reskill_jax.models.lora import merge
 from reskill_jax.models.tensors import TensorFile
+from reskill_jax.storage.checkpoint import CheckpointError
 from reskill_jax.training import loop, pretraining
 from reskill_jax.training import runner as runners
 from reskill_jax.training import settings as settings_of_runs
@@ -136,7 +137,8 @@ def test_eight_devices_decide_as_one(run, trained):
 @pytest.mark.slow
 def test_adapters_alone_are_trained_kept_and_written(run, checkpoint_folder, tmp_path):
     model = ModelConfig(str(checkpoint_folder), lora_rank=2, lora_alpha=4.0)
-    folder = run("adapters", model=model, optimizer=dict(learning_rate=1e-2))
+    settings = dict(name="adapters", model=model, optimizer=dict(learning_rate=1e-2))
+    folder = run(**settings)
     base, loaded = load_model(checkpoint_folder), load_run(folder)
     changed = merge(base.params, loaded.trained, scale=2.0)
     jax.tree.map(np.testing.assert_array_equal, loaded.params, changed)
@@ -145,6 +147,16 @@ def test_adapters_alone_are_trained_kept_and_written(run, checkpoint_folder, tmp
     whole = sum(leaf.nbytes for leaf in jax.tree.leaves(base.params))
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(loaded.trained)) < whole / 3
     assert held < 6 * whole  # the bank's arms, no weights
+    # With other weights below them they mean nothing.
+    weights = checkpoint_folder / "model.safetensors"
+    original = weights.read_bytes()
+    try:
+        weights.write_bytes(original[:-4] + b"\0\0\0\0")
+        for use in (load_run, lambda _: run(**settings, steps=3, resume=True)):
+            with pytest.raises(CheckpointError, match="trained on other weights than those in"):
+                use(folder)
+    finally:
+        weights.write_bytes(original)
     # Merged, and as a PEFT folder, they are the same model.
     export_model(folder, tmp_path / "merged")
     export_model(folder, tmp_path / "peft", adapters=True)
