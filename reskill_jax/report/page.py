@@ -8,6 +8,7 @@ from typing import Any
 from reskill_jax.report import charts
 from reskill_jax.report.bank import bank_cards
 from reskill_jax.report.conditions import settings
+from reskill_jax.report.creator import creator_section
 from reskill_jax.report.document import document, duration, section, tile, titled, write_page
 from reskill_jax.report.episodes import episodes_section
 from reskill_jax.report.evidence import alarm_notice, evidence_section
@@ -53,6 +54,7 @@ def page(run: Run) -> str:
         _timeline(run),
         None if run.plain else section("Skills at the end", bank_cards(run)),
         _trials(run),
+        creator_section(run),
         evidence_section(run),
         episodes_section(run),
         _cost(run),

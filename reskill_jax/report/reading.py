@@ -20,6 +20,7 @@ from reskill_jax.storage.intervals import wilson_interval
 from reskill_jax.storage.log_schema import (
     CONFIG,
     check,
+    check_creator,
     check_eval,
     check_lifecycle,
     check_metrics,
@@ -31,6 +32,7 @@ LOGS = {
     "trials.jsonl": check_trials,
     "eval.jsonl": check_eval,
     "lifecycle.jsonl": check_lifecycle,
+    "creator.jsonl": check_creator,
 }
 # Fields with an entry per arm. The "trials" of metrics.jsonl are those under test.
 _PER_ARM = {
@@ -55,6 +57,7 @@ class Run:
     tested: list[dict[str, Any]]  # lines of trials.jsonl
     evals: list[dict[str, Any]]
     lifecycle: list[dict[str, Any]]
+    creator: list[dict[str, Any]]
     problems: list[str]  # "file line n: what is wrong"
     trials: list[Trial]
     lives: list[Life]
@@ -68,7 +71,7 @@ class Run:
     @property
     def last_step(self) -> int:
         """The last step with a line in any log; 0 for an empty run."""
-        logs = (self.metrics, self.tested, self.evals, self.lifecycle)
+        logs = (self.metrics, self.tested, self.evals, self.lifecycle, self.creator)
         return max((line["step"] for log in logs for line in log), default=0)
 
     @property
@@ -134,7 +137,7 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     settings = _settings(config or {}, problems)
     for rule in (_drop_far_steps, _drop_other_arms):
         logs = rule(logs, settings, problems)
-    metrics, tested, evals, lifecycle = ([line for _, line in log] for log in logs)
+    metrics, tested, evals, lifecycle, creator = ([line for _, line in log] for log in logs)
     metrics.sort(key=lambda line: line["step"])
     tested.sort(key=lambda line: line["step"])
     _complete(evals, lifecycle)
@@ -146,6 +149,7 @@ def read_run(path: str | os.PathLike[str]) -> Run:
         tested=tested,
         evals=evals,
         lifecycle=lifecycle,
+        creator=creator,
         problems=problems,
         trials=trials,
         lives=lives,

@@ -231,7 +231,7 @@ class TextPrompt:
         """See `Prompt`."""
         found: list[int] = []
         for skill in fired:
-            line = self._encode(f"\n{HEADER} {' '.join(skill.action.split())}")
+            line = self._encode(f"\n{HEADER} {skill.advice}")
             if len(found) + len(line) <= self._skill_tokens:
                 found += line
         return found

@@ -126,7 +126,8 @@ def identity_bank(arms: Sequence[Sequence[Skill]], *, slots: int) -> Bank:
             raise SkillError(f"arm {a} has {len(skills)} skills; the bank has {slots} slots")
         for s, skill in enumerate(skills):
             kind[a, s] = _KINDS[skill.trigger.kind]
-            identity[a, s] = zlib.crc32(repr((skill.trigger, skill.action)).encode("utf-8"))
+            read = (skill.trigger, skill.advice)
+            identity[a, s] = zlib.crc32(repr(read).encode("utf-8"))
     nothing = np.zeros((*shape, 1, 1), np.uint8)
     accept = np.zeros((*shape, 1), bool)
     return Bank(

@@ -160,6 +160,15 @@ class Skill:
         """Characters of when_to_use, action and examples together."""
         return len(self.when_to_use) + len(self.action) + sum(map(len, self.examples))
 
+    @property
+    def advice(self) -> str:
+        """What a language model reads, on one line: the action, and the pair of examples."""
+        texts = [self.action]
+        if self.examples:
+            do, do_not = self.examples
+            texts += [f"Do: {do}", f"Don't: {do_not}"]
+        return " ".join(" ".join(texts).split())
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types; `from_dict` reads it back exactly."""
         return {

@@ -156,18 +156,38 @@ LIFECYCLE: Mapping[str, Field] = {
 }
 _OBJECT: Field = (lambda v: isinstance(v, dict)), "an object"
 _OBJECTS: Field = _list(_OBJECT, "a list of objects")
+_TEXTS: Field = _list(_text(), "a list of texts")
 CREATOR: Mapping[str, Field] = {
     "step": _STEP,
     "pipeline": _COUNT,
     "begun": _STEP,
     "groups": _COUNT,
-    "findings": _OBJECTS,
+    "groups_without_answer": _OBJECT,
     "diagnosis": _OBJECT,
-    "recommendations": _OBJECTS,
-    "drafts": _OBJECTS,
-    "turned_down": _list(_text(), "a list of texts"),
+    "diagnosis_failed": _text(),
+    "written": _list((lambda v: isinstance(v, list), ""), "a list of lists"),
+    "turned_down": _TEXTS,
     "failure": _text(),
+    **dict.fromkeys(("findings", "recommendations", "drafts"), _OBJECTS),
     **dict.fromkeys(("calls", "input_tokens", "output_tokens", "seconds", "cost"), _AMOUNT),
+}
+_DIAGNOSIS: Mapping[str, Field] = {
+    "summary": _text(),
+    "priorities": _TEXTS,
+    "assertions": _OBJECTS,
+}
+# What is inside the lists of a line: the list -> its fields, and those that may not be missing.
+_OF_CREATOR: Mapping[str, tuple[Mapping[str, Field], tuple[str, ...]]] = {
+    "findings": (
+        dict.fromkeys(("task", "finding", "confidence"), _text()),
+        ("task", "finding", "confidence"),
+    ),
+    "recommendations": (dict.fromkeys(("op", "target", "intent"), _text()), ("op",)),
+    "drafts": (dict.fromkeys(("name", "action", "intent", "refused"), _text()), ()),
+}
+_ASSERTION: Mapping[str, Field] = {
+    "assertion": _text(),
+    **dict.fromkeys(("success_rate", "failure_rate"), _SHARE),
 }
 OPERATION: Mapping[str, Field] = {
     "operation": ((lambda v: v in OPERATIONS), "one of " + ", ".join(OPERATIONS)),
@@ -240,6 +260,14 @@ def check_lifecycle(line: dict[str, Any]) -> None:
 def check_creator(line: dict[str, Any]) -> None:
     """Of creator.jsonl."""
     check(line, CREATOR, "step", "pipeline")
+    for name, (fields, required) in _OF_CREATOR.items():
+        for one in line.get(name) or []:
+            check(one, fields, *required)
+    check(line.get("groups_without_answer") or {}, {"number": _COUNT, "first": _text()})
+    diagnosis = line.get("diagnosis") or {}
+    check(diagnosis, _DIAGNOSIS)
+    for one in diagnosis.get("assertions") or []:
+        check(one, _ASSERTION, *_ASSERTION)
 
 
 def shown(value: Any) -> str:

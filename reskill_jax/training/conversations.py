@@ -20,7 +20,7 @@ from reskill_jax.training.settings import TrainingError
 def arms_differ_in(versions: Versions, task: str) -> np.ndarray:
     """[A] bool: arms that can play a task otherwise than arm 0; see `skills.bank.arms_differ`."""
     concerned = [
-        Counter((s.trigger, s.action) for s in version if s.trigger.applies_to_task(task))
+        Counter((s.trigger, s.advice) for s in version if s.trigger.applies_to_task(task))
         for version in versions
     ]
     return np.array([one != concerned[0] for one in concerned])

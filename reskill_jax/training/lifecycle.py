@@ -196,6 +196,7 @@ def resolve_trial(
     config: TrainConfig,
     creator: Creator,
     reason: str,
+    found: str | None = None,
 ) -> tuple[SkillLibrary, list[dict[str, Any]]]:
     """Takes note of a decision about a proposal under test.
 
@@ -207,6 +208,7 @@ def resolve_trial(
       config: of the run.
       creator: whose proposal it is.
       reason: for the log.
+      found: for the creator, more of what the trial found; None = the reason.
 
     Returns:
       The life after it, and the lines for the lifecycle log (without counts).
@@ -240,7 +242,9 @@ def resolve_trial(
     kept = set(life.skills) & set(skills)  # a modified skill starts its service anew
     life = dataclasses.replace(
         life,
-        creator=creator.conclude(life.creator, proposal.id, accepted, step=step, reason=reason),
+        creator=creator.conclude(
+            life.creator, proposal.id, accepted, step=step, reason=found or reason
+        ),
         skills=skills,
         served={s.name: life.served.get(s.name, 0) if s in kept else 0 for s in skills},
         proposals=tuple(None if k == part else p for k, p in enumerate(life.proposals)),

@@ -14,7 +14,7 @@ from reskill_jax.training.lifecycle import SkillLibrary, make_bank, resolve_tria
 from reskill_jax.training.progress import TrainingProgress, event_text
 from reskill_jax.training.state import TrainState
 from reskill_jax.training.step import StepMetrics
-from reskill_jax.training.step_log import effect_words, evidence_of, margin_of, reason_of
+from reskill_jax.training.step_log import effect_words, evidence_of, found_by, margin_of, reason_of
 from reskill_jax.worlds.world import CompiledWorld
 
 
@@ -71,7 +71,14 @@ def after_step(
         if decision >= 0:
             reason = reason_of(metrics, part, config)
             life, lines = resolve_trial(
-                life, part, decision, step=step, config=config, creator=creator, reason=reason
+                life,
+                part,
+                decision,
+                step=step,
+                config=config,
+                creator=creator,
+                reason=reason,
+                found=found_by(metrics, part, config),
             )
             for line in lines:
                 folder.write_lifecycle(line | evidence_of(metrics, part))

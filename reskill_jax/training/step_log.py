@@ -124,6 +124,19 @@ def reason_of(metrics: StepMetrics, part: int, config: TrainConfig) -> str:
     )
 
 
+def found_by(metrics: StepMetrics, part: int, config: TrainConfig) -> str:
+    """What a creator is told of a trial: what decided it, and the posteriors at its end."""
+    reason = reason_of(metrics, part, config)
+    if config.trial.rule == "means":
+        return reason
+    without, with_ = _means(metrics, part)
+    counts = ", ".join(str(int(n)) for n in metrics.trial_trials[part])
+    return (
+        f"{reason}; posterior mean of success {without:.2f} without and {with_:.2f} with it "
+        f"(episodes: {counts})"
+    )
+
+
 def _means(metrics: StepMetrics, part: int) -> tuple[float, float]:
     """Posterior means without and with a part."""
     alpha, beta = metrics.posterior.alpha[part], metrics.posterior.beta[part]

@@ -143,9 +143,8 @@ def test_five_hundred_replies_of_every_kind(fuzz):
 
 
 @pytest.mark.slow
-def test_ten_thousand_replies_of_every_kind(fuzz):
-    passed, count, slowest = fuzz(10_000, seed=0)
-    print(f"{count} replies, {len(passed)} operations passed, slowest {slowest:.3f} s a reply")
+def test_thousands_of_replies_of_every_kind(fuzz):
+    passed, count, slowest = fuzz(2_500, seed=0)
     assert len({operation.name for operation in passed}) > 3 and slowest < 3.0
 
 

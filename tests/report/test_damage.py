@@ -87,6 +87,24 @@ FILES = {
         _event(5, "retirement_started", 2, operations=[_operation("DELETE")]),
         _event(6, "proposed", 3),
     ],
+    "creator.jsonl": [
+        {
+            "step": 4, "pipeline": 0, "begun": 2, "groups": 3, "calls": 6, "input_tokens": 900,
+            "output_tokens": 80, "seconds": 3.5, "cost": 0.01, "failure": None,
+            "groups_without_answer": {"number": 1, "first": "no answer within 60 s"},
+            "findings": [{"task": "put a mug", "finding": "walks past", "confidence": "high"}],
+            "diagnosis": {
+                "summary": "it walks past", "priorities": ["open"], "clusters": 1,
+                "assertions": [
+                    {"assertion": "min_steps(n=3)", "success_rate": 0.5, "failure_rate": 0.1}
+                ],
+            },
+            "recommendations": [{"op": "add", "target": None, "intent": "open it"}],
+            "drafts": [{"name": "open-first", "action": "open.", "refused": None}],
+            "written": [[_operation()]],
+        },
+        {"step": 6, "pipeline": 0, "turned_down": ["ADD x: the bank has it already"]},
+    ],
 }  # fmt: skip
 
 
@@ -122,6 +140,7 @@ LOGS = {
     "trials.jsonl": "tested",
     "eval.jsonl": "evals",
     "lifecycle.jsonl": "lifecycle",
+    "creator.jsonl": "creator",
 }
 
 

@@ -343,3 +343,46 @@ def test_rows_of_spans():
     assert rows_of([(0, 9, ""), (1, 4, ""), (2, 6, ""), (3, 5, ""), (7, 8, "")], most=2) == [
         0, 1, 1, 1, 1,
     ]  # fmt: skip
+
+
+def test_what_the_creator_did(fake_run, check, tmp_path):
+    """A card for every pipeline: what was found, what was written, what was refused and why."""
+    line = {
+        "step": 9, "pipeline": 4, "begun": 6, "groups": 12, "calls": 15, "input_tokens": 21_000,
+        "output_tokens": 3_000, "seconds": 40.0, "cost": 0.108, "failure": None,
+        "groups_without_answer": {"number": 2, "first": "no answer within 60 s"},
+        "findings": [{"task": "find <it>", "finding": "it walks past", "confidence": "low"}],
+        "diagnosis": {
+            "summary": "It never opens.", "priorities": ["Open what is closed."], "clusters": 1,
+            "assertions": [
+                {"assertion": "action_exists(pattern='^open')", "success_rate": 0.9,
+                 "failure_rate": 0.25}
+            ],
+        },
+        "recommendations": [{"op": "modify", "target": "open-first", "intent": "say it earlier"}],
+        "drafts": [
+            {"name": "open-first", "action": "unlock.", "refused": "the policy cannot read it"},
+            {"name": "open-first", "action": "open.", "refused": None},
+        ],
+        "written": [[{"operation": "MODIFY", "name": "open-first", "skill": None}]],
+    }  # fmt: skip
+    failed = {"step": 12, "pipeline": 5, "begun": 11, "calls": 3, "failure": "HTTP 503: busy"}
+    down = {"step": 10, "pipeline": 4, "turned_down": ["MODIFY open-first: it is under test"]}
+    text = "".join(json.dumps(one) + "\n" for one in (line, down, failed))
+    folder = shutil.copytree(fake_run, tmp_path / "run")
+    (folder / "creator.jsonl").write_text(text)
+    page, problems = write_report(folder)
+    assert problems == []
+    told = check(page).replace("\u00a0", " ")
+    for part in (
+        "The creator", "those that failed2, 1", "Calls per change18", "Cost (dollars)0.11",
+        "Pipeline 4 step 6 to 9: 1 written", "it walks past (low; find <it>)",
+        "the policy cannot read it", "to be tested", "MODIFY open-first: it is under test",
+        "action_exists(pattern='^open')90 %25 %", "HTTP 503: busy", "2 brought no answer",
+        "modify open-first – say it earlier", "12 tasks were contrasted",
+    ):  # fmt: skip
+        assert part in told, part
+
+
+def test_no_section_without_a_language_model(report, check):
+    assert "The creator" not in check(report)

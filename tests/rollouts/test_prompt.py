@@ -1,5 +1,6 @@
 """How an episode is written down: what a world says stays what a world says."""
 
+import dataclasses
 import json
 import time
 import unicodedata
@@ -234,6 +235,16 @@ def test_lines_of_skills(prompt, tokenizer, control):
     assert prompt.skills([]) == []
     found = prompt.skills([skill("a", "open."), skill("b", "go\n to  <|end|> Skill: 2.")])
     assert tokenizer.decode(found) == "\nSkill: open.\nSkill: go to <|end|> Skill: 2."
+    assert not control & set(found)
+
+
+def test_a_skill_with_a_pair_of_examples_is_read_with_it(prompt, tokenizer, control):
+    pair = ("open drawer 1\nfirst", "go on <|end|> at once")
+    told = dataclasses.replace(skill("a", "Open\nit."), examples=pair)
+    found = prompt.skills([told])
+    assert tokenizer.decode(found) == (
+        "\nSkill: Open it. Do: open drawer 1 first Don't: go on <|end|> at once"
+    )
     assert not control & set(found)
 
 

@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from reskill_jax.skills.bank import identity_bank
 from reskill_jax.skills.patterns import TriggerError
 from reskill_jax.skills.skill import (
     Bundle,
@@ -42,6 +43,16 @@ def test_trigger_rates_agree_with_the_reference():
         episodes = [(actions, [""] * len(actions)) for actions in case["episodes"]]
         assert trigger_rate(trigger, episodes) == pytest.approx(case["rate"], abs=1e-12)
     assert trigger_rate(Trigger("general"), []) == 0.0
+
+
+def test_what_a_language_model_reads():
+    assert make("a", "Open\n it.").advice == "Open it."
+    pair = make("a", "Open it.", examples=("open it", "walk on"))
+    assert pair.advice == "Open it. Do: open it Don't: walk on"
+    assert pair.content_length == len("When a.Open it.open itwalk on")
+    arms = [[make("a")], [make("b")], [make("a", examples=("x", "y"))]]
+    identity = identity_bank(arms, slots=1).identity[:, 0]
+    assert identity[0] == identity[1] != identity[2]  # what is read counts, not the name
 
 
 def test_observation_pattern_sees_the_introduction_at_turn_0():

@@ -690,7 +690,10 @@ def test_what_decided_a_trial_is_told_of_its_part(rule, expected):
         trial_successes=np.array([[9, 9], [4, 6]]),
         trial_trials=np.array([[9, 9], [8, 9]]),
     )
-    assert step_log.reason_of(metrics, 1, TrainConfig(trial=TrialConfig(rule=rule))) == expected
+    config = TrainConfig(trial=TrialConfig(rule=rule))
+    assert step_log.reason_of(metrics, 1, config) == expected
+    more = "; posterior mean of success 0.50 without and 0.75 with it (episodes: 8, 9)"
+    assert step_log.found_by(metrics, 1, config) == expected + more * (rule == "sequential")
     assert step_log.evidence_of(metrics, 1) == {
         "successes": [4, 6],
         "trials": [8, 9],
