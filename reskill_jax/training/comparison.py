@@ -20,6 +20,9 @@ from reskill_jax.rollouts.episodes import Rollouts
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.state import TrainState
 
+# Of the keys folded out of a step's, this one is the evaluation batch's.
+_EVALUATION = (1 << 20) + 1
+
 
 def assign_pairs(keys: chex.PRNGKey, trials: Trial, *, pairs: int) -> tuple[chex.Array, chex.Array]:
     """Opposite choices of the parts under test for the two rollouts of every pair.
@@ -138,7 +141,7 @@ def pairs_to_evaluate(
     devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
     count = config.trial.evaluation_tasks // devices
-    key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1 << 20)
+    key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), _EVALUATION)
     arm_key, task_key, noise_key = jax.random.split(key, 3)
     keys = jax.random.split(arm_key, config.trial.concurrent)
     _, held = assign_pairs(keys, state.trials, pairs=count * devices)

@@ -147,7 +147,6 @@ def test_ppo_without_groups_compares_in_pairs(lab):
     assert metrics.skipped == 0 and metrics.mixed_groups == 0
 
 
-@pytest.mark.slow
 def test_an_evaluation_batch_serves_only_the_comparison(lab):
     config = replace(lab.config, trial=dict(evidence="evaluation_batch", evaluation_tasks=6))
     (idle, _), (metrics, evidence), (second, _) = steps(lab, config)
