@@ -5,6 +5,8 @@
     python experiments/household_study.py --study versions      # what single versions are worth
     python experiments/household_study.py --study frozen        # skills alone
     python experiments/household_study.py --study map           # when it pays
+    python experiments/household_study.py --study rates         # a learning rate for each algorithm
+    python experiments/household_study.py --study algorithms    # with and without skills
     python experiments/household_study.py --study fresh         # does it hold on seeds never used?
     python experiments/household_study.py --study fresh --fresh 8   # ... and on eight more
     python experiments/household_study.py --study fresh --keep FOLDER      # policies are kept
@@ -28,12 +30,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from study import published, report
+from study.algorithms import algorithm_jobs, chosen_rates, rate_jobs
 from study.jobs import FIRST_FRESH, FRESH, FROZEN, QUICK, STUDY, Job, StudyError, jobs_of
 from study.runs import borrow, is_done
 from study.workers import run_all
 
 ROOT = Path(__file__).resolve().parent
-STUDIES = ("main", "versions", "frozen", "map", "fresh", published.NAME)
+STUDIES = (
+    *("main", "versions", "frozen", "map", "rates", "algorithms", "fresh"),
+    published.NAME,
+)
 RESULTS = ROOT / "results" / "household_study"
 
 
@@ -72,7 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", help="conditions, worlds or cells, separated by commas")
     parser.add_argument(
         "--seeds",
-        help="default: 1000-1015 (fresh), 10-17 (main), 10-13 (versions), 10-12 (the others)",
+        help="default: 1000-1015 (fresh), 10-17 (main), 10-13 (versions, algorithms), 20-21 "
+        "(rates), 10-12 (the others)",
     )
     parser.add_argument("--fresh", type=int, help="as many seeds that no result has used yet")
     parser.add_argument("--keep", type=Path, help="folder for trained policies and their skills")
@@ -122,12 +129,18 @@ def _train(options: argparse.Namespace) -> int:
         settings = dataclasses.replace(settings, policy=options.policy)
     # Seeds below 10 were spent on choosing the settings.
     seeds = {"fresh": f"{FIRST_FRESH}-{FIRST_FRESH + 15}", "main": "10-17", "versions": "10-13"}
+    seeds |= {"rates": "20-21", "algorithms": "10-13"}
     seeds = seeds.get(study, "10-12")
     seeds = parse_seeds(options.seeds or ("0-1" if options.quick else seeds))
     if options.fresh:
         first = unused_seed(results / study)
         seeds = list(range(first, first + options.fresh))
-    jobs = jobs_of(study, settings, seeds)
+    if study == "rates":
+        jobs = rate_jobs(settings, seeds)
+    elif study == "algorithms":
+        jobs = algorithm_jobs(settings, seeds, chosen_rates(results))
+    else:
+        jobs = jobs_of(study, settings, seeds)
     only = options.only or ("grpo,reskill" if options.quick and study == "main" else None)
     if only:
         jobs = chosen(jobs, only.split(","))

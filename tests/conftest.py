@@ -303,7 +303,8 @@ def lab(smallest, weights_file, looking_world):
         return jax.tree.map(jnp.copy, saved)
 
     def state(arms=((),), config=config):
-        return init_state(config, params(), make_bank(config, world, [list(arm) for arm in arms]))
+        bank = make_bank(config, world, [list(arm) for arm in arms])
+        return init_state(config, params(), bank, width=MODEL.width)
 
     def on_trial(state, *parts, config=config, kind="bundle"):
         """The state in which the trials of these parts begin."""

@@ -23,6 +23,7 @@ class World(NamedTuple):
     unequal: float = 0.0  # the difference is this much larger in half of the groups, or smaller
     groups: int = 16
     group_size: int = 8
+    coupled: float = 0.0  # of pairs: chance that the two meet the same luck, not luck of their own
 
 
 def rates(world: World, difference: float, steps: int = WINDOW) -> np.ndarray:
@@ -77,6 +78,14 @@ def _binomial(size: int, rate: np.ndarray) -> np.ndarray:
     return coefficients * rate**k * (1 - rate) ** failures
 
 
+def _same_luck(old: np.ndarray, new: np.ndarray, wins: np.ndarray) -> np.ndarray:
+    """[points, M] chances of (s1, s0) [M, 2] where one draw decides both rollouts of a pair."""
+    both, either = np.minimum(old, new), np.maximum(old, new)
+    only_new, only_old = either - old, either - new
+    of_wins = np.stack([np.stack([1 - either, only_old], 1), np.stack([only_new, both], 1)], 1)
+    return of_wins[:, np.minimum(wins[:, 0], 1), np.minimum(wins[:, 1], 1)]
+
+
 def outcome_probabilities(world: World, old: float, new: float) -> np.ndarray:
     """[G + 1, M] exact probabilities of a group's outcomes, its difficulty averaged over."""
     points, weights = np.polynomial.hermite_e.hermegauss(41)
@@ -92,6 +101,9 @@ def outcome_probabilities(world: World, old: float, new: float) -> np.ndarray:
         logits = (np.interp(rate, means, grid) + world.spread * points for rate in (old, other))
         a, b = (_binomial(size, 1 / (1 + np.exp(-logit))) for logit in logits)
         chance = b[:, n, wins[..., 0]] * a[:, size - n, wins[..., 1]]  # [points, G + 1, M]
+        if world.coupled:
+            together = _same_luck(a[:, 1, 1], b[:, 1, 1], wins[1])
+            chance[:, 1] += world.coupled * (together - chance[:, 1])
         total += np.tensordot(weights, chance, 1) / (2 if world.unequal else 1)
     return np.where(exists, total, 0)
 

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from reskill_jax.algorithms.registry import make_algorithm, options_of
 from reskill_jax.training.config import PRESETS, TrainConfig, replace, smallest
 from reskill_jax.training.config_file import merged
 from reskill_jax.training.sections import ModelConfig
@@ -250,6 +251,13 @@ def weights_digest(policy: str) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def explicit(algorithm: dict[str, Any]) -> dict[str, Any]:
+    """The settings of an algorithm with those that are not given as it has them."""
+    made = make_algorithm(**{"kind": "grpo", **algorithm})
+    kind = algorithm.get("kind", "grpo")
+    return {"kind": kind} | {name: getattr(made, name) for name in options_of(kind)}
+
+
 def identity(job: Job) -> dict[str, Any]:
     """What a result must have been made with to stand for a job."""
     config = dataclasses.asdict(job.config)
@@ -258,6 +266,7 @@ def identity(job: Job) -> dict[str, Any]:
     apart = ("name", "root", "model", "world", "mesh", "mirror", "keep_best", "log", "games")
     for name in (*apart, "reward", "prompt", "sessions"):
         del config[name]
+    config["algorithm"] = explicit(config["algorithm"])
     told = {"config": config, "weights": weights_digest(job.config.model.path)}
     told |= {"final_games": job.settings.final_games}
     if job.settings.own_games:

@@ -23,6 +23,7 @@ from reskill_jax.training.state import TrainState
 from reskill_jax.training.validate import MAX_SKILLS
 
 FINAL, VERSIONS = "final.jsonl", "versions.jsonl"
+MEMORY = "memory.json"
 _FIRST_SEED = 1_000  # of games that no evaluation plays
 _PER_RUN = 1_000  # seeds that each run has for games of its own, beyond all others
 
@@ -96,6 +97,23 @@ class FinalGames:
                 episodes = len(blocks) * config.eval_tasks
                 line = {"step": step, "split": split, "mode": mode, "episodes": episodes}
                 self._log.write(line | {"successes": int(np.sum(won))})
+
+
+class Memory:
+    """What the compiled step holds besides what it is given and gives, in bytes."""
+
+    def __init__(self, folder: Path) -> None:
+        """Measures when the run ends."""
+        self._path = folder / MEMORY
+
+    def __call__(self, step: int, state: TrainState, life: SkillLibrary, runner: Runner) -> None:
+        """As `loop.train` calls it."""
+        if step != runner.config.steps:
+            return
+        games = runner.games(runner.numbers(0))
+        analysis = runner.step.lower(state, games).compile().memory_analysis()
+        told = {"temporaries": int(analysis.temp_size_in_bytes)} if analysis else {}
+        self._path.write_text(json.dumps(told), encoding="utf-8")
 
 
 class Trained:

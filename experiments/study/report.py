@@ -7,6 +7,7 @@ from typing import Any
 
 from results_page import write_section
 
+from .report_algorithms import write_algorithms, write_rates
 from .report_cells import write_frozen, write_map
 from .report_fresh import write_fresh
 from .report_main import write_main
@@ -69,16 +70,19 @@ _STUDIES: dict[str, Callable[[Sequence[dict[str, Any]], Path], tuple[str, list[s
     "map": write_map,
     "fresh": write_fresh,
     "published": write_published,
+    "rates": write_rates,
+    "algorithms": write_algorithms,
 }
+_PAGES = {"rates": "algorithms.md", "algorithms": "algorithms.md"}  # others: results.md
 
 
 def write(study: str, results: Path, docs: Path) -> str:
-    """Writes the figures and the section of docs/results.md; returns the tables.
+    """Writes the figures and the section of the page; returns the tables.
 
     Args:
       study: its name.
       results: folder of all studies.
-      docs: gets figures/ and results.md.
+      docs: gets figures/ and the page.
     """
     found = read(results / study)
     if not found:
@@ -89,5 +93,6 @@ def write(study: str, results: Path, docs: Path) -> str:
     given = " --games FILE --keep FOLDER" if study == "published" else ""
     made = f"`python experiments/household_study.py --study {study}{given}`: {provenance(found)}"
     shown = "\n\n".join(f"![{study}](figures/{name})" for name in pictures)
-    write_section(docs / "results.md", f"household_study:{study}", f"{made}\n\n{text}\n\n{shown}")
+    page = docs / _PAGES.get(study, "results.md")
+    write_section(page, f"household_study:{study}", f"{made}\n\n{text}\n\n{shown}")
     return f"{made}\n\n{text}"

@@ -17,12 +17,20 @@ from reskill_jax.training import loop
 from reskill_jax.training.config import TrainConfig
 
 from . import measures
-from .jobs import Job, StudyError, identity
+from .jobs import Job, StudyError, explicit, identity
 
 # Settings that came after some results were made, and change nothing at their defaults.
 _NEUTRAL = {
-    "creator": ("experience", "least_chance", "contradictions"),
+    "creator": (
+        *("experience", "least_chance", "contradictions"),
+        # Of creators that ask a language model.
+        *("kind", "model", "provider", "url", "contrasts", "reply_tokens", "attempts", "parallel"),
+        *("call_seconds", "call_budget", "token_budget", "input_price", "output_price", "lag"),
+        *("fallback", "recording"),
+    ),
+    "evidence": ("every", "rows"),
     "optimizer": ("name", "schedule", "warmup_steps", "weight_decay", "microbatch"),
+    "trial": ("evidence", "evaluation_tasks"),
 }
 # Where settings are that older results have at the top, by their names there.
 _MOVED = {
@@ -80,6 +88,7 @@ def _completed(stored: dict[str, Any]) -> dict[str, Any]:
         group, _, field = (_MOVED.get(name, name) if is_flat else name).rpartition(".")
         place = config.setdefault(group, {}) if group else config
         place[field] = value
+    config["algorithm"] = explicit(config["algorithm"])
     return stored | {"config": config}
 
 
@@ -134,6 +143,8 @@ def run_job(job: Job, *, folder: Path, results: Path, keep: Path | None = None) 
         shutil.rmtree(path)
     settings = job.settings
     observers = [measures.FinalGames(path, settings.final_games, own=settings.own_games)]
+    if job.study == "algorithms":
+        observers.append(measures.Memory(path))
     if keep is not None:
         observers.append(measures.Trained(keep / job.name))
     if job.versions:
@@ -163,6 +174,7 @@ def run_job(job: Job, *, folder: Path, results: Path, keep: Path | None = None) 
         "identity": identity(job),
         "policy": Path(config.model.path).name,
         **_read_run(path),
+        **_read_memory(path),
         "skills": [_short(skill.to_dict()) for skill in summary.skills],
         "seconds": round(time.perf_counter() - began, 1),
         "resumed": resume,
@@ -194,7 +206,8 @@ def _read_run(path: Path) -> dict[str, Any]:
 
     metrics = lines("metrics.jsonl")
     columns = ("success", "context_tokens", "skill_tokens", "turns", "seconds", "entropy")
-    columns = (*columns, "mixed_groups", "truncated")
+    columns = (*columns, "mixed_groups", "truncated", "evaluation_rollouts")
+    columns = tuple(name for name in columns if not metrics or name in metrics[0])
     events = []
     for line in lines("lifecycle.jsonl"):
         if line["event"] == "unproposed":
@@ -216,6 +229,11 @@ def _read_run(path: Path) -> dict[str, Any]:
         "final": lines(measures.FINAL),
         "measurements": lines(measures.VERSIONS),
     }
+
+
+def _read_memory(path: Path) -> dict[str, Any]:
+    told = path / measures.MEMORY
+    return {"memory": json.loads(told.read_text(encoding="utf-8"))} if told.exists() else {}
 
 
 def _short(skill: dict[str, Any]) -> dict[str, Any]:

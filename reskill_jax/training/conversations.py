@@ -15,6 +15,7 @@ from reskill_jax.storage.sampled import SampledEpisode, Turn
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.lifecycle import Versions
 from reskill_jax.training.settings import TrainingError
+from reskill_jax.worlds.world import TaskSpec
 
 
 def arms_differ_in(versions: Versions, task: str) -> np.ndarray:
@@ -24,6 +25,11 @@ def arms_differ_in(versions: Versions, task: str) -> np.ndarray:
         for version in versions
     ]
     return np.array([one != concerned[0] for one in concerned])
+
+
+def versions_differ(versions: Versions, tasks: Sequence[TaskSpec]) -> np.ndarray:
+    """[tasks, A] bool: `arms_differ_in` of every task."""
+    return np.stack([arms_differ_in(versions, task.text) for task in tasks])
 
 
 def wrote_text(played: Rollouts) -> bool:

@@ -23,12 +23,18 @@ from reskill_jax.rollouts.host import HostPlay, HostRollouts, play_host
 from reskill_jax.rollouts.prompt import Prompt, SymbolPrompt
 from reskill_jax.skills.skill import Skill
 from reskill_jax.storage.sampled import choose
+from reskill_jax.training.comparison import (
+    Comparison,
+    Pairs,
+    numbers_played,
+    pairs_to_evaluate,
+)
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.conversations import (
-    arms_differ_in,
     check_valid,
     episode_of,
     sampled_of,
+    versions_differ,
     wrote_text,
 )
 from reskill_jax.training.creators import creator_of
@@ -47,6 +53,7 @@ from reskill_jax.worlds.world import TaskSpec, compiled_of
 class HostEvidence(NamedTuple):
     """What a step's episodes were."""
 
+    numbers: np.ndarray  # [B] int32 of the tasks played
     arms: np.ndarray  # [N] int32
     played: HostRollouts
     seconds: float  # of playing
@@ -88,6 +95,10 @@ class HostRunner:
         return jax.jit(functools.partial(assign, groups=self.config.groups, config=self.config))
 
     @functools.cached_property
+    def _draw_pairs(self) -> Any:
+        return jax.jit(functools.partial(pairs_to_evaluate, config=self.config))
+
+    @functools.cached_property
     def _learn(self) -> Any:
         return jax.jit(
             functools.partial(
@@ -116,14 +127,40 @@ class HostRunner:
         """
         config = self.config
         assignment: Assignment = self._assign(state)
-        arms = np.asarray(assignment.arms)
+        arms, on_trial = np.asarray(assignment.arms), bool(np.any(state.trials.active))
+        numbers = np.asarray(numbers_played(jnp.asarray(numbers), jnp.asarray(on_trial), config))
         tasks = [self.tasks[int(number)] for number in numbers]
-        differ = np.stack([arms_differ_in(versions, task.text) for task in tasks])
+        differ = versions_differ(versions, tasks)
         began = time.perf_counter()
+        played = self._play(state, tasks, arms, assignment.keys, versions)
+        compared = None
+        if config.skills and config.trial.evidence == "evaluation_batch":
+            compared = self._evaluation_batch(state, versions, on_trial)
+        seconds = time.perf_counter() - began
+        state, metrics = self._learn(
+            state,
+            jax.tree.map(jnp.asarray, played.rollouts),
+            assignment,
+            jnp.asarray(differ),
+            free_text=wrote_text(played.rollouts),
+            compared=compared,
+        )
+        return state, metrics, HostEvidence(numbers, arms, played, seconds)
+
+    def _play(
+        self,
+        state: TrainState,
+        tasks: Sequence[TaskSpec],
+        arms: np.ndarray,
+        keys: jax.Array,
+        versions: Versions,
+    ) -> HostRollouts:
+        """Plays every task with the versions of its share of the arms, one behind the other."""
+        config = self.config
         played = play_host(
-            [task for task in tasks for _ in range(config.group_size)],
+            [task for task in tasks for _ in range(len(arms) // len(tasks))],
             [versions[arm] if config.skills else () for arm in arms],
-            assignment.keys,
+            keys,
             self._read(state),
             pool=self.pool,
             plan=self.plan,
@@ -131,16 +168,24 @@ class HostRunner:
             temperature=config.temperature,
             reward=self.reward,
         )
-        seconds = time.perf_counter() - began
         check_valid(played, config, "a step")
-        state, metrics = self._learn(
-            state,
-            jax.tree.map(jnp.asarray, played.rollouts),
-            assignment,
-            jnp.asarray(differ),
-            free_text=wrote_text(played.rollouts),
-        )
-        return state, metrics, HostEvidence(arms, played, seconds)
+        return played
+
+    def _evaluation_batch(
+        self, state: TrainState, versions: Versions, on_trial: bool
+    ) -> Comparison:
+        """Rollouts that serve only the comparison; none of them valid where nothing is on trial."""
+        pairs: Pairs = self._draw_pairs(state)
+        drawn = np.asarray(jax.vmap(jax.random.bits)(pairs.tasks)) % len(self.tasks)
+        tasks = [self.tasks[int(number)] for number in drawn]
+        shape = pairs.held.shape[1:]
+        success = valid = np.zeros(shape, bool)
+        if on_trial:
+            played = self._play(state, tasks, np.asarray(pairs.arms), pairs.keys, versions)
+            success = played.rollouts.success.reshape(shape)
+            valid = played.rollouts.valid.reshape(shape)
+        differ = versions_differ(versions, tasks)
+        return Comparison(pairs.held, *map(jnp.asarray, (success, valid, differ)))
 
     def episodes(
         self, evidence: Any, numbers: np.ndarray, step: int, versions: Versions
@@ -151,7 +196,7 @@ class HostRunner:
         names = None if world is None else world.affordances
         told = zip(evidence.arms, evidence.played.conversations, strict=True)
         for row, (arm, one) in enumerate(told):
-            number = int(numbers[row // self.config.group_size])
+            number = int(evidence.numbers[row // self.config.group_size])
             key = (number, bool(arm > 0), one.success)
             if key not in found and one.valid:
                 found[key] = episode_of(one, str(number), int(arm), step, names)

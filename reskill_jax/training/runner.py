@@ -81,9 +81,10 @@ class Runner:
     ) -> list[Episode]:
         """What the creator sees of a step."""
         names = [[skill.name for skill in version] for version in versions]
+        evidence = jax.device_get(evidence)
         return episodes_of(
-            jax.device_get(evidence),
-            numbers,
+            evidence,
+            evidence.games,
             step,
             names,
             group_size=self.config.group_size,

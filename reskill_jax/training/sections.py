@@ -137,6 +137,13 @@ class TrialConfig:
     concurrent: int = 5
     """Proposals under test at once (K); each rollout reads a random choice of them, so that each is
     judged by all rollouts."""
+    evidence: Literal["within_group", "paired", "evaluation_batch"] = "within_group"
+    """Which rollouts versions are compared by: those of a group, each with its own random choice of
+    the proposals; the same in pairs of opposite choices for the same task, which needs no groups;
+    or further rollouts that serve only the comparison, with training in the bank in use."""
+    evaluation_tasks: int = 64
+    """Tasks of a step's evaluation batch, each played twice with the same noise: with a random
+    choice of the proposals, and with the others."""
     scheme: Literal["stratified", "independent"] = "stratified"
     """How arms are assigned within a group."""
     assignment: Literal["thompson", "uniform"] = "thompson"

@@ -22,17 +22,24 @@ from reskill_jax.models.model import Model
 from reskill_jax.rollouts.compiled import play
 from reskill_jax.rollouts.episodes import Record, Rollouts
 from reskill_jax.skills.bank import arms_differ
+from reskill_jax.training.comparison import (
+    Comparison,
+    assign_pairs,
+    compare,
+    comparison_of,
+    evaluated_pairs,
+    numbers_played,
+    only_if,
+    pairs_to_evaluate,
+)
 from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.lessons import batch_of, in_order, internalized, lessons_of
 from reskill_jax.training.reflection import Reflection, maybe_reflect
 from reskill_jax.training.state import TrainState, games_key
-from reskill_jax.training.trials import assign_parts, compare, decide
+from reskill_jax.training.trials import assign_parts, decide
 from reskill_jax.training.update import (
-    batch_of,
     decision_values,
     entropy,
-    in_order,
-    internalized,
-    lessons_of,
     maybe_update_policy,
     rollout_params,
 )
@@ -67,12 +74,13 @@ class StepMetrics(NamedTuple):
     truncated: chex.Array  # int32 rows
     invalid: chex.Array  # int32 rows that do not count: a reward or log-probability not finite
     skipped: chex.Array  # int32, updates left out so far
-    of_algorithm: Mapping[str, chex.Array]  # what this algorithm logs beside the others
+    further: Mapping[str, chex.Array]  # what is logged with some settings alone, by its name
 
 
 class Evidence(NamedTuple):
     """What the creator sees of a step's rollouts. N rows, T turns."""
 
+    games: chex.Array  # [B] int32: numbers of the games played
     arms: chex.Array  # [N] int32
     success: chex.Array  # [N] bool
     valid: chex.Array  # [N] bool; what is False is no evidence
@@ -111,9 +119,18 @@ def assign(
     # No two draws share a key: 0 and 1 are those of the split above, 2 is `own_key`.
     own_key = jax.random.fold_in(step_key, 2)
     further = [jax.random.fold_in(step_key, 2 + k) for k in range(1, config.trial.concurrent)]
-    probabilities, held = assign_parts(
-        jnp.stack([arm_key, *further]), state.trials, num_groups=groups * devices, config=config
-    )
+    keys, evidence = jnp.stack([arm_key, *further]), config.trial.evidence
+    everywhere = (groups * devices, config.group_size)
+    if evidence == "within_group":
+        probabilities, held = assign_parts(
+            keys, state.trials, num_groups=groups * devices, config=config
+        )
+    else:
+        rollouts = groups * devices * config.group_size
+        probabilities, held = assign_pairs(keys, state.trials, pairs=-(-rollouts // 2))
+        held = held.reshape(held.shape[0], -1)[:, :rollouts].reshape(held.shape[0], *everywhere)
+    if evidence == "evaluation_batch":  # training plays the bank in use
+        held = jnp.zeros_like(held)
     held = jax.lax.dynamic_slice_in_dim(held, device * groups, groups, axis=1)
     first = device * groups * config.group_size
     rows = first + jnp.arange(groups * config.group_size)
@@ -135,6 +152,7 @@ def learn(
     config: TrainConfig,
     axis_name: str | None = None,
     free_text: bool = False,
+    compared: Comparison | None = None,
 ) -> tuple[TrainState, StepMetrics]:
     """Updates the policy, and the comparison of the versions of the skills.
 
@@ -146,6 +164,7 @@ def learn(
       model, algorithm, config: static.
       axis_name: mapped axis over which groups are split.
       free_text: whether tokens may have been chosen from the whole vocabulary (static).
+      compared: rollouts that versions are compared by; None = those that are learned from.
 
     Returns:
       The next state, and metrics, the same on every device.
@@ -185,20 +204,19 @@ def learn(
         update = {**update, "entropy": entropy(batch, axis_name=axis_name)}
 
     # Versions of the skills: rollouts without a part against those with it.
+    extra = jnp.int32(0)
+    if compared is None:
+        compared = comparison_of(assignment.held, played.success, played.valid, differ, config)
+    else:
+        extra = jnp.where(jnp.any(compared.held), 2 * config.trial.evaluation_tasks, 0)
+    successes, trials, contrast = compare(compared, axis_name=axis_name)
     valid = played.valid.reshape(-1, config.group_size)
     success = played.success.reshape(valid.shape) & valid
-    alone = [1 << part for part in range(config.trial.concurrent)]  # arms that hold one part
-    successes, trials, contrast = compare(
-        assignment.held,
-        success,
-        valid,
-        jnp.stack([differ[:, arm] for arm in alone]),
-        axis_name=axis_name,
-    )
     state, trial, decision, horizon = decide(
         state, successes, trials, config=config, contrast=contrast
     )
     state = state._replace(step=state.step + 1)
+    further = {"evaluation_rollouts": extra} if config.trial.evidence == "evaluation_batch" else {}
     mixed = mixed_groups(success.astype(jnp.float32), valid)
     metrics = StepMetrics(
         arm_successes=successes,
@@ -211,7 +229,7 @@ def learn(
         decision=decision,
         horizon=horizon,
         **{name: value for name, value in update.items() if name not in algorithm.logs},
-        of_algorithm={name: update[name] for name in algorithm.logs},
+        further=further | {name: update[name] for name in algorithm.logs},
         **_figures(played, mixed, axis_name),
         skipped=state.skipped,
     )
@@ -256,7 +274,7 @@ def train_step(
     config: TrainConfig,
     axis_name: str | None = None,
 ) -> tuple[TrainState, StepMetrics, Evidence]:
-    """One step of training with the comparison of skill versions inside its groups.
+    """One step of training and of the comparison of skill versions.
 
     Args:
       state: the state.
@@ -268,29 +286,39 @@ def train_step(
       The next state, metrics (the same on every device) and evidence (of this device's rows).
     """
     assignment = assign(state, games.shape[0], config=config, axis_name=axis_name)
+    on_trial = jnp.any(state.trials.active)
+    games = numbers_played(games, on_trial, config)
+    params, bank = rollout_params(state, config), state.bank
+
+    def versions_differ(tasks):
+        return jax.vmap(arms_differ, in_axes=(None, 0))(bank, jax.vmap(world.task_text)(tasks))
+
+    def played_by(keys, tasks, arms, times):
+        return play(
+            keys,
+            params,
+            jax.tree.map(lambda x: jnp.repeat(x, times, axis=0), tasks),
+            bank,
+            arms if config.skills else jnp.full_like(arms, -1),
+            world=world,
+            model=model,
+            language=language,
+            max_turns=config.max_turns,
+            context_length=config.context_length,
+            temperature=config.temperature,
+        )
+
     tasks = jax.vmap(lambda g: world.make(jax.random.fold_in(state.games, g), "train"))(games)
-    differ = jax.vmap(arms_differ, in_axes=(None, 0))(state.bank, jax.vmap(world.task_text)(tasks))
-    played, record = play(
-        assignment.keys,
-        rollout_params(state, config),
-        jax.tree.map(lambda x: jnp.repeat(x, config.group_size, axis=0), tasks),
-        state.bank,
-        assignment.arms if config.skills else jnp.full_like(assignment.arms, -1),
-        world=world,
-        model=model,
-        language=language,
-        max_turns=config.max_turns,
-        context_length=config.context_length,
-        temperature=config.temperature,
-    )
+    differ = versions_differ(tasks)
+    played, record = played_by(assignment.keys, tasks, assignment.arms, config.group_size)
     reflection = None
     if config.skills and config.evidence.every > 0:
         reflection = maybe_reflect(
             jax.random.fold_in(jax.random.fold_in(state.key, state.step), _REFLECTION),
             state.step,
-            rollout_params(state, config),
+            params,
             played,
-            state.bank,
+            bank,
             assignment.arms,
             every=config.evidence.every,
             looked_at=config.evidence.rows,
@@ -298,6 +326,17 @@ def train_step(
             language=language,
             temperature=config.temperature or 1.0,
         )
+
+    compared = None
+    if config.skills and config.trial.evidence == "evaluation_batch":
+        pairs = pairs_to_evaluate(state, config=config, axis_name=axis_name)
+
+        def evaluated():
+            tasks = jax.vmap(lambda key: world.make(key, "train"))(pairs.tasks)
+            found, _ = played_by(pairs.keys, tasks, pairs.arms, 2)
+            return evaluated_pairs(pairs, found, versions_differ(tasks))
+
+        compared = only_if(on_trial, evaluated)
     state, metrics = learn(
         state,
         played,
@@ -307,8 +346,10 @@ def train_step(
         algorithm=algorithm,
         config=config,
         axis_name=axis_name,
+        compared=compared,
     )
     evidence = Evidence(
+        games=games,
         arms=assignment.arms,
         success=played.success,
         valid=played.valid,

@@ -29,9 +29,9 @@ def metrics_line(metrics: StepMetrics, life: SkillLibrary, step: int) -> dict[st
     plain = {
         name: value.tolist() if isinstance(value, np.ndarray) else value
         for name, value in metrics._asdict().items()
-        if name not in (*_BY_TRIAL, "of_algorithm")
+        if name not in (*_BY_TRIAL, "further")
     }
-    plain |= {name: value.tolist() for name, value in metrics.of_algorithm.items()}
+    plain |= {name: np.asarray(value).tolist() for name, value in metrics.further.items()}
     under_test = [proposal.id for proposal in life.proposals if proposal is not None]
     return {"step": step, "trials": under_test, **plain}
 
@@ -119,8 +119,8 @@ def reason_of(metrics: StepMetrics, part: int, config: TrainConfig) -> str:
         return f"posterior mean {with_:.3f} of the candidate against {without:.3f}"
     difference, error = _effect(metrics, part)
     return (
-        f"success {difference:+.3f} (standard error {error:.3f}) within groups, in the "
-        "tasks where the versions differ"
+        f"success {difference:+.3f} (standard error {error:.3f}) within "
+        f"{_WITHIN[config.trial.evidence]}, in the tasks where the versions differ"
     )
 
 
@@ -135,6 +135,9 @@ def found_by(metrics: StepMetrics, part: int, config: TrainConfig) -> str:
         f"{reason}; posterior mean of success {without:.2f} without and {with_:.2f} with it "
         f"(episodes: {counts})"
     )
+
+
+_WITHIN = {"within_group": "groups", "paired": "groups or pairs", "evaluation_batch": "pairs"}
 
 
 def _means(metrics: StepMetrics, part: int) -> tuple[float, float]:

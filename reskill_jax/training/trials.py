@@ -7,8 +7,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from reskill_jax.core.arms import arm_outcomes, assign_arms, assignment_probabilities
-from reskill_jax.core.contrast import Contrast, within_group_contrast
+from reskill_jax.core.arms import assign_arms, assignment_probabilities
+from reskill_jax.core.contrast import Contrast
 from reskill_jax.core.factorial import arms_after
 from reskill_jax.core.horizon import estimate_horizon
 from reskill_jax.core.posterior import init_posterior
@@ -119,34 +119,3 @@ def assign_parts(
         )
 
     return jax.vmap(part)(keys, trials)
-
-
-def compare(
-    held: chex.Array,
-    success: chex.Array,
-    valid: chex.Array,
-    differ: chex.Array,
-    *,
-    axis_name: str | None = None,
-) -> tuple[chex.Array, chex.Array, Contrast]:
-    """Rollouts without each part against those with it, whatever other parts they hold.
-
-    Args:
-      held: [K, B, G] 1 where a rollout holds the part.
-      success: [B, G] bool. valid: [B, G] bool.
-      differ: [K, B] bool, whether the part changes what can be read in the group's task; where it
-        does not, a difference would be noise.
-      axis_name: mapped axis over which groups are split.
-
-    Returns:
-      Successes [K, 2], trials [K, 2] and the contrast within groups [K, 2].
-    """
-
-    def part(held, differ):
-        counted = arm_outcomes(held, success, valid, num_arms=2, axis_name=axis_name)
-        compared = valid & ((held == 0) | differ[:, None])
-        return *counted, within_group_contrast(
-            held, success, compared, num_arms=2, axis_name=axis_name
-        )
-
-    return jax.vmap(part)(held, differ)

@@ -11,15 +11,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from reskill_jax.algorithms.algorithm import Algorithm, Batch, Scores, Targets
-from reskill_jax.devices.placement import keep_rows
+from reskill_jax.algorithms.algorithm import Algorithm, Batch, Scores
 from reskill_jax.models.lora import merge
 from reskill_jax.models.model import Model
 from reskill_jax.models.value_head import value_of
-from reskill_jax.rollouts import transcript as transcripts
-from reskill_jax.rollouts.episodes import Rollouts
 from reskill_jax.rollouts.transcript import Transcript
 from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.lessons import Learned
+from reskill_jax.training.microbatches import (
+    few_at_a_time,
+    in_turns,
+    row_lengths,
+    with_a_gradient,
+    zeros_of,
+)
 from reskill_jax.training.scoring import decision_log_probs, decision_states
 from reskill_jax.training.state import (
     Critic,
@@ -28,61 +33,12 @@ from reskill_jax.training.state import (
     make_value_optimizer,
 )
 
-# Eighths of the context that rows are cut to; each is a program of its own. In a long context rows
-# differ more.
-_EIGHTHS, _EIGHTHS_OF_LONG = (3, 4, 5, 6, 8), (2, 3, 4, 5, 6, 8)
-_LONG = 1024  # tokens
-
-
-class Learned(NamedTuple):
-    """Rows the loss is computed from."""
-
-    transcript: Transcript
-    batch: Batch
-    targets: Targets
-    internalized: chex.Array  # [N] bool; its decisions were sampled with skills that it lacks
-    told: chex.Array | None = None  # [N, F] float: what values are told beside the text
-
 
 class ActorCritic(NamedTuple):
     """What is trained where an algorithm wants values; else it is the policy's parameters alone."""
 
     policy: Any
     critic: Any
-
-
-def batch_of(played: Rollouts) -> Batch:
-    """What an algorithm needs to know of rollouts."""
-    rows = played.transcript
-    used = jnp.arange(rows.position.shape[1]) < rows.count[:, None]
-    mask = used & played.valid[:, None] & (rows.weight > 0)
-    return Batch(
-        played.reward,
-        played.valid,
-        rows.turn,
-        mask,
-        rows.log_prob,
-        turns=played.turns,
-        observation=played.observation,
-        overlong=played.truncated,
-    )
-
-
-def lessons_of(played: Rollouts, batch: Batch, targets: Targets, told: Any = None) -> Learned:
-    """Rollouts as rows to learn from, in the order that the targets ask for."""
-    # What targets alone needed is not carried into the loss.
-    batch = batch._replace(turns=None, observation=None, overlong=None)
-    if targets.counted is not None:
-        batch = batch._replace(mask=batch.mask & targets.counted[:, None])
-    order = targets.order
-    targets = targets._replace(counted=None, order=None)
-    lessons = Learned(played.transcript, batch, targets, jnp.zeros_like(played.valid), told)
-    return lessons if order is None else in_order(lessons, order)
-
-
-def in_order(rows: Any, order: chex.Array) -> Any:
-    """The rows of arrays [N, ...] in another order [N]."""
-    return keep_rows(jax.tree.map(lambda x: x[order], rows))
 
 
 def decision_values(
@@ -107,7 +63,7 @@ def decision_values(
         rows, told = part
         return value_of(critic, decision_states(params, rows, model=model), told)
 
-    found = jax.lax.map(some, _few_at_a_time((rows, told), parts=parts, rows_at_once=rows_at_once))
+    found = jax.lax.map(some, few_at_a_time((rows, told), parts=parts, rows_at_once=rows_at_once))
     turns, size = found.shape[0], found.shape[1] // parts
     found = jnp.swapaxes(found.reshape(turns, parts, size, *found.shape[2:]), 0, 1)
     return found.reshape(parts * turns * size, *found.shape[3:])
@@ -123,34 +79,6 @@ def whole_params(params: Any, frozen: Any, config: TrainConfig) -> Any:
 def rollout_params(state: TrainState, config: TrainConfig) -> Any:
     """The parameters that a step's rollouts sample from."""
     return whole_params(state.params, state.frozen, config)
-
-
-def internalized(
-    lessons: Learned, of_skills: chex.Array, keys: chex.PRNGKey, *, share: float
-) -> Learned:
-    """Successes with skills in the prompt, some of them as if they had come about without.
-
-    What skills make the policy do becomes its own: its next update makes the same decisions more
-    likely in the same episode without the skills' lines (context distillation: C. Snell, D. Klein
-    and R. Zhong, Learning by Distilling Context, arXiv:2209.15189, here of the better half of each
-    group alone, weighted by the advantage). There is no ratio to clip: nobody sampled from the
-    policy in this context.
-
-    Args:
-      lessons: of the step.
-      of_skills: [N, L] bool, tokens that are lines of skills.
-      keys: [N] random keys, one a row.
-      share: of these successes that is taken so; the others keep their lines (static).
-
-    Returns:
-      The lessons with other transcripts in the rows chosen.
-    """
-    batch, targets = lessons.batch, lessons.targets
-    gained = jnp.sum(jnp.where(batch.mask, targets.advantages, 0.0), axis=1) > 0
-    chosen = gained & jnp.any(of_skills, axis=1)
-    chosen = chosen & (jax.vmap(jax.random.uniform)(keys) < share)
-    alone = jax.vmap(transcripts.without)(lessons.transcript, of_skills & chosen[:, None])
-    return lessons._replace(transcript=alone, internalized=chosen)
 
 
 def policy_loss(
@@ -247,15 +175,15 @@ def policy_gradient(
     total = jnp.sum(algorithm.weights(lessons.batch.mask))
     if axis_name is not None:
         total = jax.lax.psum(total, axis_name)
-    lessons, needed, weights = _with_a_gradient(lessons, algorithm)
+    lessons, needed, weights = with_a_gradient(lessons, algorithm)
     capacity = lessons.transcript.tokens.shape[1]
-    few = _in_turns(
+    few = in_turns(
         (lessons, needed, weights),
         parts=parts,
         rows_at_once=rows_at_once,
         together=algorithm.rows_together,
     )
-    lengths = _lengths(capacity, cut_above)
+    lengths = row_lengths(capacity, cut_above)
 
     def cut_to(length: int):
         def gradient(part: Learned):
@@ -278,7 +206,7 @@ def policy_gradient(
 
         return gradient
 
-    zeros = _zeros_of(cut_to(lengths[-1]), jax.tree.map(lambda x: x[0], few[0]))
+    zeros = zeros_of(cut_to(lengths[-1]), jax.tree.map(lambda x: x[0], few[0]))
     branches = [lambda part: zeros, *[cut_to(length) for length in lengths]]
 
     def add(sums, few):
@@ -290,67 +218,6 @@ def policy_gradient(
 
     found, _ = jax.lax.scan(add, zeros, few)
     return found if axis_name is None else jax.lax.psum(found, axis_name)
-
-
-def _zeros_of(function: Any, part: Any) -> Any:
-    """Zeros like what a function would return."""
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, part))
-
-
-def _lengths(capacity: int, cut_above: int) -> list[int]:
-    """What rows are cut to, ascending."""
-    if capacity <= cut_above:
-        return [capacity]
-    eighths = _EIGHTHS_OF_LONG if capacity > _LONG else _EIGHTHS
-    return sorted({-(-capacity * n // 8) for n in eighths})
-
-
-def _with_a_gradient(
-    lessons: Learned, algorithm: Algorithm
-) -> tuple[Learned, chex.Array, chex.Array]:
-    """Leaves out rows without a gradient.
-
-    Returns:
-      The lessons; [N] int32 tokens of a row that matter; [N] int32 how much it counts.
-    """
-    batch, rows = lessons.batch, lessons.transcript
-    learned = jnp.any(batch.mask, axis=1)
-    if not algorithm.uses_reference and algorithm.values is None:
-        learned = learned & jnp.any(lessons.targets.advantages != 0, axis=1)
-    needed = jnp.where(learned, jnp.minimum(rows.length, rows.tokens.shape[1]), 0)
-    batch = batch._replace(mask=batch.mask & learned[:, None])
-    return lessons._replace(batch=batch), needed, algorithm.weights(batch.mask)
-
-
-def _in_turns(x: Any, *, parts: int, rows_at_once: int, together: int) -> Any:
-    """(lessons, needed [N], weights [N]) -> the same in turns, the longest rows first.
-
-    [N, ...] becomes [turns, parts * size, ...]: in every turn some rows of every device. Of rows
-    that stay together the longest counts.
-    """
-    needed = jnp.max(x[1].reshape(parts, -1, together), axis=2)
-    order = jnp.argsort(-needed, axis=1)
-
-    def sort(x):
-        units = x.reshape(parts, -1, together, *x.shape[1:])
-        return jax.vmap(lambda x, order: x[order])(units, order).reshape(x.shape)
-
-    ordered = jax.tree.map(sort, x)
-    return _few_at_a_time(ordered, parts=parts, rows_at_once=rows_at_once, together=together)
-
-
-def _few_at_a_time(x: Any, *, parts: int, rows_at_once: int, together: int = 1) -> Any:
-    """Arrays [N, ...] as [turns, parts * size, ...], with some rows of every part in every turn."""
-    rows = jax.tree.leaves(x)[0].shape[0] // parts
-    most = max(rows_at_once, together)
-    size = max(k for k in range(together, most + 1, together) if rows % k == 0)
-
-    def in_turns(x):
-        x = x.reshape(parts, rows // size, size, *x.shape[1:])
-        x = jnp.swapaxes(x, 0, 1)
-        return keep_rows(x.reshape(rows // size, parts * size, *x.shape[3:]), axis=1)
-
-    return jax.tree.map(in_turns, x)
 
 
 Logs = Mapping[str, chex.Array]

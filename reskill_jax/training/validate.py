@@ -38,7 +38,7 @@ _AT_LEAST_ONE = (
         "trial.min_steps",
     ),
     *("trial.min_episodes", "trial.max_steps", "creator.max_operations", "creator.reservoir"),
-    "algorithm.value_width",
+    *("algorithm.value_width", "trial.evaluation_tasks"),
     *("creator.retire_after", "eval_tasks", "checkpoint_every", "keep"),
     *("prompt.answer_tokens", "prompt.message_tokens", "prompt.skill_tokens", "sessions.rows"),
     "evidence.rows",
@@ -73,7 +73,8 @@ _AT_MOST = {
     **dict.fromkeys(
         (
             *("max_turns", "context_length", "train_games", "groups", "group_size", "eval_tasks"),
-            *("trial.max_steps", "prompt.answer_tokens", "prompt.thinking_tokens"),
+            *("trial.max_steps", "trial.evaluation_tasks"),
+            *("prompt.answer_tokens", "prompt.thinking_tokens"),
             *("prompt.message_tokens", "prompt.skill_tokens", "sessions.rows"),
             "evidence.rows",
         ),
@@ -275,13 +276,13 @@ def _check_batches(config: "TrainConfig") -> None:
             f"the {rollouts // minibatches} rollouts of a minibatch cannot be split into pairs on "
             f"{config.mesh.rows} devices"
         )
-    if config.group_size == 1 and (
-        (config.policy_steps and algorithm.needs_groups) or config.skills
-    ):
+    if config.group_size == 1 and config.policy_steps and algorithm.needs_groups:
         raise ValueError(
             "group_size must be at least 2: a rollout alone in its group has none to be compared "
-            "with"
+            "with (algorithm.kind = ppo needs none)"
         )
+    if config.skills:
+        _check_evidence(config)
     for count, things in (
         (rollouts // minibatches, "rollouts of a minibatch"),
         (config.eval_tasks, "games of an evaluation"),
@@ -293,16 +294,40 @@ def _check_batches(config: "TrainConfig") -> None:
             )
 
 
+def _check_evidence(config: "TrainConfig") -> None:
+    """Whether rollouts can be compared as `trial.evidence` says."""
+    evidence, size, devices = config.trial.evidence, config.group_size, config.mesh.rows
+    if evidence == "within_group" and size == 1:
+        raise ValueError(
+            "group_size must be at least 2 for trial.evidence = within_group: a rollout alone in "
+            "its group has none to be compared with; paired and evaluation_batch need no groups"
+        )
+    if evidence == "paired" and size > 1 and size % 2:
+        raise ValueError(f"group_size must be even, or 1, for trial.evidence = paired, got {size}")
+    if evidence == "paired" and size == 1 and config.groups % (2 * devices):
+        raise ValueError(
+            f"groups = {config.groups} tasks cannot be split into pairs on {devices} devices"
+        )
+    if evidence == "evaluation_batch" and config.trial.evaluation_tasks % devices:
+        raise ValueError(
+            f"trial.evaluation_tasks = {config.trial.evaluation_tasks} cannot be split over "
+            f"{devices} devices"
+        )
+
+
 def _check_trials(config: "TrainConfig") -> None:
     if config.trial.min_steps > config.trial.max_steps:
         raise ValueError(
             f"trial.min_steps = {config.trial.min_steps} is more than trial.max_steps = "
             f"{config.trial.max_steps}"
         )
-    most = config.groups * config.group_size * config.trial.max_steps
+    rows, told = config.groups * config.group_size, "groups * group_size"
+    if config.trial.evidence == "evaluation_batch":
+        rows, told = 2 * config.trial.evaluation_tasks, "2 * trial.evaluation_tasks"
+    most = rows * config.trial.max_steps
     if config.trial.min_episodes > most:
         raise ValueError(
-            f"trial.min_episodes = {config.trial.min_episodes} is more than groups * group_size * "
+            f"trial.min_episodes = {config.trial.min_episodes} is more than {told} * "
             f"trial.max_steps = {most}"
         )
     if not config.skills and (config.bank is not None or config.trial.auto_accept):

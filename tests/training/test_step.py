@@ -20,11 +20,11 @@ from reskill_jax.skills.skill import Bundle, Operation
 from reskill_jax.training import loop
 from reskill_jax.training import runner as runners
 from reskill_jax.training.config import replace
+from reskill_jax.training.lessons import Learned, batch_of, internalized
 from reskill_jax.training.lifecycle import begin_library, make_bank, versions
 from reskill_jax.training.proposals import put_on_trial, with_versions
 from reskill_jax.training.scoring import decision_logits
 from reskill_jax.training.step import decide, game_key
-from reskill_jax.training.update import Learned, batch_of, internalized
 from reskill_jax.worlds.household import symbols as sy
 from reskill_jax.worlds.household.world import HouseholdWorld
 

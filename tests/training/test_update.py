@@ -16,16 +16,14 @@ from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.models.model import Decoder
 from reskill_jax.rollouts.transcript import Transcript, candidates
 from reskill_jax.training.config import TrainConfig, replace
+from reskill_jax.training.lessons import Learned, internalized, lessons_of
 from reskill_jax.training.runner import algorithm_of
 from reskill_jax.training.scoring import decision_logits
 from reskill_jax.training.sections import OptimizerConfig
 from reskill_jax.training.state import init_state, learning_rate, make_optimizer
 from reskill_jax.training.update import (
     ActorCritic,
-    Learned,
     entropy,
-    internalized,
-    lessons_of,
     maybe_update_policy,
     policy_gradient,
     policy_loss,

@@ -1,0 +1,107 @@
+"""Tables of the studies of algorithms."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from results_page import table
+
+from .report_versions import proposals
+from .results import BASELINE, METHOD, final, over_seeds, percent, step_seconds
+from .statistics import Estimate, estimate, paired
+
+Runs = Mapping[int, Mapping[str, Any]]
+
+
+def by_variant(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[int, dict]]]:
+    """Variant -> condition -> seed -> result."""
+    found: dict[str, dict[str, dict[int, dict]]] = {}
+    for one in results:
+        name = " at ".join(one["variant"].values())
+        found.setdefault(name, {}).setdefault(one["condition"], {})[one["seed"]] = one
+    return found
+
+
+def write_algorithms(results: Sequence[dict[str, Any]], folder: Path) -> tuple[str, list[str]]:
+    """The tables; there are no figures."""
+    found = by_variant(results)
+    rows, trials = [], []
+    for name, runs in found.items():
+        base = runs.get(BASELINE) or found.get(name.partition("-")[0], {}).get(BASELINE, {})
+        method = runs.get(METHOD, {})
+        rate = next(iter((method or base).values()))["identity"]["config"]["optimizer"]
+        rows.append(
+            [
+                name,
+                f"{rate['learning_rate']:g}",
+                *(percent(_unseen(each)) for each in (base, method)),
+                percent(paired(_by_seed(method), _by_seed(base)), signed=True),
+                percent(_unseen(method, "none")),
+                *(_median(each, step_seconds, "{:.2f}") for each in (base, method)),
+                *(_median(each, _megabytes, "{:.0f}") for each in (base, method)),
+                str(len(set(base) & set(method))),
+            ]
+        )
+        if method:
+            trials.append([name, *_versions(method)])
+    head = ["algorithm", "rate", "without skills", "with skills", "difference"]
+    head += ["with skills, played without", "s a step", "with skills", "MB", "with skills", "pairs"]
+    text = "Unseen success in per cent, with 95 % t intervals over seeds; MB of temporaries of the "
+    text += f"compiled step.\n\n{table(head, rows)}"
+    head = ["algorithm", "accepted", "rejected", "rollouts a decision", "extra rollouts"]
+    head += ["of accepted helpful", "harmful"]
+    return f"{text}\n\nTrials of a run, on average:\n\n{table(head, trials)}", []
+
+
+def write_rates(results: Sequence[dict[str, Any]], folder: Path) -> tuple[str, list[str]]:
+    """Unseen success of every algorithm at every rate."""
+    rows = [
+        [name, percent(_unseen(runs[BASELINE])), str(len(runs[BASELINE]))]
+        for name, runs in by_variant(results).items()
+    ]
+    return table(["algorithm and rate", "unseen success, %", "runs"], rows), []
+
+
+def _by_seed(runs: Runs, mode: str | None = None) -> dict[int, float]:
+    return over_seeds(runs, lambda r: final(r, "unseen", mode))
+
+
+def _unseen(runs: Runs, mode: str | None = None) -> Estimate | None:
+    values = list(_by_seed(runs, mode).values())
+    return estimate(values) if values else None
+
+
+def _median(runs: Runs, measure, told: str) -> str:
+    values = [value for value in map(measure, runs.values()) if value is not None]
+    return told.format(float(np.median(values))) if values else "–"
+
+
+def _megabytes(result: Mapping[str, Any]) -> float | None:
+    """Temporaries of the compiled step."""
+    memory = result.get("memory")
+    return memory["temporaries"] / 1e6 if memory else None
+
+
+def _versions(runs: Runs) -> list[str]:
+    """Decisions, what they took, and what accepted versions were worth where it was measured."""
+    ended = [
+        line
+        for one in runs.values()
+        for line in one["lifecycle"]
+        if line["event"] in ("accepted", "rejected", "retired", "kept")
+    ]
+    accepted = sum(line["event"] in ("accepted", "retired") for line in ended)
+    spent = [sum(line["trials"]) for line in ended if "trials" in line]
+    extra = [sum(one["metrics"].get("evaluation_rollouts", [0])) for one in runs.values()]
+    measured = [p for one in runs.values() for p in proposals(one) if p["accepted"]]
+    helpful = sum(p["verdict"] == "helpful" for p in measured)
+    harmful = sum(p["verdict"] == "harmful" for p in measured)
+    was_measured = any(one["measurements"] for one in runs.values())
+    return [
+        f"{accepted / len(runs):.1f}",
+        f"{(len(ended) - accepted) / len(runs):.1f}",
+        f"{np.mean(spent):.0f}" if spent else "–",
+        f"{np.mean(extra):.0f}",
+        *((str(helpful), str(harmful)) if was_measured else ("–", "–")),
+    ]
