@@ -7,6 +7,9 @@ import pytest
 import tau_rec_model
 import tau_rec_study
 
+from reskill_jax.models import load_model
+from reskill_jax.training.sections import ModelConfig
+from reskill_jax.training.settings import load_policy
 from reskill_jax.worlds.tau_rec import TauRecWorld
 from reskill_jax.worlds.tau_rec.menu import ACTIONS
 
@@ -62,14 +65,13 @@ def test_report(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_run(tmp_path):
-    model = tmp_path / "model"
-    tau_rec_model.make_model(model, steps=2)
-    config = tau_rec_study.config_of("grpo", 0, model=model, folder=tmp_path / "runs", steps=1)
-    config = tau_rec_study.replace(config, groups=2, group_size=2, eval_tasks=2, max_turns=3)
-    found = tau_rec_study.run(
-        tau_rec_study.replace(config, optimizer=dict(minibatches=1)), "grpo", None, tasks=2
-    )
-    assert found["user"] == "scripted user" and len(found["success"]) == 1
-    line = found["evaluations"]["unseen"]["none"]
-    assert line["trials"] == 4 and len(line["pass_hat_k"]) == 4
+def test_a_model_is_made_that_can_spell_the_menu(tmp_path):
+    tau_rec_model.make_model(tmp_path, steps=2)
+    loaded = load_model(tmp_path)
+    world = TauRecWorld()
+    policy = load_policy(ModelConfig(path=str(tmp_path)), world, loaded=loaded)
+    assert policy.prompt is not None
+    spelled = [policy.prompt.spell(action) for action in ACTIONS]
+    assert len(set(spelled)) == len(ACTIONS) and max(map(len, spelled)) < 16
+    first = world.open(world.tasks("unseen")[0]).reset()
+    assert len(policy.prompt.message(first)) < 40  # the language is kept small

@@ -164,7 +164,7 @@ class Titles:
                     found.append(film)
                     left = f"{left[:at]}\0{left[end:]}"
                 at = left.find(title, at + 1)
-        return [film for n, film in enumerate(found) if film not in found[:n]], left
+        return list({film["id"]: film for film in found}.values()), left
 
 
 def _is_apart(text: str, start: int, end: int) -> bool:

@@ -29,6 +29,7 @@ from .scoring import ACCEPTED, REJECTED
 from .trial import Message
 
 Judge = Literal["catalog", "stated"]
+MOST_HEARD = 20_000  # characters of a message that are listened to
 _NO_FILM = re.compile(r"\b(no|nothing|none|cannot)\b", re.IGNORECASE)
 
 
@@ -70,7 +71,7 @@ class ScriptedUser:
         if len(messages) == 1:
             wishes = [phrase(one) for one in self._task.revealed("volunteer")]
             return f"{FIRST}{'; '.join(wishes) or NO_WISHES}."
-        said = messages[-1].content
+        said = messages[-1].content[:MOST_HEARD]
         films, rest = self._listener.titles.split(said)
         if len(films) > 1:
             return NAME_ONE
