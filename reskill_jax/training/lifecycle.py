@@ -256,10 +256,11 @@ def creator_settings(config: TrainConfig) -> CreatorSettings:
         min_episodes=config.creator.reservoir,
         retire_after=config.creator.retire_after,
         assertions=config.creator.assertions,
-        max_operations=config.creator.max_operations,
+        max_operations=1 if config.trial.split_bundles else config.creator.max_operations,
         experience=config.creator.experience,
         least_chance=config.creator.least_chance,
         contradictions=config.creator.contradictions,
+        blame=config.creator.blame,
     )
 
 
@@ -285,8 +286,14 @@ def suggest(
     free = [part for part, proposal in enumerate(life.proposals) if proposal is None]
     if not free or step < life.next_proposal or not config.proposes(step):
         return life, None
-    moved = life.monitor.sensitivities()
-    library = Library(life.skills, under_test(life), life.served, config.slots, moved)
+    library = Library(
+        life.skills,
+        under_test(life),
+        life.served,
+        config.slots,
+        sensitivity=life.monitor.sensitivities(),
+        together=life.monitor.together() if config.trial.split_bundles else frozenset(),
+    )
     memory, outcome = creator.propose(life.creator, library, step=step)
     life = dataclasses.replace(life, creator=memory)
     if isinstance(outcome, Refusal):

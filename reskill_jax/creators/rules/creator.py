@@ -57,6 +57,8 @@ class RulesCreator:
             served=library.served,
             vocabulary=vocabulary,
             settings=self.settings,
+            sensitivity=library.sensitivity,
+            together=library.together,
         )
         if isinstance(outcome, Proposal):
             return memory, outcome
