@@ -59,6 +59,7 @@ class Library(NamedTuple):
     served: Mapping[str, int]  # steps each skill has been in use
     slots: int  # skills that a version of the bank can hold
     sensitivity: Mapping[str, float] = {}  # nats by which skills move the policy, where known
+    together: frozenset[str] = frozenset()  # that fire in the same episodes, to be told apart
 
 
 Memory = TypeVar("Memory")

@@ -176,6 +176,7 @@ _OF_THE_HOST = (
     *("eval_every", "eval_tasks", "checkpoint_every", "keep", "keep_best"),
     *("mirror", "log", "world", "games", "reward", "prompt", "sessions"),
 )
+_TRIALS_OF_THE_HOST = ("auto_accept", "retire_margin", "split_bundles")
 
 
 def program_of(config: TrainConfig) -> TrainConfig:
@@ -185,7 +186,7 @@ def program_of(config: TrainConfig) -> TrainConfig:
     lora = {name: getattr(config.model, name) for name in ("lora_rank", "lora_alpha")}
     plain["model"] = ModelConfig(**lora)
     default = TrialConfig()
-    trial = {name: getattr(default, name) for name in ("auto_accept", "retire_margin")}
+    trial = {name: getattr(default, name) for name in _TRIALS_OF_THE_HOST}
     return replace(config, **plain, trial=trial)
 
 

@@ -253,6 +253,31 @@ def resolve_trial(
     return life, lines
 
 
+def creator_settings(config: TrainConfig) -> CreatorSettings:
+    """The creator's settings that a run's configuration decides."""
+    return CreatorSettings(
+        min_episodes=config.creator.reservoir,
+        retire_after=config.creator.retire_after,
+        assertions=config.creator.assertions,
+        max_operations=1 if config.trial.split_bundles else config.creator.max_operations,
+        experience=config.creator.experience,
+        least_chance=config.creator.least_chance,
+        contradictions=config.creator.contradictions,
+        blame=config.creator.blame,
+    )
+
+
+def creator_of(config: TrainConfig, world: Any) -> RulesCreator:
+    """The creator that a configuration names; without a compiled world's words it mines its own."""
+    compiled = compiled_of(world)
+    return RulesCreator(
+        None if compiled is None else compiled.actions,
+        () if compiled is None else compiled.language,
+        RESERVOIR_CAPACITY,
+        settings=creator_settings(config),
+    )
+
+
 def suggest(
     life: SkillLibrary, *, step: int, config: TrainConfig, creator: Creator
 ) -> tuple[SkillLibrary, dict[str, Any] | None]:
@@ -264,8 +289,14 @@ def suggest(
     free = [part for part, proposal in enumerate(life.proposals) if proposal is None]
     if not free or step < life.next_proposal or not config.proposes(step):
         return life, None
-    moved = life.monitor.sensitivities()
-    library = Library(life.skills, under_test(life), life.served, config.slots, moved)
+    library = Library(
+        life.skills,
+        under_test(life),
+        life.served,
+        config.slots,
+        sensitivity=life.monitor.sensitivities(),
+        together=life.monitor.together() if config.trial.split_bundles else frozenset(),
+    )
     memory, outcome = creator.propose(life.creator, library, step=step)
     life = dataclasses.replace(life, creator=memory)
     if isinstance(outcome, Refusal):

@@ -37,6 +37,7 @@ _NULL_RATIO = math.log(20.0)  # nats: what it takes to tell two things apart at 
 _FADED = 0.05  # share of the largest sensitivity so far that counts as none
 _FEW_TURNS, _FEW_ROWS, _FEW_EPISODES = 30, 48, 100  # with fewer there is no alarm
 _MOSTLY_GENERIC, _LITTLE, _TOGETHER = 0.8, 0.1, 0.6
+_SAME = 0.95  # share of the episodes in which skills that fire together do the same
 _LEVEL = 0.05
 _DRAWS = 99
 
@@ -91,6 +92,24 @@ class Monitor:
         """Nats by which each skill moves the policy at a turn where it fires, by name."""
         turns, moved = _by_skill(self.looks)
         return {name: moved[name] / turns[name] for name in turns if turns[name] >= _FEW_TURNS}
+
+    def together(self) -> frozenset[str]:
+        """Skills that fire in the same episodes as another, while that is an alarm."""
+        if "bank" not in self.alarms:
+            return frozenset()
+        latest = self.looks[-1]
+        columns = [
+            np.array([bits >> p & 1 for bits in latest.fired]) for p in range(len(latest.names))
+        ]
+        return frozenset(
+            name
+            for p, name in enumerate(latest.names)
+            if any(
+                q != p and np.mean(columns[p] == columns[q]) >= _SAME
+                for q in range(len(columns))
+                if columns[q].any()
+            )
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""

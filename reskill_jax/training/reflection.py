@@ -156,16 +156,37 @@ def reflect(
     likelihood, moved = jax.lax.map(of_slot, jnp.arange(fired.shape[2]))
     likelihood = jnp.concatenate([plain[None], likelihood])  # [U, R, T]
     likelihood, moved = (jnp.moveaxis(x, 0, 2) for x in (likelihood, moved))
-    return _account(key, likelihood, moved, played, rows)
+    read = jnp.any(fired, axis=1) & played.valid[:, None]  # [R, S]
+    candidate = jnp.concatenate([jnp.ones_like(read[:, :1]), read], axis=1)
+    step_mask = (jnp.arange(turns) < played.turns[:, None]) & played.valid[:, None]
+    prior = jnp.zeros(candidate.shape[1])
+    return Reflection(
+        done=jnp.bool_(True),
+        rows=rows,
+        candidate=candidate,
+        log_likelihood=likelihood,
+        sensitivity=moved,
+        **account(key, likelihood, candidate, step_mask, prior),
+    )
 
 
-def _account(key, likelihood, moved, played: Rollouts, rows) -> Reflection:
-    """What follows from the log-likelihoods [R, T, U]."""
-    fired = jnp.any(played.fired, axis=1) & played.valid[:, None]  # [R, S]
-    candidate = jnp.concatenate([jnp.ones_like(fired[:, :1]), fired], axis=1)
-    step_mask = jnp.arange(likelihood.shape[1]) < played.turns[:, None]
-    step_mask = step_mask & played.valid[:, None]
-    prior = jax.nn.log_softmax(jnp.where(candidate, 0.0, -jnp.inf), axis=1)
+def account(
+    key: chex.PRNGKey,
+    likelihood: chex.Array,
+    candidate: chex.Array,
+    step_mask: chex.Array,
+    log_prior: chex.Array,
+) -> dict[str, chex.Array]:
+    """What follows from log-likelihoods: weight, posterior, gain, null_gain and agreement.
+
+    Args:
+      key: of the shuffles. likelihood: [R, T, U]. candidate: [R, U] bool. step_mask: [R, T] bool.
+      log_prior: [U], before those that are no candidates are left out; even by default.
+
+    Returns:
+      The fields of `Reflection` of these names.
+    """
+    prior = jax.nn.log_softmax(jnp.where(candidate, log_prior[None], -jnp.inf), axis=1)
     path = attribution_path(prior, likelihood, step_mask)
 
     def together(likelihood):
@@ -174,7 +195,7 @@ def _account(key, likelihood, moved, played: Rollouts, rows) -> Reflection:
         return jax.nn.logsumexp(prior + total, axis=1)
 
     def shuffled(key):
-        mixed = _shuffled(key, likelihood, candidate)
+        mixed = shuffled_evidence(key, likelihood, candidate)
         path = attribution_path(prior, mixed, step_mask)
         return information_gain(path[:, -1], prior), together(mixed)
 
@@ -182,22 +203,18 @@ def _account(key, likelihood, moved, played: Rollouts, rows) -> Reflection:
     null_gain, null_together = (jnp.mean(x, axis=0) for x in drawn)
     weight = weight_of_evidence(path, likelihood, step_mask)
     alone = jnp.sum(candidate, axis=1) == 1  # with nothing to tell apart there is no evidence
-    weight = jnp.where(candidate[:, None] & ~alone[:, None, None], weight, 0.0)
-    return Reflection(
-        done=jnp.bool_(True),
-        rows=rows,
-        candidate=candidate,
-        log_likelihood=likelihood,
-        weight=weight,
-        posterior=jnp.exp(path[:, -1]),
-        gain=information_gain(path[:, -1], prior),
-        null_gain=null_gain,
-        agreement=together(likelihood) - null_together,
-        sensitivity=moved,
-    )
+    return {
+        "weight": jnp.where(candidate[:, None] & ~alone[:, None, None], weight, 0.0),
+        "posterior": jnp.exp(path[:, -1]),
+        "gain": information_gain(path[:, -1], prior),
+        "null_gain": null_gain,
+        "agreement": together(likelihood) - null_together,
+    }
 
 
-def _shuffled(key: chex.PRNGKey, likelihood: chex.Array, candidate: chex.Array) -> chex.Array:
+def shuffled_evidence(
+    key: chex.PRNGKey, likelihood: chex.Array, candidate: chex.Array
+) -> chex.Array:
     """The log-likelihoods [R, T, U] of every step, given to the candidates in random order."""
     noise = jax.random.uniform(key, likelihood.shape)
     others = jnp.broadcast_to(~candidate[:, None], likelihood.shape)

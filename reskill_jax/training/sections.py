@@ -171,6 +171,10 @@ class TrialConfig:
     retire_margin: float = 0.04
     """A retirement is accepted if the success rate without the skill is not lower by more. The
     sequential test keeps the skill only when it is shown to add twice that, rather than nothing."""
+    split_bundles: bool = False
+    """Test by parts what would be judged together: the changes of a bundle one by one; and, with
+    --evidence.every, each of the skills that fire in the same episodes against a bank without
+    it."""
     auto_accept: bool = False
     """Adopt every proposal without a trial (an ablation)."""
 
@@ -223,6 +227,9 @@ class CreatorConfig:
     """Steps between the end of a trial and the next proposal."""
     assertions: bool = True
     """Weigh proposals by the assertions that failures violate; False: by raw contrasts."""
+    blame: Literal["contrast", "attribution"] = "contrast"
+    """What failures are put down to when proposals are weighed: what successes do otherwise, or
+    where a small model of planted failures says that they went wrong (docs/evidence.md)."""
     max_operations: int = 1
     """Changes of the bank that a proposal may make; they are accepted or rejected as one."""
     experience: Literal["off", "watch", "own", "shipped"] = "off"

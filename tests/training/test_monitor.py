@@ -132,3 +132,9 @@ def test_no_episode_and_no_skill():
     nothing = Look(3, *[()] * 11)
     monitor = watch(Monitor(), nothing)
     assert monitor.alarms == () and monitor.figures["effective_rank"]["value"] == 0
+
+
+def test_skills_that_fire_together():
+    assert watched(2).together() == frozenset()
+    monitor = watched(3, together=(0, True))
+    assert monitor.together() == frozenset(NAMES)

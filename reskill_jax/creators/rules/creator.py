@@ -65,6 +65,8 @@ class RulesCreator:
             served=library.served,
             vocabulary=self.vocabulary_for(memory),
             settings=self.settings,
+            sensitivity=library.sensitivity,
+            together=library.together,
         )
 
     def improve(

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from reskill_jax.creators.attribution.blame import attributed_faults
 from reskill_jax.creators.episode import Episode
 from reskill_jax.skills.skill import MAX_OPERATIONS, Operation, Skill, SkillError
 from reskill_jax.worlds.vocabulary import ActionVocabulary, Directive
@@ -12,6 +13,8 @@ from .contrast import Contrast, skill_evidence
 from .diagnosis import blame
 from .experience import Weights, chance, traits_of
 from .state import CreatorState, Record
+
+_ATTRIBUTED = 300  # contrasts, the most valuable first, whose part in failures is looked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +41,18 @@ class CreatorSettings:
     cooldown: int = 2  # steps after a refusal; doubles with every further one
     max_cooldown: int = 16
     retire_after: int = 20  # steps a skill serves before it may be put to a retirement trial
+    absorbed: float = (
+        0.02  # share of the largest sensitivity up to which a skill counts as absorbed
+    )
     retire_again: int = 40  # steps after a retirement trial that it survived
     assertions: bool = True  # weigh behaviours by the assertions that failures violate
     # | "watch": note what could be learned | "own": learn from trials | "shipped": also of others
     experience: str = "off"
     least_chance: float = 0.05  # of being accepted, as experience tells it
     contradictions: bool = True  # proposals under test at once may contradict each other
+    blame: str = (
+        "contrast"  # weigh behaviours by assertions | "attribution": by where it went wrong
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +125,8 @@ def recommend(
     own = {skill.name: skill_evidence(skill, groups, vocabulary) for skill in skills}
     evidence = {name: found for name, found in own.items() if found is not None}
     drafts: list[Draft] = []
-    for value, contrast in _weigh(contrasts, state, settings)[:100]:
+    faults = _attributed(contrasts, groups, vocabulary, settings)
+    for value, contrast in _weigh(contrasts, state, settings, faults)[:100]:
         drafts += draft_of(
             contrast, value, skills, evidence, state, vocabulary, capacity, settings, False
         )
@@ -127,19 +137,38 @@ def recommend(
     return _worth_an_attempt(drafts, state, settings)
 
 
+def _attributed(
+    contrasts: Sequence[Contrast],
+    groups: Sequence[Sequence[Episode]],
+    vocabulary: ActionVocabulary,
+    settings: CreatorSettings,
+) -> list[float] | None:
+    """How much of what went wrong each contrast speaks to; None where assertions tell."""
+    if settings.blame != "attribution":
+        return None
+    failures = [episode for group in groups for episode in group if not episode.success]
+    told = [(contrast.trigger, contrast.directive) for contrast in contrasts if contrast.value > 0]
+    return attributed_faults(told[:_ATTRIBUTED], failures, vocabulary)
+
+
 def _weigh(
-    contrasts: Sequence[Contrast], state: CreatorState, settings: CreatorSettings
+    contrasts: Sequence[Contrast],
+    state: CreatorState,
+    settings: CreatorSettings,
+    attributed: Sequence[float] | None = None,
 ) -> list[tuple[float, Contrast]]:
     """Contrasts with their value in the light of faults and history, the highest first."""
     faults = blame(state.assertions) if settings.assertions else {}
     weighed = []
-    for contrast in contrasts:
+    for place, contrast in enumerate(contrasts):
         if contrast.value <= 0:
             break
         if contrast.score < settings.min_score:
             continue
         deed = contrast.directive.deed
         fault = faults.get(deed, 0.0) if contrast.fault is None else contrast.fault
+        if attributed is not None:
+            fault = attributed[place] if place < len(attributed) else 0.0
         value = contrast.value * (0.5 + fault)
         value *= settings.related_discount ** _deed_rejections(state.history, deed)
         value *= settings.negative_discount if contrast.directive.negative else 1.0

@@ -1,0 +1,1 @@
+"""Which step made an episode fail: evidence of steps, small models of it, blame for proposals."""
