@@ -43,10 +43,11 @@ def creator_settings(config: TrainConfig) -> CreatorSettings:
         min_episodes=config.creator.reservoir,
         retire_after=config.creator.retire_after,
         assertions=config.creator.assertions,
-        max_operations=config.creator.max_operations,
+        max_operations=1 if config.trial.split_bundles else config.creator.max_operations,
         experience=config.creator.experience,
         least_chance=config.creator.least_chance,
         contradictions=config.creator.contradictions,
+        blame=config.creator.blame,
     )
 
 

@@ -253,31 +253,6 @@ def resolve_trial(
     return life, lines
 
 
-def creator_settings(config: TrainConfig) -> CreatorSettings:
-    """The creator's settings that a run's configuration decides."""
-    return CreatorSettings(
-        min_episodes=config.creator.reservoir,
-        retire_after=config.creator.retire_after,
-        assertions=config.creator.assertions,
-        max_operations=1 if config.trial.split_bundles else config.creator.max_operations,
-        experience=config.creator.experience,
-        least_chance=config.creator.least_chance,
-        contradictions=config.creator.contradictions,
-        blame=config.creator.blame,
-    )
-
-
-def creator_of(config: TrainConfig, world: Any) -> RulesCreator:
-    """The creator that a configuration names; without a compiled world's words it mines its own."""
-    compiled = compiled_of(world)
-    return RulesCreator(
-        None if compiled is None else compiled.actions,
-        () if compiled is None else compiled.language,
-        RESERVOIR_CAPACITY,
-        settings=creator_settings(config),
-    )
-
-
 def suggest(
     life: SkillLibrary, *, step: int, config: TrainConfig, creator: Creator
 ) -> tuple[SkillLibrary, dict[str, Any] | None]:

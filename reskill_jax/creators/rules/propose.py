@@ -301,7 +301,6 @@ def propose_retirement(
         + (", and fires in the same episodes as another" if skill.name in together else ""),
     )
     return enter(state, step, "retirement", draft, skills, len(skills))
-    return _finish(state, step, "retirement", draft, skills, len(skills))
 
 
 def _absorbed(sensitivity: Mapping[str, float], settings: CreatorSettings) -> frozenset[str]:
