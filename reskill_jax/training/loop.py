@@ -152,7 +152,7 @@ def _train(
         storage.notify(note)
     if (idle := jax.device_count() - config.mesh.devices) > 0:
         storage.notify(f"{idle} of {jax.device_count()} devices are idle; --mesh.data uses more")
-    with storage.folder, at_work(runner, storage.folder) as runner:
+    with storage.folder, at_work(runner, storage.folder, policy) as runner:
         found = storage.restore(state, config) if resume else None
         if resume and found is None:  # it ended before its first checkpoint
             state, life = _start(config, params, runner)
