@@ -51,6 +51,7 @@ class OwnModel:
         self._params = jax.tree.map(lambda x: jnp.array(x, dtype=model.dtype, copy=True), params)
         self._context = context
         self._lock = threading.Lock()  # one answer at a time: each has a cache
+        self._closed = threading.Event()
 
     def complete(self, request: Request, form: Form, *, seconds: float) -> Reply:
         """See `Client`."""
@@ -63,9 +64,17 @@ class OwnModel:
                 f"{self._context}",
             )
         with self._lock:
+            if self._closed.is_set():
+                raise CallError("never", "the run is over")
             said, ended = self._write(asked, stops, request, end, seconds)
         text = self._tokenizer.decode(said[:-1] if ended else said)
         return Reply(text, "end" if ended else "length", len(asked), len(said))
+
+    def close(self) -> None:
+        """Waits until nothing is computed any more, which takes no longer than a slice."""
+        self._closed.set()
+        with self._lock:
+            pass
 
     def _prompt(self, request: Request) -> tuple[list[int], set[int]]:
         """The tokens of a question, and those of which each ends the answer."""
@@ -122,6 +131,6 @@ class OwnModel:
             written += count
             if tokens[0, length - 1] in stops:
                 return tokens[0, length - written : length].tolist(), True
-            if time.monotonic() > end:
+            if time.monotonic() > end or self._closed.is_set():
                 raise CallError("later", f"no answer within {seconds:g} s")
         return tokens[0, length - written : length].tolist(), False

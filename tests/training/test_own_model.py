@@ -81,6 +81,14 @@ def test_its_weights_outlive_those_that_are_trained(loaded, client):
     assert asked(other) == before
 
 
+def test_after_the_end_nothing_is_computed(loaded):
+    other = OwnModel(loaded.model, loaded.params, loaded.tokenizer, None, context=256)
+    assert isinstance(asked(other).text, str)  # without a template, in plain text
+    other.close()
+    with pytest.raises(CallError, match="the run is over"):
+        asked(other)
+
+
 @pytest.mark.slow
 def test_a_run(checkpoint_folder, tmp_path, monkeypatch):
     """Random weights say nothing that can be used; the run goes on, and says so."""
