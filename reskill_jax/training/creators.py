@@ -27,9 +27,11 @@ from reskill_jax.creators.llm.creator import LLMCreator, Prices
 from reskill_jax.creators.llm.pipeline import Plan
 from reskill_jax.creators.rules.creator import RulesCreator
 from reskill_jax.creators.rules.recommend import CreatorSettings
+from reskill_jax.models import chat
 from reskill_jax.storage.replies import ReplyStore
 from reskill_jax.storage.run_folder import FollowedRunFolder, RunFolder
 from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.own_model import OwnModel
 from reskill_jax.training.sections import CreatorConfig
 from reskill_jax.training.validate import RESERVOIR_CAPACITY
 from reskill_jax.worlds.world import compiled_of
@@ -71,12 +73,13 @@ def creator_of(config: TrainConfig, world: Any) -> Creator:
 
 
 @contextlib.contextmanager
-def at_work(runner: R, folder: RunFolder) -> Iterator[R]:
+def at_work(runner: R, folder: RunFolder, policy: Any) -> Iterator[R]:
     """A runner whose creator has what it needs to propose, until the run is over.
 
     Args:
       runner: a frozen dataclass with a `config` and a `creator`.
       folder: of the run, where requests and replies are kept.
+      policy: `settings.Policy` that the run begins with; nothing has used its parameters up.
 
     Raises:
       RunFolderError: there are no replies to replay.
@@ -90,7 +93,8 @@ def at_work(runner: R, folder: RunFolder) -> Iterator[R]:
     limits = Limits(
         config.call_seconds, config.attempts, calls=config.call_budget, tokens=config.token_budget
     )
-    asker = Asker(None if config.kind == "replay" else client_of(config), store, limits)
+    client = own_model(policy) if config.kind == "self" else client_of(config)
+    asker = Asker(None if config.kind == "replay" else client, store, limits)
     plan = Plan(
         creator.rules,
         contrasts=config.contrasts,
@@ -120,6 +124,14 @@ def client_of(config: CreatorConfig) -> Client:
     return BedrockClient(model, config.url)
 
 
+def own_model(policy: Any) -> OwnModel:
+    """The model that a run begins with, as a client."""
+    loaded = policy.loaded
+    return OwnModel(
+        loaded.model, policy.params, loaded.tokenizer, chat.read_template(loaded.folder)
+    )
+
+
 def lacks(config: CreatorConfig) -> str | None:
     """What a creator cannot do without and does not have here, in one line; None = nothing.
 
@@ -130,7 +142,7 @@ def lacks(config: CreatorConfig) -> str | None:
         return None
     if jax.process_count() > 1:
         return f"--creator {config.kind} works in one process; several train with --creator rules"
-    if config.kind == "replay":
+    if config.kind in ("replay", "self"):
         return None
     keys = {"openai": OPENAI_KEY, "anthropic": ANTHROPIC_KEY}
     name = keys.get(config.provider)

@@ -24,7 +24,7 @@ from reskill_jax.storage.run_folder import RunFolder
 from reskill_jax.storage.sampled import write_sampled
 from reskill_jax.storage.writers import open_writers
 from reskill_jax.training.config import TrainConfig
-from reskill_jax.training.creators import at_work
+from reskill_jax.training.creators import at_work, lacks
 from reskill_jax.training.evaluate import Mode
 from reskill_jax.training.host import HostEvidence, HostRunner, make_host_runner
 from reskill_jax.training.lifecycle import (
@@ -118,6 +118,8 @@ def open_runner(
     Raises:
       TrainingError, WeightsError, WorldError, WorldNameError, PoolError: with one clear line.
     """
+    if (lack := lacks(config.creator)) is not None:
+        raise TrainingError(lack)
     mesh = None if config.mesh == MeshShape() else make_mesh(config.mesh)
     opened: Any = world
     if world is None:
@@ -152,7 +154,7 @@ def _train(
         storage.notify(note)
     if (idle := jax.device_count() - config.mesh.devices) > 0:
         storage.notify(f"{idle} of {jax.device_count()} devices are idle; --mesh.data uses more")
-    with storage.folder, at_work(runner, storage.folder) as runner:
+    with storage.folder, at_work(runner, storage.folder, policy) as runner:
         found = storage.restore(state, config) if resume else None
         if resume and found is None:  # it ended before its first checkpoint
             state, life = _start(config, params, runner)

@@ -186,9 +186,10 @@ class TrialConfig:
 class CreatorConfig:
     """When new versions of the skills are proposed, by whom, and from what."""
 
-    kind: Literal["rules", "llm", "replay"] = "rules"
-    """Who writes skills (--creator KIND): rules, offline; a language model, beside training; or the
-    replies that a run of the latter has recorded (docs/creator.md)."""
+    kind: Literal["rules", "llm", "self", "replay"] = "rules"
+    """Who writes skills (--creator KIND): rules, offline; a language model on a server (llm), or
+    the one that is trained, as it was at the start (self), beside training; or what such a run has
+    recorded (docs/creator.md)."""
     provider: Literal["openai", "anthropic", "bedrock"] = "openai"
     """How the language model is spoken to: like any OpenAI-compatible server, Anthropic or Amazon
     Bedrock. Keys are read from OPENAI_API_KEY, ANTHROPIC_API_KEY and AWS's own configuration."""

@@ -337,17 +337,24 @@ def _check_trials(config: "TrainConfig") -> None:
 
 def _check_creator(config: "TrainConfig") -> None:
     creator = config.creator
-    needs = {"rules": (), "llm": ("model",), "replay": ("recording",)}[creator.kind]
-    takes = {"rules": (), "llm": ("model", "url"), "replay": ("recording", "model", "url")}
+    needs = {"llm": ("model",), "replay": ("recording",)}.get(creator.kind, ())
+    takes = {"llm": ("model", "url"), "replay": ("recording", "model", "url")}
     for field in needs:
         if not getattr(creator, field):
             raise ValueError(f"creator.kind = {creator.kind} needs creator.{field}")
     for field in ("model", "url", "recording"):
-        if getattr(creator, field) is not None and field not in takes[creator.kind]:
+        if getattr(creator, field) is not None and field not in takes.get(creator.kind, ()):
             raise ValueError(
                 f"creator.{field} = {_told(getattr(creator, field))} has no effect with "
                 f"creator.kind = {creator.kind}"
             )
+    if creator.kind == "self" and not config.model.is_folder:
+        raise ValueError(
+            "creator.kind = self needs a language model: model.path must be the folder of one, got "
+            f"{_told(config.model.path)}"
+        )
+    if creator.kind == "self" and config.mesh.devices > 1:
+        raise ValueError("creator.kind = self works on a single device")
     if creator.url is not None:
         _check_url(creator.url)
 

@@ -8,6 +8,8 @@ import time
 import pytest
 from rich.console import Console
 
+from reskill_jax.cli.errors import CommandLineError
+from reskill_jax.cli.train import parse_train
 from reskill_jax.report import write_report
 from reskill_jax.storage import log_schema
 from reskill_jax.training import loop
@@ -211,6 +213,20 @@ def test_a_server_that_dies_in_the_middle(train, serve, said, expert):
 def test_settings_that_do_not_fit(settings, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(creator=CreatorConfig(**settings))
+
+
+def test_the_command_line():
+    url = ["--creator.url", "http://localhost:8000/v1", "--creator.model", "some/model"]
+    chosen = parse_train(["--creator", "llm", *url, "--creator.fallback", "rules"]).config.creator
+    assert (chosen.kind, chosen.provider, chosen.model) == ("llm", "openai", "some/model")
+    assert (chosen.url, chosen.fallback) == ("http://localhost:8000/v1", "rules")
+    chosen = parse_train(["--creator=llm", "--creator.provider=bedrock", "--creator.model=m"])
+    assert chosen.config.creator.provider == "bedrock"
+    assert parse_train(["--creator.kind", "rules"]).config == parse_train([]).config
+    with pytest.raises(CommandLineError, match="needs creator.model"):
+        parse_train(["--creator", "llm"])
+    with pytest.raises(CommandLineError):
+        parse_train(["--creator", "nobody"])
 
 
 def test_what_is_missing_is_said_before_a_run(monkeypatch):

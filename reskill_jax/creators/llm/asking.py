@@ -141,6 +141,8 @@ class Asker:
     def close(self) -> None:
         """No further call is begun, no pause is waited out."""
         self._stop.set()
+        if self._client is not None:
+            self._client.close()
 
     def left(self, used: Spent) -> tuple[float, float]:
         """Calls and tokens that a run may still spend that has spent `used`."""
@@ -226,6 +228,8 @@ class Asker:
         except _BudgetError as error:
             entry |= {"remedy": "never", "error": str(error), "calls": 0}
         except CallError as error:
+            if self._stop.is_set():  # given up by us: nothing that the server has done
+                raise Stopped from None
             entry |= {"remedy": error.remedy, "error": str(error), "wait": error.wait}
             if error.remedy == "form":
                 entry["remedy"] = self._other_form(form, error)

@@ -67,6 +67,9 @@ class BedrockClient:
             raise found[0]
         return found[0]
 
+    def close(self) -> None:
+        """Nothing: calls end with their deadline, and nobody waits for them."""
+
     def _converse(self, runtime: Any, request: Request, form: Form) -> Reply:
         import botocore.exceptions
 

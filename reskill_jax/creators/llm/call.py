@@ -113,6 +113,10 @@ class Client(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Nothing more is asked; what is under way is given up if it holds anything up."""
+        ...
+
 
 def told_by(server: object) -> str:
     """The beginning of a server's own words, on one line."""

@@ -100,6 +100,9 @@ class OpenAIClient:
             _count(told, "completion_tokens"),
         )
 
+    def close(self) -> None:
+        """Nothing: calls end with their deadline, and nobody waits for them."""
+
 
 @dataclasses.dataclass(frozen=True)
 class AnthropicClient:
@@ -134,6 +137,9 @@ class AnthropicClient:
             _count(told, "input_tokens"),
             _count(told, "output_tokens"),
         )
+
+    def close(self) -> None:
+        """Nothing: calls end with their deadline, and nobody waits for them."""
 
 
 def text_of(parts: Any) -> str:
