@@ -24,7 +24,7 @@ from reskill_jax.models.model import Decoder
 from reskill_jax.models.sharding import param_specs
 from reskill_jax.training import loop
 from reskill_jax.training import runner as runners
-from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.config import TrainConfig, replace
 
 MODEL = Decoder(DecoderConfig(vocabulary=259, width=64, layers=1, heads=4, kv_heads=2, mlp=192))
 MESH = MeshShape(data=2, fsdp=2, tensor=2)
@@ -134,3 +134,24 @@ def test_a_mesh_does_what_one_device_does(lab, monkeypatch):
         )
     )
     assert len(traces) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ppo", "dpo", "gigpo"])
+def test_other_algorithms_do_the_same_on_a_mesh(lab, kind):
+    config = replace(lab.config, algorithm=dict(kind=kind))
+    mesh = dataclasses.replace(config, mesh=MeshShape(data=2))
+    runner = loop.make_runner(mesh, lab.world, lab.policy)
+    step = jax.jit(lab.program(config, lab.world), donate_argnums=0)
+    one = lab.state(config=config)
+    many = runner.placed(jax.tree.map(jnp.copy, one))
+    for number in range(2):
+        games = np.arange(2, dtype=np.int32) + 2 * number
+        one, metrics, evidence = step(one, jnp.asarray(games))
+        many, metrics2, evidence2 = runner.step(many, runner.games(games))
+        chex.assert_trees_all_equal(*jax.device_get((evidence, evidence2)))
+        chex.assert_trees_all_close(*jax.device_get((metrics, metrics2)), atol=1e-5, rtol=1e-4)
+        for of in ("params", "critic"):
+            wanted, found = jax.device_get((getattr(one, of), getattr(many, of)))
+            chex.assert_trees_all_close(wanted, found, atol=1e-5)
+    assert float(metrics.grad_norm) > 0

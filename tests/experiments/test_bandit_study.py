@@ -3,6 +3,7 @@
 import json
 
 import bandit_study
+import evidence_study
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +34,36 @@ def test_outcomes_of_a_group_by_hand():
     # s1, s0, score, weight, variance of "the candidate won, the other lost"
     at = next(i for i in range(4) if tuple(wins[1, i]) == (1, 0))
     np.testing.assert_allclose(statistics[1, at], [1, 0, 0.5, 0.5, 0.25])
+
+
+def test_pairs_that_share_their_luck():
+    """Rates 0.5 and 0.2 by one draw: both win at 0.2, the old one alone at 0.3."""
+    wins, exists, _ = outcomes.group_outcomes(2)
+    for coupled, expected in ((1.0, (0.5, 0.3, 0.0, 0.2)), (0.5, (0.45, 0.35, 0.05, 0.15))):
+        world = outcomes.World(spread=0.0, group_size=2, coupled=coupled)
+        chance = outcomes.outcome_probabilities(world, 0.5, 0.2)
+        told = {tuple(wins[1, i].tolist()): chance[1, i] for i in range(4) if exists[1, i]}
+        for outcome, one in zip([(0, 0), (0, 1), (1, 0), (1, 1)], expected, strict=True):
+            assert told[outcome] == pytest.approx(one, abs=1e-4)
+        np.testing.assert_allclose(chance.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_what_evidence_costs(tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence_study, "WORLDS", {"alike": outcomes.World(0.3, spread=0.0)})
+    modes = {name: evidence_study.MODES[name] for name in ("paired", "evaluation 64, luck shared")}
+    monkeypatch.setattr(evidence_study, "MODES", modes)
+    path = tmp_path / "found.json"
+    found = evidence_study.study(path, trials=200, seed=0)
+    assert json.loads(path.read_text()) == found and len(found["cells"]) == 8
+    cells = {(c["mode"], c["difference"]): c for c in found["cells"]}
+    for mode in modes:
+        assert cells[mode, 0.0]["accepted"][0] < 0.2 and cells[mode, 0.1]["accepted"][0] > 0.8
+    shared = cells["evaluation 64, luck shared", 0.1]
+    assert shared["extra"][0] == pytest.approx(128 * shared["steps"][0])
+    assert shared["steps"][0] < cells["paired", 0.1]["steps"][0]
+    monkeypatch.setattr(evidence_study, "simulate", None)  # nothing is simulated again
+    assert evidence_study.study(path, trials=200, seed=0) == found
+    assert "| alike: in pairs (PPO, groups of one) |" in evidence_study.report(found)
 
 
 @pytest.mark.parametrize("unequal", [0.0, 0.1])

@@ -9,7 +9,7 @@ import household_study
 import jax
 import numpy as np
 import pytest
-from study import jobs, measures, results, runs
+from study import algorithms, jobs, measures, results, runs
 from study.report_versions import proposals
 
 from reskill_jax.creators.creator import Proposal
@@ -99,7 +99,10 @@ def written(config, *, resume, console, observer):
             run.write_metrics({"step": step, "success": step / config.steps} | line)
         for step, split in ((s, split) for s in (0, config.steps) for split in results.SPLITS):
             told = {"step": step, "split": split, "mode": mode, "success": step / config.steps / 2}
-            run.write_eval(told | {"episodes": 8, "by_task_type": {"heat": [1, 8]}})
+            told |= {"episodes": 8, "by_task_type": {"heat": [1, 8]}}
+            run.write_eval(told)
+            if mode == "bank" and step == config.steps:  # at the end it is also played without
+                run.write_eval(told | {"mode": "none"})
         run.write_lifecycle({"step": 1, "event": "unproposed", "operations": []})
     return loop.RunSummary(run.path, config.steps, ())
 
@@ -400,3 +403,54 @@ def test_a_run_that_fails_is_told_and_not_kept(finished, capsys):
     assert steps == []
     again = json.loads(path.read_text())
     assert again["metrics"]["success"] == json.loads(before)["metrics"]["success"]
+
+
+# --- algorithms -----------------------------------------------------------------------------------
+
+
+def test_every_algorithm_at_equal_rollouts():
+    planned = algorithms.algorithm_jobs(jobs.STUDY, [10], {"ppo": 1e-4})
+    assert len({job.name for job in planned}) == len(planned) == 2 * 8 + 2
+    assert len({job.config.groups * job.config.group_size for job in planned}) == 1
+    for job in planned:
+        config = job.config
+        assert config.skills == (job.condition == "reskill")
+        ppo = config.algorithm.kind == "ppo"
+        assert config.group_size == (1 if ppo else 8)
+        assert config.optimizer.learning_rate == (1e-4 if ppo else 5e-5)
+        if config.skills:
+            assert config.trial.evidence != "within_group" or not ppo
+    rates = algorithms.rate_jobs(jobs.STUDY, [20, 21])
+    assert len({job.name for job in rates}) == len(rates) == 8 * 3 * 2
+    assert not any(job.config.skills for job in rates)
+
+
+def test_rates_are_chosen_before_algorithms_are_compared(call, capsys):
+    made = ("--study", "rates", "--only", "dpo,ppo")
+    assert call(*made) == (0, [f"{k}-{r}-grpo-0" for k in ("ppo", "dpo") for r in RATES])
+    path = call.results / "rates" / "dpo-0.0001-grpo-0.json"
+    better = json.loads(path.read_text())
+    for line in better["evaluations"]:
+        line["success"] = 0.9
+    path.write_text(json.dumps(better))
+    assert algorithms.chosen_rates(call.results)["dpo"] == 1e-4
+    some = ("--study", "algorithms", "--only", "dpo,ppo-evaluation")
+    assert call(*some) == (0, ["dpo-reskill-0", "ppo-evaluation-reskill-0"])  # one is there
+    told = capsys.readouterr().out
+    assert "| dpo | 0.0001 | 50.0 | 50.0 | +0.0 | " in told and "| ppo-evaluation | " in told
+    page = (call.results / "docs" / "algorithms.md").read_text()
+    assert "household_study:rates" in page and "household_study:algorithms" in page
+    result = load(call, "algorithms/dpo-reskill-0")
+    assert result["identity"]["config"]["algorithm"] == {"kind": "dpo", "beta": 0.1}
+
+
+RATES = ("2.5e-05", "5e-05", "0.0001")
+
+
+def test_an_algorithm_is_what_it_is_with_all_of_its_settings():
+    """Results from before there were others are of GRPO, with the settings it had then."""
+    old = {"clip_low": 0.2, "clip_high": 0.2, "kl_weight": 0.0, "scale_by_std": True}
+    now = dataclasses.asdict(jobs.STUDY.config().algorithm)
+    assert jobs.explicit(old | {"whiten": False}) == jobs.explicit(now)
+    assert jobs.explicit(jobs.explicit(now)) == jobs.explicit(now)
+    assert jobs.explicit(old | {"clip_high": 0.3}) != jobs.explicit(now)

@@ -144,6 +144,36 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(train, whole):
 
 
 @pytest.mark.slow
+def test_ppo_without_groups_is_resumed_exactly(train):
+    """With an evaluation batch where something is on trial; values and their optimizer go on."""
+    settings = dict(
+        groups=8,
+        group_size=1,
+        algorithm=dict(kind="ppo"),
+        trial=dict(evidence="evaluation_batch", evaluation_tasks=4, min_episodes=8),
+    )
+    first, _ = train("ppo", changes=settings)
+    metrics = lines(first.folder / "metrics.jsonl")
+    for line in metrics:
+        assert line["evaluation_rollouts"] == 8 * bool(line["trials"]) and line["value_loss"] >= 0
+    for line in lines(first.folder / "trials.jsonl"):
+        assert line["arm_trials"] == [4, 4]
+
+    class Ended(Exception):
+        pass
+
+    def stop(step, *_):
+        if step == 2:
+            raise Ended
+
+    with pytest.raises(Ended):
+        train("ppo-resumed", changes=settings, observer=stop)
+    again, _ = train("ppo-resumed", changes=settings, resume=True)
+    found = lines(again.folder / "metrics.jsonl")
+    assert [plain(line) for line in found] == [plain(line) for line in metrics]
+
+
+@pytest.mark.slow
 def test_a_killed_run_is_resumed(settings, tmp_path):
     """The command in a process of its own, killed in the middle."""
     config = replace(settings, name="killed", root=str(tmp_path), steps=6, sessions=dict(workers=1))
