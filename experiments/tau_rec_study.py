@@ -39,7 +39,9 @@ CONDITIONS: dict[str, dict[str, Any]] = {
 TRIALS = 4
 
 
-def config_of(condition: str, seed: int, *, model: Path, folder: Path, steps: int) -> TrainConfig:
+def config_of(
+    condition: str, seed: int, *, model: Path, folder: Path, steps: int, rate: float = 2e-4
+) -> TrainConfig:
     """The run of a condition."""
     base = replace(
         TrainConfig(),
@@ -55,7 +57,7 @@ def config_of(condition: str, seed: int, *, model: Path, folder: Path, steps: in
         group_size=8,
         eval_every=0,
         eval_tasks=60,
-        optimizer=dict(learning_rate=2e-4, final_learning_rate=2e-4, microbatch=16),
+        optimizer=dict(learning_rate=rate, final_learning_rate=rate, microbatch=16),
         prompt=dict(answer_tokens=16),
         sessions=dict(workers=0),
     )
@@ -93,6 +95,7 @@ def run(
         "condition": condition,
         "seed": config.seed,
         "steps": config.steps,
+        "rate": config.optimizer.learning_rate,
         "user": "scripted user",
         "evaluations": lines,
         "success": [round(line["success"], 4) for line in metrics],
@@ -141,6 +144,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3])
     parser.add_argument("--conditions", nargs="*", default=list(CONDITIONS), choices=CONDITIONS)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rate", type=float, default=2e-4, help="with --results of its own")
     parser.add_argument("--data", type=Path, help="folder of the benchmark's data")
     parser.add_argument("--model", type=Path, default=Path("models/tau_rec"))
     parser.add_argument("--runs", type=Path, default=Path("runs/tau_rec_study"))
@@ -158,7 +162,12 @@ def main() -> None:
                 if target.is_file():
                     continue
                 config = config_of(
-                    condition, seed, model=options.model, folder=options.runs, steps=options.steps
+                    condition,
+                    seed,
+                    model=options.model,
+                    folder=options.runs,
+                    steps=options.steps,
+                    rate=options.rate,
                 )
                 found = run(config, condition, options.data)
                 target.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

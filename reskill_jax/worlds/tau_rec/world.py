@@ -96,7 +96,7 @@ class TauRecWorld:
         """
         benchmark = self.benchmark(split)
         names = list(benchmark.tasks)
-        if split in ("train", "seen") and benchmark is not self._folder:
+        if split != "unseen":  # which has a catalog of its own
             names = names[:_TRAIN] if split == "train" else names[_TRAIN:]
         return [_spec(benchmark, split, name) for name in names]
 
