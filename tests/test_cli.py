@@ -263,6 +263,23 @@ def test_print_config(training, capsys, tmp_path):
     assert "\nsteps: 77\n" in capsys.readouterr().out and len(training.calls) == 1
 
 
+def test_the_kind_of_a_group_stands_after_its_name(training, capsys):
+    words = "train --algorithm dapo --algorithm.clip-high 0.3 --kl-weight=0.1".split()
+    assert cli.main(words) == 0
+    ((config, _),) = training.calls
+    assert config == replace(
+        TrainConfig(), algorithm=dict(kind="dapo", clip_high=0.3, kl_weight=0.1)
+    )
+    for wrong, told in (
+        (["--algorithm", "gpro"], "grpo"),
+        (["--algorithm=dpo", "--clip-low", "0.1"], "algorithm.clip_low has no effect"),
+        (["--algorithm", "ppo", "--group-size", "1"], "trial.evidence = within_group"),
+    ):
+        assert cli.main(["train", *wrong]) == 2
+        assert told in capsys.readouterr().err
+    assert len(training.calls) == 1
+
+
 def test_every_setting_is_in_one_group_of_the_help():
     grouped = [name for _, names in GROUPS.values() for name in names] + list(NESTED)
     assert sorted(grouped) == sorted(field.name for field in dataclasses.fields(TrainConfig))

@@ -114,6 +114,7 @@ def parse_train(arguments: Sequence[str]) -> TrainChoice:
       CommandLineError: in one line. ConfigError: the stored configuration cannot be read.
     """
     arguments = [spelled_out(argument, _short_forms()) for argument in arguments]
+    arguments = _with_values(arguments)
     preset = peek(arguments, "--preset") or next(iter(PRESETS))
     if preset not in PRESETS:
         near = nearest(preset, PRESETS)
@@ -166,6 +167,31 @@ def _join(parsed: Any) -> Join | None:
             f"--process must be from 0 to {parsed.processes - 1}, got {parsed.process}"
         )
     return Join(*told)
+
+
+def _with_values(arguments: Sequence[str]) -> list[str]:
+    """Switches that may also be left open, with their value: tyro has flags for others alone."""
+    options = {
+        f"--{group}.{field}"
+        for group, type_ in NESTED.items()
+        for field, hint in typing.get_type_hints(type_).items()
+        if hint == bool | None
+    }
+    switches = {option.replace("_", "-"): (option, "True") for option in options}
+    negated = {
+        option.replace(".", ".no-", 1): (positive, "False")
+        for option, (positive, _) in switches.items()
+    }
+    out: list[str] = []
+    for at, argument in enumerate(arguments):
+        following = arguments[at + 1] if at + 1 < len(arguments) else ""
+        is_told = following in ("True", "False", "None")
+        name = argument.replace("_", "-")
+        if name in negated or (name in switches and not is_told):
+            out += (switches | negated)[name]
+        else:
+            out.append(argument)
+    return out
 
 
 @functools.cache

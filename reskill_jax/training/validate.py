@@ -271,7 +271,8 @@ def _check_batches(config: "TrainConfig") -> None:
             f"from pairs; got {config.group_size}"
         )
     together = algorithm.rows_together * config.mesh.rows
-    if config.policy_steps and (rollouts // minibatches) % together:
+    in_pairs = config.policy_steps and algorithm.rows_together > 1
+    if in_pairs and (rollouts // minibatches) % together:
         raise ValueError(
             f"the {rollouts // minibatches} rollouts of a minibatch cannot be split into pairs on "
             f"{config.mesh.rows} devices"
