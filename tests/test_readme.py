@@ -22,7 +22,7 @@ def test_example_runs(number, tmp_path, monkeypatch):
 
 
 def test_there_are_examples():
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
     assert sum("rs." in block for block in BLOCKS) == 1
 
 
