@@ -165,7 +165,8 @@ def _propose(store: str, arguments: Sequence[str]) -> int:
         with mistakes_of_the_command_line():
             skills += import_skills(folder)
     origin = ", ".join(str(folder) for folder in parsed.folders) or "by hand"
-    with _open(store, create=bool(skills)) as trials:
+    creator = None if skills else "rules"  # another creator's memory is left alone
+    with _open(store, create=bool(skills), creator=creator) as trials:
         told = trials.propose(skills, origin=origin)
         for line in told:
             print(event_line(dict(line)))
