@@ -9,7 +9,7 @@ from reskill_jax.skills.standing import standings
 
 from .trials import SkillTrials
 
-LOGS = ("metrics.jsonl", "trials.jsonl", "lifecycle.jsonl")
+LOGS = ("metrics.jsonl", "trials.jsonl", "lifecycle.jsonl", "creator.jsonl")
 
 
 def write_skills(trials: SkillTrials, folder: str | os.PathLike[str]) -> list[Path]:

@@ -9,7 +9,7 @@ import json
 import sqlite3
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,6 +35,15 @@ from . import comparison
 from .comparison import Comparison, Decided, Outcomes
 from .store import get, log, put
 from .versions import draw_of, episode_in, version_of
+
+
+class Suggestion(NamedTuple):
+    """What a creator came to."""
+
+    life: SkillLibrary  # with the proposal, if there is one
+    line: dict[str, Any] | None  # for the lifecycle log
+    part: int | None  # that is tried now
+    told: tuple[Mapping[str, Any], ...]  # what the creator did, for its own log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,19 +133,15 @@ class Rules:
 
     # --- proposals ---
 
-    def suggest(
-        self, life: SkillLibrary, step: int
-    ) -> tuple[SkillLibrary, dict[str, Any] | None, int | None]:
-        """The next proposal, which may take long, so nothing is locked meanwhile.
-
-        Returns:
-          The life with it; a line for the lifecycle log, or None; the part that is tried now.
-        """
+    def suggest(self, life: SkillLibrary, step: int) -> Suggestion:
+        """The next proposal, which may take long, so nothing is locked meanwhile."""
         after, line = suggest(life, step=step, config=self.config, creator=self.creator)
+        memory, told = self.creator.tell(after.creator)
+        after = dataclasses.replace(after, creator=memory)
         for part, (old, new) in enumerate(zip(life.proposals, after.proposals)):
             if new is not None and new is not old:
-                return after, line, part
-        return after, line, None
+                return Suggestion(after, line, part, tuple(told))
+        return Suggestion(after, line, None, tuple(told))
 
     def begin_trial(
         self, connection: sqlite3.Connection, life: SkillLibrary, part: int, step: int

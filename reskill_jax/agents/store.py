@@ -54,12 +54,15 @@ class Store:
         """Opens nothing yet."""
         self.path = Path(path)
         self._local = threading.local()
+        self._inherited: list[sqlite3.Connection] = []  # of a parent process: never touched again
 
     def connection(self) -> sqlite3.Connection:
         """The connection of this thread of this process."""
         found = getattr(self._local, "found", None)
-        if found is not None and self._local.process == os.getpid():
-            return found
+        if found is not None:
+            if self._local.process == os.getpid():
+                return found
+            self._inherited.append(found)
         connection = sqlite3.connect(self.path, timeout=WAIT, isolation_level=None)
         connection.execute("PRAGMA synchronous = FULL")
         self._local.found, self._local.process = connection, os.getpid()

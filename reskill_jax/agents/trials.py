@@ -316,12 +316,14 @@ class SkillTrials:
                 rules = self.rules
                 step, revision = get(connection, "step"), get(connection, "revision")
                 life = rules.life(connection)
-            after, line, part = rules.suggest(life, step)
+            after, line, part, did = rules.suggest(life, step)
             with self.store.change() as connection:
                 if get(connection, "revision") != revision:
                     continue
                 put(connection, "revision", revision + 1)
                 put(connection, "life", after.to_dict(rules.creator))
+                for one in did:
+                    log(connection, "creator.jsonl", {"step": step, **one})
                 if line is not None:
                     log(connection, "lifecycle.jsonl", line)
                     told.append(line)
@@ -345,7 +347,7 @@ class SkillTrials:
         return self.lines("lifecycle.jsonl")
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """A log: metrics.jsonl, trials.jsonl or lifecycle.jsonl."""
+        """A log: metrics.jsonl, trials.jsonl, lifecycle.jsonl or creator.jsonl."""
         with self.store.view() as connection:
             return lines_of(connection, name)
 

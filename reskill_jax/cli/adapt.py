@@ -70,7 +70,7 @@ class PlayArguments:
     """Let a frozen agent play a world, while its skills are compared and adopted."""
 
     world: str | None = None
-    """One that `reskill worlds` lists and that runs on the host, or MODULE:CLASS."""
+    """One that `reskill worlds` lists, or MODULE:CLASS; the household is played as text."""
     agent: str | None = None
     """MODEL@ADDRESS, a language model behind an OpenAI-compatible address (the key is in
     RESKILL_CHAT_KEY); or a policy of ours: a run, "household", or the folder of a checkpoint."""
@@ -165,7 +165,8 @@ def _propose(store: str, arguments: Sequence[str]) -> int:
         with mistakes_of_the_command_line():
             skills += import_skills(folder)
     origin = ", ".join(str(folder) for folder in parsed.folders) or "by hand"
-    with _open(store, create=bool(skills)) as trials:
+    creator = None if skills else "rules"  # another creator's memory is left alone
+    with _open(store, create=bool(skills), creator=creator) as trials:
         told = trials.propose(skills, origin=origin)
         for line in told:
             print(event_line(dict(line)))
@@ -231,11 +232,12 @@ def _play(store: str, arguments: Sequence[str]) -> int:
     from reskill_jax.training.config import TrainConfig
     from reskill_jax.training.lifecycle import creator_of
     from reskill_jax.training.sections import SessionConfig
+    from reskill_jax.worlds.registry import COMPILED
 
     keep_compiled_programs()
-    with mistakes_of_the_command_line():
+    try:
         config = TrainConfig(
-            world=parsed.world,
+            world=f"{parsed.world}_text" if parsed.world in COMPILED else parsed.world,
             games=parsed.games,
             seed=parsed.settings.seed,
             max_turns=parsed.max_turns,
@@ -243,6 +245,9 @@ def _play(store: str, arguments: Sequence[str]) -> int:
             temperature=1.0 if parsed.temperature is None else parsed.temperature,
             sessions=SessionConfig(workers=parsed.workers, max_invalid=1.0),
         )
+    except ValueError as error:  # of the dataclasses themselves
+        raise CommandLineError(" ".join(str(error).split())) from error
+    with mistakes_of_the_command_line():
         made = open_host_world(config)
         skills = import_skills(parsed.skills) if parsed.skills else ()
         creator = creator_of(parsed.settings.to_config(), made.world)

@@ -9,6 +9,10 @@ from reskill_jax.creators.episode import Episode
 from reskill_jax.skills.skill import Bundle, BundleError, Operation, Skill
 
 
+class ForeignMemoryError(ValueError):
+    """The memory of a creator of another kind; the message is one line."""
+
+
 class Waiting(NamedTuple):
     """A skill that waits for its trial."""
 
@@ -21,7 +25,7 @@ class Candidates:
     """What is remembered.
 
     Attributes:
-      inner: the creator's own memory.
+      inner: the creator's own memory; without a creator, as JSON, that of an earlier one.
       waiting: skills that nobody has tried yet, the first one first.
       next_id: of the next proposal.
       pending: number of a proposal under test -> its number with the creator; None = brought.
@@ -112,18 +116,30 @@ class WithCandidates:
     def dump(self, memory: Candidates) -> dict[str, Any]:
         """See `Creator`."""
         return {
-            "inner": None if self.inner is None else self.inner.dump(memory.inner),
+            "inner": memory.inner if self.inner is None else self.inner.dump(memory.inner),
             "waiting": [[one.skill.to_dict(), one.origin] for one in memory.waiting],
             "next_id": memory.next_id,
             "pending": [[mine, theirs] for mine, theirs in memory.pending.items()],
         }
 
     def load(self, data: Mapping[str, Any]) -> Candidates:
-        """See `Creator`. A creator that is new to the memory begins with nothing."""
-        inner = None
+        """See `Creator`.
+
+        A creator that is new to the memory begins with nothing; without one, what another creator
+        remembered is kept as it is.
+
+        Raises:
+          ForeignMemoryError: it is the memory of a creator of another kind.
+        """
+        inner = data["inner"]
         if self.inner is not None:
-            told = data["inner"]
-            inner = self.inner.init(0) if told is None else self.inner.load(told)
+            try:
+                inner = self.inner.init(0) if inner is None else self.inner.load(inner)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise ForeignMemoryError(
+                    "what the creator remembers cannot be read: it is another creator's "
+                    f"({type(error).__name__}: {error})"
+                ) from error
         return Candidates(
             inner=inner,
             waiting=tuple(Waiting(Skill.from_dict(s), origin) for s, origin in data["waiting"]),

@@ -119,7 +119,7 @@ def test_the_command(address, boxes, tmp_path, capsys, monkeypatch):
         ("adapt none stats", "no command 'stats'"),
         ("adapt --world x", "which STORE?"),
         ("adapt none --world boxes:Boxes", "--world and --agent are needed"),
-        ("adapt none --world household --agent m@http://x/v1", "called household_text"),
+        ("adapt none --world households --agent m@http://x/v1", "households"),
         ("adapt none --world boxes:Boxes --agent m@x", "no address of a model"),
         ("adapt none --world boxes:Boxes --agent m@http://x/v1 --gain 7", "trial.gain"),
         ("adapt none propose nowhere", "no such folder"),
@@ -138,7 +138,7 @@ def test_mistakes_are_told_in_one_line(words, told, boxes, tmp_path, capsys, mon
 def test_the_shipped_policy_plays_frozen(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = (
-        "adapt s.sqlite --world household_text --agent household --episodes 16 --at-once 16 "
+        "adapt s.sqlite --world household --agent household --episodes 16 --at-once 16 "
         "--max-turns 4 --context-length 240 --step-episodes 16 --group-size 8"
     )
     assert cli.main(words.split()) == 0
