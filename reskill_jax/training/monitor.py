@@ -24,6 +24,7 @@ from reskill_jax.core.collapse import (
     posterior_reliability,
 )
 from reskill_jax.core.posterior import BetaPosterior
+from reskill_jax.training.reflection import step_lost
 
 WINDOW = 8  # looks
 _RECENT = 3  # of which the sensitivity is taken, so that an alarm comes soon
@@ -52,6 +53,7 @@ class Look:
       posterior: of these rows, [generic, P skills].
       given: of these rows, the skill that fired most, as an index into `names`.
       turns, moved: [P] turns at which each skill fired, and nats by which it moved the policy.
+      lost: [P] episodes in which it stopped being followed, see `step_lost`.
       fired: of all valid episodes, the skills that fired, as the bits of a number.
       success: of these episodes. group: of these, the task.
     """
@@ -65,6 +67,7 @@ class Look:
     given: tuple[int, ...]
     turns: tuple[int, ...]
     moved: tuple[float, ...]
+    lost: tuple[int, ...]
     fired: tuple[int, ...]
     success: tuple[bool, ...]
     group: tuple[int, ...]
@@ -145,7 +148,8 @@ def look_at(evidence: Any, names: Sequence[Sequence[str]], *, group_size: int, s
     valid = np.flatnonzero(np.asarray(evidence.valid)).tolist()
     read = np.any(fired, axis=1).tolist()  # [N, S]
     bits = [sum(1 << column[arms[n]][s] for s, on in enumerate(read[n]) if on) for n in valid]
-    turns, moved = np.zeros(len(known), int), np.zeros(len(known))
+    turns, moved, lost = (np.zeros(len(known), kind) for kind in (int, float, int))
+    lost_at = step_lost(np.asarray(seen.weight), fired[np.asarray(seen.rows)])
     rows: list[int] = []
     posterior: list[tuple[float, ...]] = []
     given: list[int] = []
@@ -157,6 +161,7 @@ def look_at(evidence: Any, names: Sequence[Sequence[str]], *, group_size: int, s
         for s in np.flatnonzero(counts).tolist():
             turns[of_slot[s]] += counts[s]
             moved[of_slot[s]] += float(seen.sensitivity[r, :, s].sum())
+            lost[of_slot[s]] += int(lost_at[r, s] >= 0)
         shares = np.zeros(1 + len(known))
         shares[0] = seen.posterior[r, 0]
         for s, p in enumerate(of_slot):
@@ -174,6 +179,7 @@ def look_at(evidence: Any, names: Sequence[Sequence[str]], *, group_size: int, s
         given=tuple(given),
         turns=tuple(turns.tolist()),
         moved=tuple(moved.tolist()),
+        lost=tuple(lost.tolist()),
         fired=tuple(bits),
         success=tuple(np.asarray(evidence.success)[valid].tolist()),
         group=tuple(n // group_size + step * 100_000 for n in valid),
@@ -253,6 +259,7 @@ def _sensitivity(looks: Sequence[Look], most_moved: float) -> dict[str, Any]:
         "null": max(_NULL_RATIO / max(total, 1), _FADED * most_moved),
         "turns": total,
         "skills": {name: moved[name] / count for name, count in turns.items()},
+        "episodes_lost": sum(sum(look.lost) for look in looks),
     }
 
 

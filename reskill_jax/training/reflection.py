@@ -225,6 +225,22 @@ def shuffled_evidence(
     return jnp.take_along_axis(jnp.take_along_axis(likelihood, source, axis=2), back, axis=2)
 
 
+def step_lost(weight: chex.Array, fired: chex.Array, *, least: float = 1.0) -> chex.Array:
+    """The moment at which each skill stopped being followed.
+
+    Args:
+      weight: [R, T, U] of evidence. fired: [R, T, S] bool.
+      least: nats that a step has to speak against a skill.
+
+    Returns:
+      [R, S] int32: the step where a skill fired and its evidence fell most; -1 where it was always
+      followed, or never read.
+    """
+    against = jnp.where(fired, -weight[:, :, 1:], -jnp.inf)
+    worst = jnp.argmax(against, axis=1)
+    return jnp.where(jnp.max(against, axis=1) >= least, worst, -1).astype(jnp.int32)
+
+
 def rows_of_step(step: chex.Array, rows: int, looked_at: int, every: int) -> chex.Array:
     """[R] int32: which of N rows a step looks at: evenly spread over the groups, others each time.
 

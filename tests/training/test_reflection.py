@@ -14,6 +14,7 @@ from reskill_jax.training.reflection import (
     maybe_reflect,
     rows_of_step,
     skill_slots,
+    step_lost,
 )
 from reskill_jax.training.scoring import decision_log_probs
 
@@ -127,6 +128,13 @@ def test_evidence_adds_up_and_sensitivity_is_where_skills_fire(played, look):
         prior = -np.log(candidate[row].sum() - 1)
         np.testing.assert_allclose(weight[row][of], odds - prior, atol=1e-3)
     assert np.all(np.asarray(seen.gain) >= 0) and np.all(np.asarray(seen.null_gain) >= 0)
+
+
+def test_the_moment_a_skill_is_lost():
+    weight = jnp.zeros((1, 3, 4)).at[0, :, 1].set(jnp.array([2.0, -3.0, -5.0]))
+    weight = weight.at[0, :, 2].set(jnp.array([0.0, -0.5, 0.0])).at[0, 2, 3].set(-9.0)
+    fired = jnp.array([[[True, True, False], [True, True, False], [False, True, False]]])
+    np.testing.assert_array_equal(step_lost(weight, fired), [[1, -1, -1]])
 
 
 def test_other_steps_do_not_look(look):
