@@ -27,7 +27,7 @@ from reskill_jax.core.posterior import BetaPosterior
 from reskill_jax.training.reflection import step_lost
 
 WINDOW = 8  # looks
-_RECENT = 3  # of which the sensitivity is taken, so that an alarm comes soon
+_RECENT = 4  # of which alarms are told, so that they come soon
 ALARMS: Mapping[str, str] = {
     "instruction": "the policy does the same with its skills as without: they are not read",
     "context": "whatever skill is read, the episodes look as if none was",
@@ -36,7 +36,7 @@ ALARMS: Mapping[str, str] = {
 }
 _NULL_RATIO = math.log(20.0)  # nats: what it takes to tell two things apart at 1 : 20
 _FADED = 0.05  # share of the largest sensitivity so far that counts as none
-_FEW_TURNS, _FEW_ROWS, _FEW_EPISODES = 30, 48, 100  # with fewer there is no alarm
+_FEW_TURNS, _FEW_ROWS, _FEW_EPISODES = 30, 32, 100  # with fewer there is no alarm
 _MOSTLY_GENERIC, _LITTLE, _TOGETHER = 0.8, 0.1, 0.6
 _SAME = 0.95  # share of the episodes in which skills that fire together do the same
 _LEVEL = 0.05
@@ -206,10 +206,11 @@ def watch(monitor: Monitor, look: Look, *, seed: int = 0) -> Monitor:
     looks = (*monitor.looks, look)[-WINDOW:]
     key = jax.random.fold_in(jax.random.key(seed), look.step)
     context_key, bank_key = jax.random.split(key)
+    recent = looks[-_RECENT:]
     figures = {
-        "sensitivity": _sensitivity(looks[-_RECENT:], monitor.most_moved),
-        "information_gain": _gain(looks),
-        "context_information": _context(looks, context_key),
+        "sensitivity": _sensitivity(recent, monitor.most_moved),
+        "information_gain": _gain(recent),
+        "context_information": _context(recent, context_key),
         **_bank(looks, bank_key),
     }
     moved = figures["sensitivity"]
@@ -264,10 +265,10 @@ def _sensitivity(looks: Sequence[Look], most_moved: float) -> dict[str, Any]:
 
 
 def _gain(looks: Sequence[Look]) -> dict[str, Any]:
-    """The information gain, beside that of shuffled evidence; and whether the steps agree.
+    """The information gain, beside that of shuffled evidence; and whether the steps agree with it.
 
     A single telling step makes one sure of something even where it is shuffled, so the gain itself
-    tells little. What shuffling destroys is that the steps of an episode speak for the same.
+    tells little. What shuffling destroys is that steps speak for the skills that were read there.
     """
     gain, null, agreement = (
         np.array([x for look in looks for x in values(look)])
@@ -367,12 +368,13 @@ def _bank(looks: Sequence[Look], key: Any) -> dict[str, Any]:
     mask = np.zeros(padded.shape[1], bool)
     mask[: len(names)] = used
     valid = np.arange(rows) < episodes
+    late = valid & (np.arange(rows) >= episodes - sum(len(x.success) for x in chosen[-_RECENT:]))
     won = np.zeros(rows, bool)
     won[:episodes] = success
     tasks = np.zeros(rows, np.int32)
     tasks[:episodes] = np.unique(np.array(group), return_inverse=True)[1]
     reliability, p, rank, null, rank_p = map(
-        float, _bank_figures(key, padded, won, tasks, valid, mask)
+        float, _bank_figures(key, padded, won, tasks, valid, late, mask)
     )
     return {
         "reliability": {"value": reliability, "p": p, **told},
@@ -381,8 +383,11 @@ def _bank(looks: Sequence[Look], key: Any) -> dict[str, Any]:
 
 
 @jax.jit
-def _bank_figures(key: Any, fired: Any, success: Any, group: Any, valid: Any, mask: Any) -> Any:
-    """Reliability, its p value; effective rank, its mean and p value if skills fired alone."""
+def _bank_figures(
+    key: Any, fired: Any, success: Any, group: Any, valid: Any, late: Any, mask: Any
+) -> Any:
+    """Reliability, its p value; of late episodes the effective rank, its mean and p value if skills
+    fired alone."""
     success_key, rank_key = jax.random.split(key)
 
     def reliability(success: Any) -> Any:
@@ -394,11 +399,12 @@ def _bank_figures(key: Any, fired: Any, success: Any, group: Any, valid: Any, ma
     p = permutation_null(success_key, reliability, success, draws=_DRAWS, within=group, valid=valid)
 
     def alone(key: Any) -> Any:
-        noise = jax.random.uniform(key, fired.shape) + ~valid[:, None] * 2.0
-        order = jnp.argsort(noise, axis=0)  # valid episodes stay in front
-        return effective_rank(jnp.take_along_axis(fired, order, axis=0), mask, valid)
+        noise = jax.random.uniform(key, fired.shape) + ~late[:, None] * 2.0
+        order = jnp.argsort(noise, axis=0)  # late episodes first, in another order for each skill
+        first = jnp.arange(late.shape[0]) < jnp.sum(late)
+        return effective_rank(jnp.take_along_axis(fired, order, axis=0), mask, first)
 
-    rank = effective_rank(fired, mask, valid)
+    rank = effective_rank(fired, mask, late)
     null = jax.lax.map(alone, jax.random.split(rank_key, 39))
     rank_p = (1 + jnp.sum(null <= rank + 1e-3)) / 40
     return reliability(success), p, rank, jnp.mean(null), rank_p

@@ -85,7 +85,7 @@ def test_a_healthy_run_is_quiet(healthy):
     ],
 )
 def test_every_collapse_is_named(name, kind):
-    monitor = watched(6, **kind)
+    monitor = watched(7, **kind)
     assert monitor.alarms == (name,)
     assert alarm_words(monitor) == f"alarm: {name}" and name in ALARMS
 
