@@ -24,9 +24,10 @@ from reskill_jax.core.collapse import (
     posterior_reliability,
 )
 from reskill_jax.core.posterior import BetaPosterior
+from reskill_jax.training.reflection import step_lost
 
 WINDOW = 8  # looks
-_RECENT = 3  # of which the sensitivity is taken, so that an alarm comes soon
+_RECENT = 4  # of which alarms are told, so that they come soon
 ALARMS: Mapping[str, str] = {
     "instruction": "the policy does the same with its skills as without: they are not read",
     "context": "whatever skill is read, the episodes look as if none was",
@@ -35,7 +36,7 @@ ALARMS: Mapping[str, str] = {
 }
 _NULL_RATIO = math.log(20.0)  # nats: what it takes to tell two things apart at 1 : 20
 _FADED = 0.05  # share of the largest sensitivity so far that counts as none
-_FEW_TURNS, _FEW_ROWS, _FEW_EPISODES = 30, 48, 100  # with fewer there is no alarm
+_FEW_TURNS, _FEW_ROWS, _FEW_EPISODES = 30, 32, 100  # with fewer there is no alarm
 _MOSTLY_GENERIC, _LITTLE, _TOGETHER = 0.8, 0.1, 0.6
 _SAME = 0.95  # share of the episodes in which skills that fire together do the same
 _LEVEL = 0.05
@@ -52,6 +53,7 @@ class Look:
       posterior: of these rows, [generic, P skills].
       given: of these rows, the skill that fired most, as an index into `names`.
       turns, moved: [P] turns at which each skill fired, and nats by which it moved the policy.
+      lost: [P] episodes in which it stopped being followed, see `step_lost`.
       fired: of all valid episodes, the skills that fired, as the bits of a number.
       success: of these episodes. group: of these, the task.
     """
@@ -65,6 +67,7 @@ class Look:
     given: tuple[int, ...]
     turns: tuple[int, ...]
     moved: tuple[float, ...]
+    lost: tuple[int, ...]
     fired: tuple[int, ...]
     success: tuple[bool, ...]
     group: tuple[int, ...]
@@ -145,7 +148,8 @@ def look_at(evidence: Any, names: Sequence[Sequence[str]], *, group_size: int, s
     valid = np.flatnonzero(np.asarray(evidence.valid)).tolist()
     read = np.any(fired, axis=1).tolist()  # [N, S]
     bits = [sum(1 << column[arms[n]][s] for s, on in enumerate(read[n]) if on) for n in valid]
-    turns, moved = np.zeros(len(known), int), np.zeros(len(known))
+    turns, moved, lost = (np.zeros(len(known), kind) for kind in (int, float, int))
+    lost_at = step_lost(np.asarray(seen.weight), fired[np.asarray(seen.rows)])
     rows: list[int] = []
     posterior: list[tuple[float, ...]] = []
     given: list[int] = []
@@ -157,6 +161,7 @@ def look_at(evidence: Any, names: Sequence[Sequence[str]], *, group_size: int, s
         for s in np.flatnonzero(counts).tolist():
             turns[of_slot[s]] += counts[s]
             moved[of_slot[s]] += float(seen.sensitivity[r, :, s].sum())
+            lost[of_slot[s]] += int(lost_at[r, s] >= 0)
         shares = np.zeros(1 + len(known))
         shares[0] = seen.posterior[r, 0]
         for s, p in enumerate(of_slot):
@@ -174,6 +179,7 @@ def look_at(evidence: Any, names: Sequence[Sequence[str]], *, group_size: int, s
         given=tuple(given),
         turns=tuple(turns.tolist()),
         moved=tuple(moved.tolist()),
+        lost=tuple(lost.tolist()),
         fired=tuple(bits),
         success=tuple(np.asarray(evidence.success)[valid].tolist()),
         group=tuple(n // group_size + step * 100_000 for n in valid),
@@ -200,10 +206,11 @@ def watch(monitor: Monitor, look: Look, *, seed: int = 0) -> Monitor:
     looks = (*monitor.looks, look)[-WINDOW:]
     key = jax.random.fold_in(jax.random.key(seed), look.step)
     context_key, bank_key = jax.random.split(key)
+    recent = looks[-_RECENT:]
     figures = {
-        "sensitivity": _sensitivity(looks[-_RECENT:], monitor.most_moved),
-        "information_gain": _gain(looks),
-        "context_information": _context(looks, context_key),
+        "sensitivity": _sensitivity(recent, monitor.most_moved),
+        "information_gain": _gain(recent),
+        "context_information": _context(recent, context_key),
         **_bank(looks, bank_key),
     }
     moved = figures["sensitivity"]
@@ -253,14 +260,15 @@ def _sensitivity(looks: Sequence[Look], most_moved: float) -> dict[str, Any]:
         "null": max(_NULL_RATIO / max(total, 1), _FADED * most_moved),
         "turns": total,
         "skills": {name: moved[name] / count for name, count in turns.items()},
+        "episodes_lost": sum(sum(look.lost) for look in looks),
     }
 
 
 def _gain(looks: Sequence[Look]) -> dict[str, Any]:
-    """The information gain, beside that of shuffled evidence; and whether the steps agree.
+    """The information gain, beside that of shuffled evidence; and whether the steps agree with it.
 
     A single telling step makes one sure of something even where it is shuffled, so the gain itself
-    tells little. What shuffling destroys is that the steps of an episode speak for the same.
+    tells little. What shuffling destroys is that steps speak for the skills that were read there.
     """
     gain, null, agreement = (
         np.array([x for look in looks for x in values(look)])
@@ -360,12 +368,13 @@ def _bank(looks: Sequence[Look], key: Any) -> dict[str, Any]:
     mask = np.zeros(padded.shape[1], bool)
     mask[: len(names)] = used
     valid = np.arange(rows) < episodes
+    late = valid & (np.arange(rows) >= episodes - sum(len(x.success) for x in chosen[-_RECENT:]))
     won = np.zeros(rows, bool)
     won[:episodes] = success
     tasks = np.zeros(rows, np.int32)
     tasks[:episodes] = np.unique(np.array(group), return_inverse=True)[1]
     reliability, p, rank, null, rank_p = map(
-        float, _bank_figures(key, padded, won, tasks, valid, mask)
+        float, _bank_figures(key, padded, won, tasks, valid, late, mask)
     )
     return {
         "reliability": {"value": reliability, "p": p, **told},
@@ -374,8 +383,11 @@ def _bank(looks: Sequence[Look], key: Any) -> dict[str, Any]:
 
 
 @jax.jit
-def _bank_figures(key: Any, fired: Any, success: Any, group: Any, valid: Any, mask: Any) -> Any:
-    """Reliability, its p value; effective rank, its mean and p value if skills fired alone."""
+def _bank_figures(
+    key: Any, fired: Any, success: Any, group: Any, valid: Any, late: Any, mask: Any
+) -> Any:
+    """Reliability, its p value; of late episodes the effective rank, its mean and p value if skills
+    fired alone."""
     success_key, rank_key = jax.random.split(key)
 
     def reliability(success: Any) -> Any:
@@ -387,11 +399,12 @@ def _bank_figures(key: Any, fired: Any, success: Any, group: Any, valid: Any, ma
     p = permutation_null(success_key, reliability, success, draws=_DRAWS, within=group, valid=valid)
 
     def alone(key: Any) -> Any:
-        noise = jax.random.uniform(key, fired.shape) + ~valid[:, None] * 2.0
-        order = jnp.argsort(noise, axis=0)  # valid episodes stay in front
-        return effective_rank(jnp.take_along_axis(fired, order, axis=0), mask, valid)
+        noise = jax.random.uniform(key, fired.shape) + ~late[:, None] * 2.0
+        order = jnp.argsort(noise, axis=0)  # late episodes first, in another order for each skill
+        first = jnp.arange(late.shape[0]) < jnp.sum(late)
+        return effective_rank(jnp.take_along_axis(fired, order, axis=0), mask, first)
 
-    rank = effective_rank(fired, mask, valid)
+    rank = effective_rank(fired, mask, late)
     null = jax.lax.map(alone, jax.random.split(rank_key, 39))
     rank_p = (1 + jnp.sum(null <= rank + 1e-3)) / 40
     return reliability(success), p, rank, jnp.mean(null), rank_p

@@ -42,8 +42,8 @@ class Reflection(NamedTuple):
     posterior: chex.Array  # [R, U] at the end
     gain: chex.Array  # [R] nats: what the evidence has changed
     null_gain: chex.Array  # [R] nats: the same of evidence that is shuffled at every step
-    agreement: chex.Array  # [R] nats: by how much likelier the actions are if played for one thing
-    # throughout than with shuffled evidence; about 0 where the steps' evidence does not agree
+    agreement: chex.Array  # [R] nats by which steps speak for the skills that were read there, over
+    # the mean of all candidates; 0 on average where the evidence is shuffled
     sensitivity: chex.Array  # [R, T, S] nats: how far each skill moves the policy where it fires
 
 
@@ -166,7 +166,7 @@ def reflect(
         candidate=candidate,
         log_likelihood=likelihood,
         sensitivity=moved,
-        **account(key, likelihood, candidate, step_mask, prior),
+        **account(key, likelihood, candidate, step_mask, fired, prior),
     )
 
 
@@ -175,13 +175,14 @@ def account(
     likelihood: chex.Array,
     candidate: chex.Array,
     step_mask: chex.Array,
+    fired: chex.Array,
     log_prior: chex.Array,
 ) -> dict[str, chex.Array]:
     """What follows from log-likelihoods: weight, posterior, gain, null_gain and agreement.
 
     Args:
       key: of the shuffles. likelihood: [R, T, U]. candidate: [R, U] bool. step_mask: [R, T] bool.
-      log_prior: [U], before those that are no candidates are left out; even by default.
+      fired: [R, T, S] bool. log_prior: [U], before those that are no candidates are left out.
 
     Returns:
       The fields of `Reflection` of these names.
@@ -189,18 +190,21 @@ def account(
     prior = jax.nn.log_softmax(jnp.where(candidate, log_prior[None], -jnp.inf), axis=1)
     path = attribution_path(prior, likelihood, step_mask)
 
-    def together(likelihood):
-        """[R]: log-probability of an episode's actions, played for one utility throughout."""
-        total = jnp.sum(jnp.where(step_mask[:, :, None], likelihood, 0.0), axis=1)
-        return jax.nn.logsumexp(prior + total, axis=1)
-
     def shuffled(key):
         mixed = shuffled_evidence(key, likelihood, candidate)
-        path = attribution_path(prior, mixed, step_mask)
-        return information_gain(path[:, -1], prior), together(mixed)
+        return information_gain(attribution_path(prior, mixed, step_mask)[:, -1], prior)
 
-    drawn = jax.vmap(shuffled)(jax.random.split(key, _NULL_DRAWS))
-    null_gain, null_together = (jnp.mean(x, axis=0) for x in drawn)
+    null_gain = jnp.mean(jax.vmap(shuffled)(jax.random.split(key, _NULL_DRAWS)), axis=0)
+    read = fired & step_mask[:, :, None]
+
+    def mean(which):
+        """[R, T]: mean log-likelihood of some of the utilities."""
+        total = jnp.sum(jnp.where(which, likelihood, 0.0), axis=2)
+        return total / jnp.maximum(jnp.sum(which, axis=2), 1)
+
+    of_read = mean(jnp.concatenate([jnp.zeros_like(read[:, :, :1]), read], axis=2))
+    of_all = mean(jnp.broadcast_to(candidate[:, None], likelihood.shape))
+    agreement = jnp.sum(jnp.where(jnp.any(read, axis=2), of_read - of_all, 0.0), axis=1)
     weight = weight_of_evidence(path, likelihood, step_mask)
     alone = jnp.sum(candidate, axis=1) == 1  # with nothing to tell apart there is no evidence
     return {
@@ -208,7 +212,7 @@ def account(
         "posterior": jnp.exp(path[:, -1]),
         "gain": information_gain(path[:, -1], prior),
         "null_gain": null_gain,
-        "agreement": together(likelihood) - null_together,
+        "agreement": agreement,
     }
 
 
@@ -223,6 +227,22 @@ def shuffled_evidence(
     home = jnp.argsort(jnp.where(others, 2.0 + place, place / place.shape[2]), axis=2)
     back = jnp.argsort(home, axis=2)
     return jnp.take_along_axis(jnp.take_along_axis(likelihood, source, axis=2), back, axis=2)
+
+
+def step_lost(weight: chex.Array, fired: chex.Array, *, least: float = 1.0) -> chex.Array:
+    """The moment at which each skill stopped being followed.
+
+    Args:
+      weight: [R, T, U] of evidence. fired: [R, T, S] bool.
+      least: nats that a step has to speak against a skill.
+
+    Returns:
+      [R, S] int32: the step where a skill fired and its evidence fell most; -1 where it was always
+      followed, or never read.
+    """
+    against = jnp.where(fired, -weight[:, :, 1:], -jnp.inf)
+    worst = jnp.argmax(against, axis=1)
+    return jnp.where(jnp.max(against, axis=1) >= least, worst, -1).astype(jnp.int32)
 
 
 def rows_of_step(step: chex.Array, rows: int, looked_at: int, every: int) -> chex.Array:

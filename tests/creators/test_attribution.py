@@ -17,6 +17,7 @@ from reskill_jax.creators.attribution.features import (
     feature_names,
     step_features,
 )
+from reskill_jax.creators.attribution.items import internal_items
 from reskill_jax.creators.attribution.models import (
     KINDS,
     NONE,
@@ -191,6 +192,17 @@ class TestBlame:
         for item in items:
             assert item.quote in self.loop.actions and item.source == "external"
             assert json.loads(json.dumps(item.to_dict()))["step"] == item.step
+
+
+def test_items_of_the_policy_about_itself():
+    weights = np.array([[2.0, 0.1], [-3.0, 9.0], [0.0, 0.0]])
+    fired = np.array([[True, True], [True, False], [True, True]])
+    items = internal_items(weights, fired, ("open", "look"), ("a", "b", "c"), most=2)
+    assert [(i.step, i.actor, i.holds, i.weight) for i in items] == [
+        (1, "open", False, -3.0),
+        (0, "open", True, 2.0),
+    ]
+    assert all(item.source == "internal" for item in items) and items[0].quote == "b"
 
 
 class TestRetirement:

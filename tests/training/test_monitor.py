@@ -45,6 +45,7 @@ def made(rng, *, step=1, obeyed=3.0, shuffled=False, generic=None, together=Fals
         given=tuple(given),
         turns=tuple(int(x) for x in turns),
         moved=tuple(float(x) for x in turns * obeyed),
+        lost=(0, 1, 0),
         fired=tuple(int(x) for x in bits),
         success=tuple(bool(x) for x in rng.random(episodes) < 0.5),
         group=tuple(int(x) for x in np.arange(episodes) // 8),
@@ -84,7 +85,7 @@ def test_a_healthy_run_is_quiet(healthy):
     ],
 )
 def test_every_collapse_is_named(name, kind):
-    monitor = watched(6, **kind)
+    monitor = watched(7, **kind)
     assert monitor.alarms == (name,)
     assert alarm_words(monitor) == f"alarm: {name}" and name in ALARMS
 
@@ -107,6 +108,7 @@ def test_look_at_a_step():
     seen = types.SimpleNamespace(
         rows=np.array([0, 1, 3]),
         sensitivity=fired[[0, 1, 3]].transpose(0, 1, 2) * 0.5,
+        weight=-2.0 * np.ones((3, 2, 3)) * np.array([0, 0, 1]),
         posterior=np.array([[0.25, 0.75, 0], [0.5, 0, 0.5], [1, 0, 0]]),
         gain=np.array([0.1, 0.2, 0.0]),
         null_gain=np.array([0.05, 0.1, 0.0]),
@@ -122,6 +124,7 @@ def test_look_at_a_step():
     look = look_at(evidence, [["old"], ["old", "new"]], group_size=2, step=7)
     assert look.names == ("old", "new")
     assert look.turns == (2, 1) and look.moved == (1.0, 0.5)
+    assert look.lost == (0, 1)
     assert look.given == (0, 1)  # the row in which none fired is left out
     assert look.posterior == ((0.25, 0.75, 0.0), (0.5, 0.0, 0.5))
     assert look.fired == (1, 2, 1, 0) and look.success == (True, False, True, False)
@@ -129,7 +132,7 @@ def test_look_at_a_step():
 
 
 def test_no_episode_and_no_skill():
-    nothing = Look(3, *[()] * 11)
+    nothing = Look(3, *[()] * 12)
     monitor = watch(Monitor(), nothing)
     assert monitor.alarms == () and monitor.figures["effective_rank"]["value"] == 0
 

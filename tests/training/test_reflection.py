@@ -10,10 +10,13 @@ import pytest
 from reskill_jax.rollouts import transcript as transcripts
 from reskill_jax.training.config import replace
 from reskill_jax.training.reflection import (
+    account,
     line_lengths,
     maybe_reflect,
     rows_of_step,
+    shuffled_evidence,
     skill_slots,
+    step_lost,
 )
 from reskill_jax.training.scoring import decision_log_probs
 
@@ -127,6 +130,41 @@ def test_evidence_adds_up_and_sensitivity_is_where_skills_fire(played, look):
         prior = -np.log(candidate[row].sum() - 1)
         np.testing.assert_allclose(weight[row][of], odds - prior, atol=1e-3)
     assert np.all(np.asarray(seen.gain) >= 0) and np.all(np.asarray(seen.null_gain) >= 0)
+
+
+def test_steps_agree_with_the_skills_read_there_unless_shuffled():
+    rng = np.random.default_rng(0)
+    fired = jnp.asarray(rng.random((64, 6, 3)) < 0.5)
+    # Every skill that is read makes its step likelier by 2 nats.
+    likelihood = jnp.concatenate([jnp.zeros((64, 6, 1)), 2.0 * fired], axis=2) - 3.0
+    candidate = jnp.ones((64, 4), bool)
+    mask = jnp.ones((64, 6), bool)
+    make = jax.jit(account)
+    told = make(jax.random.key(0), likelihood, candidate, mask, fired, jnp.zeros(4))
+    assert np.all(np.asarray(told["agreement"]) > 0)
+    mixed = shuffled_evidence(jax.random.key(1), likelihood, candidate)
+    np.testing.assert_allclose(jnp.sort(mixed, axis=2), jnp.sort(likelihood, axis=2))
+    lost = np.asarray(
+        make(jax.random.key(0), mixed, candidate, mask, fired, jnp.zeros(4))["agreement"]
+    )
+    assert abs(lost.mean()) < 3 * lost.std() / 8 and lost.mean() < 0.3 * told["agreement"].mean()
+    sure = make(jax.random.key(0), likelihood, candidate, mask, fired, jnp.array([50.0, 0, 0, 0]))
+    assert np.all(np.asarray(sure["posterior"])[:, 0] > 0.99)  # a prior that nothing changes
+
+
+def test_only_candidates_are_shuffled():
+    likelihood = jnp.arange(24.0).reshape(2, 3, 4)
+    candidate = jnp.array([[True, False, True, False], [True, True, True, True]])
+    mixed = np.asarray(shuffled_evidence(jax.random.key(2), likelihood, candidate))
+    np.testing.assert_array_equal(mixed[0][:, [1, 3]], likelihood[0][:, jnp.array([1, 3])])
+    np.testing.assert_array_equal(np.sort(mixed, axis=2), likelihood)
+
+
+def test_the_moment_a_skill_is_lost():
+    weight = jnp.zeros((1, 3, 4)).at[0, :, 1].set(jnp.array([2.0, -3.0, -5.0]))
+    weight = weight.at[0, :, 2].set(jnp.array([0.0, -0.5, 0.0])).at[0, 2, 3].set(-9.0)
+    fired = jnp.array([[[True, True, False], [True, True, False], [False, True, False]]])
+    np.testing.assert_array_equal(step_lost(weight, fired), [[1, -1, -1]])
 
 
 def test_other_steps_do_not_look(look):

@@ -1,7 +1,10 @@
 """Evidence as items that people, creators and language models can read."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal
+
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,3 +32,36 @@ class EvidenceItem:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
         return dataclasses.asdict(self)
+
+
+def internal_items(
+    weights: np.ndarray,
+    fired: np.ndarray,
+    names: Sequence[str],
+    actions: Sequence[str],
+    *,
+    most: int,
+) -> tuple[EvidenceItem, ...]:
+    """What the policy's own account of an episode says of the skills that it read.
+
+    Args:
+      weights: [T, S] nats by which each step speaks for each skill, see `training.reflection`.
+      fired: [T, S] bool. names: [S] of the skills. actions: of the episode.
+      most: items, the strongest first.
+    """
+    told = np.where(fired, weights, 0.0)[: len(actions), : len(names)]
+    strongest = np.argsort(-np.abs(told), axis=None, kind="stable")[:most]
+    found = [np.unravel_index(place, told.shape) for place in strongest]
+    return tuple(
+        EvidenceItem(
+            step=int(t),
+            actor=names[int(s)],
+            claim="the action is that of the skill",
+            holds=bool(told[t, s] > 0),
+            weight=float(told[t, s]),
+            source="internal",
+            quote=actions[int(t)],
+        )
+        for t, s in found
+        if told[t, s] != 0
+    )
