@@ -65,7 +65,6 @@ def interval(values: list[float]) -> list[float]:
     """The mean over seeds and its 95 % interval."""
     mean = statistics.fmean(values)
     half = T_95[len(values) - 1] * statistics.stdev(values) / len(values) ** 0.5
-    return [round(x, 4) for x in (mean, mean - half, mean + half)]
     return [round(x, 4) for x in (mean, max(0.0, mean - half), min(1.0, mean + half))]
 
 
@@ -111,7 +110,6 @@ def draw(path: Path) -> None:
     for curve in curves:
         axes.plot(episodes, curve, color="0.8", linewidth=0.8)
     means, low, high = zip(*points)
-    axes.fill_between(episodes, low, [min(1.0, x) for x in high], color="C0", alpha=0.25)
     axes.fill_between(episodes, low, high, color="C0", alpha=0.25)
     axes.plot(episodes, means, color="C0", label=f"mean of {len(runs)} seeds, 95 %")
     axes.set(xlabel="episodes reported", ylabel="success", ylim=(0, 1.02))
