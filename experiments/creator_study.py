@@ -1,7 +1,7 @@
 """Does the trial keep what a creator's skills are worth, when half of them are harmful?
 
     python experiments/creator_study.py                # 4 seeds, 40 steps, three conditions
-    python experiments/creator_study.py --quick        # tiny runs, results apart
+    python experiments/creator_study.py --quick        # 16 steps in small rooms, results apart
     python experiments/creator_study.py --report       # the table alone
     python experiments/creator_study.py --delay 30     # step times with a server that takes 30 s
 
@@ -43,7 +43,7 @@ def config_of(condition: str, seed: int, url: str, *, quick: bool) -> TrainConfi
     config = configs.tiny() if quick else configs.household()
     changes: dict[str, Any] = dict(seed=seed, eval_every=0, checkpoint_every=10**6)
     if quick:
-        changes |= dict(steps=8, eval_tasks=16)
+        changes |= dict(steps=16, eval_tasks=64)
     else:
         changes["steps"] = 40
     if condition != "rules":
@@ -155,7 +155,7 @@ def _share(adopted: Sequence[bool]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Makes the runs that are missing, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny runs, results apart")
+    parser.add_argument("--quick", action="store_true", help="16 steps in small rooms")
     parser.add_argument("--report", action="store_true", help="no runs")
     parser.add_argument("--seeds", help="separated by commas")
     parser.add_argument("--only", help="conditions, separated by commas")
