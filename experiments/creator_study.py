@@ -1,7 +1,7 @@
 """Does the trial keep what a creator's skills are worth, when half of them are harmful?
 
     python experiments/creator_study.py                # 4 seeds, 40 steps, three conditions
-    python experiments/creator_study.py --quick        # tiny runs, results apart
+    python experiments/creator_study.py --quick        # 16 steps in small rooms, results apart
     python experiments/creator_study.py --report       # the table alone
     python experiments/creator_study.py --delay 30     # step times with a server that takes 30 s
 
@@ -18,6 +18,7 @@ import json
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def config_of(condition: str, seed: int, url: str, *, quick: bool) -> TrainConfi
     config = configs.tiny() if quick else configs.household()
     changes: dict[str, Any] = dict(seed=seed, eval_every=0, checkpoint_every=10**6)
     if quick:
-        changes |= dict(steps=8, eval_tasks=16)
+        changes |= dict(steps=16, eval_tasks=64)
     else:
         changes["steps"] = 40
     if condition != "rules":
@@ -53,13 +54,11 @@ def config_of(condition: str, seed: int, url: str, *, quick: bool) -> TrainConfi
     return replace(config, **changes)
 
 
-def run(condition: str, seed: int, *, quick: bool, delay: float = 0.0) -> dict[str, Any]:
+def run(condition: str, seed: int, *, quick: bool) -> dict[str, Any]:
     """Trains once, and says what came of it."""
-    with tempfile.TemporaryDirectory() as root, ScriptedExpert(delay=delay) as expert:
+    with tempfile.TemporaryDirectory() as root, ScriptedExpert() as expert:
         config = config_of(condition, seed, expert.url, quick=quick)
         config = dataclasses.replace(config, root=root, name="run")
-        if delay:
-            config = replace(config, creator=dict(lag=None))
         done = loop.train(config, console=Console(quiet=True))
         return {"condition": condition, "seed": seed} | figures_of(done.folder)
 
@@ -156,7 +155,7 @@ def _share(adopted: Sequence[bool]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Makes the runs that are missing, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny runs, results apart")
+    parser.add_argument("--quick", action="store_true", help="16 steps in small rooms")
     parser.add_argument("--report", action="store_true", help="no runs")
     parser.add_argument("--seeds", help="separated by commas")
     parser.add_argument("--only", help="conditions, separated by commas")
@@ -187,16 +186,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def step_times(delay: float, *, quick: bool) -> int:
-    """Step times with a server that takes `delay` seconds a reply, against none, in one process."""
-    medians = {}
-    for name, seconds in (("warm", 0.0), ("without", 0.0), ("with", delay), ("again", 0.0)):
-        condition = "expert" if name == "with" else "rules"
-        told = run(condition, SEEDS[0], quick=quick, delay=seconds)
-        medians[name] = statistics.median(told["seconds"][1:])
-        print(f"{name}: median {medians[name]:.3f} s a step", flush=True)
-    without = statistics.fmean((medians["without"], medians["again"]))
-    print(f"ratio {medians['with'] / without:.3f}")
+def step_times(delay: float, *, quick: bool, rounds: int = 3) -> int:
+    """Steps with a pipeline under way all the time, against steps without one, in one process.
+
+    Both kinds of run have the same compiled step, no trial and the same evidence to keep; they take
+    turns. Told are the medians of the wall clock and of the processor time of all threads.
+    """
+    taken: dict[str, list[tuple[float, float]]] = {"with": [], "without": []}
+    with tempfile.TemporaryDirectory() as root, ScriptedExpert(delay=delay) as expert:
+        for number in range(2 * rounds + 1):
+            name = "with" if number % 2 else "without"
+            config = config_of("expert", SEEDS[0], expert.url, quick=quick)
+            if name == "without":
+                config = replace(config, skills_from=config.steps - 1)
+            config = replace(config, root=root, name=f"run-{number}", creator=dict(lag=None))
+            marks: list[tuple[float, float]] = []
+
+            def mark(*_: Any, marks: list[tuple[float, float]] = marks) -> None:
+                marks.append((time.perf_counter(), time.process_time()))
+
+            loop.train(config, console=Console(quiet=True), observer=mark)
+            if number:  # the first one compiles
+                # The last steps are followed by an evaluation, the first brings no evidence yet.
+                spans = zip(marks[2:-2], marks[3:-1], strict=True)
+                taken[name] += [(b[0] - a[0], b[1] - a[1]) for a, b in spans]
+    for kind, what in enumerate(("wall clock", "processor time")):
+        medians = {name: statistics.median(x[kind] for x in taken[name]) for name in taken}
+        print(
+            f"{what}: {medians['with']:.4f} s a step with, {medians['without']:.4f} without, ratio "
+            f"{medians['with'] / medians['without']:.3f} ({len(taken['with'])} steps each)"
+        )
     return 0
 
 

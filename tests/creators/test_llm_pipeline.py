@@ -294,6 +294,27 @@ def test_a_server_that_asks_for_less_gets_less(
     assert sizes[0] > sizes[1] > sizes[2]
 
 
+@pytest.mark.parametrize("stage", ["diagnosis", "recommendation"])
+def test_the_later_stages_show_less_as_well(
+    brief_of, episodes, household_rules, answers, run_stages, stage
+):
+    sizes = []
+
+    def answer(request):
+        if request.stage == stage:
+            sizes.append(len(request.user))
+            if len(sizes) < 3:
+                return CallError("less", "HTTP 413: too large")
+        return answers[request.stage]
+
+    answers["diagnosis"]["clusters"] = [
+        {"label": "one", "insights": [n], "representative": n} for n in range(8)
+    ]
+    outcome, _ = run_stages(brief_of(household_rules, episodes()), household_rules, answer)
+    assert len(outcome.written) == 1 and sizes[0] > sizes[1] > sizes[2]
+    assert "diagnosis_failed" not in outcome.account
+
+
 # --- evidence -------------------------------------------------------------------------------------
 
 

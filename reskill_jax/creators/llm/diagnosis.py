@@ -1,6 +1,7 @@
 """Stage 2, diagnosis: findings into clusters, and assertions that we grade, not the model."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,10 +56,13 @@ class Diagnosis:
         return dataclasses.asdict(self) | {"checks": [check.to_dict() for check in self.checks]}
 
 
-def diagnosis_request(brief: Brief, findings: Sequence[Finding], *, max_tokens: int) -> Request:
-    """The question about all findings."""
+def diagnosis_request(
+    brief: Brief, findings: Sequence[Finding], *, share: float, max_tokens: int
+) -> Request:
+    """The question about the findings, or about a share of them: the first ones."""
+    some = findings[: math.ceil(share * len(findings))]
     shown = {
-        "findings": {number: told_finding(one) for number, one in enumerate(findings)},
+        "findings": {number: told_finding(one) for number, one in enumerate(some)},
         "assertions": [told_check(check) for check in brief.checks],
         "skills": told_bank(brief),
     }

@@ -24,7 +24,7 @@ from .recommendation import Recommendation, read_recommendations, recommendation
 from .state import Brief, Check, Written
 
 T = TypeVar("T")
-_SCALES = (1.0, 0.5, 0.25)  # of an episode's characters, after answers that ask for less
+_SCALES = (1.0, 0.5, 0.25)  # of the evidence, while a server asks for less
 _AFTER_CONTRAST = 5  # calls that a budget keeps for the later stages
 _TOLD = 12  # findings and drafts that an outcome keeps for the page
 
@@ -136,6 +136,23 @@ def run_pipeline(
     )
 
 
+def _or_less(
+    ask: Ask, request: Callable[[float], Request], read: Callable[[dict[str, Any]], T]
+) -> T:
+    """Asks with all of the evidence, and with less of it where that is too much.
+
+    Raises:
+      CallError: there is no answer.
+    """
+    for scale in _SCALES[:-1]:
+        try:
+            return ask(request(scale), read)
+        except CallError as error:
+            if error.remedy != "less":
+                raise
+    return ask(request(_SCALES[-1]), read)
+
+
 def _contrast(
     brief: Brief,
     plan: Plan,
@@ -149,17 +166,18 @@ def _contrast(
     failures: list[str] = []
 
     def contrast(number: int, group: Sequence[Episode]) -> Finding | CallError:
-        place = f"{brief.number}/insight/{number}"
-        for scale in _SCALES:
-            request = contrast_request(
-                group, place, characters=int(scale * EPISODE_CHARACTERS), max_tokens=plan.max_tokens
+        def request(scale: float) -> Request:
+            return contrast_request(
+                group,
+                f"{brief.number}/insight/{number}",
+                characters=int(scale * EPISODE_CHARACTERS),
+                max_tokens=plan.max_tokens,
             )
-            try:
-                return ask(request, lambda answer: read_finding(answer, group))
-            except CallError as error:
-                if error.remedy != "less" or scale == _SCALES[-1]:
-                    return error
-        raise AssertionError("the last scale returns")
+
+        try:
+            return _or_less(ask, request, lambda answer: read_finding(answer, group))
+        except CallError as error:
+            return error
 
     jobs = [functools.partial(contrast, n, group) for n, group in enumerate(groups)]
     findings: list[Finding] = []
@@ -188,8 +206,11 @@ def _diagnose(
 ) -> Diagnosis:
     """Stage 2; where it brings nothing the others go on without."""
     try:
-        diagnosis = ask(
-            diagnosis_request(brief, findings, max_tokens=plan.max_tokens),
+        diagnosis = _or_less(
+            ask,
+            lambda share: diagnosis_request(
+                brief, findings, share=share, max_tokens=plan.max_tokens
+            ),
             lambda answer: read_diagnosis(answer, brief, findings),
         )
     except CallError as error:
@@ -221,15 +242,19 @@ def _recommend(
     account: dict[str, Any],
 ) -> tuple[Recommendation, ...]:
     """Stage 3."""
-    request = recommendation_request(
-        brief,
-        findings,
-        diagnosis,
-        vocabulary,
-        restricted=plan.restricted,
-        max_tokens=plan.max_tokens,
-    )
-    found = ask(request, lambda answer: read_recommendations(answer, brief, findings))
+
+    def request(share: float) -> Request:
+        return recommendation_request(
+            brief,
+            findings,
+            diagnosis,
+            vocabulary,
+            restricted=plan.restricted,
+            share=share,
+            max_tokens=plan.max_tokens,
+        )
+
+    found = _or_less(ask, request, lambda told: read_recommendations(told, brief, findings))
     account["recommendations"] = [
         {"op": one.operation, "target": one.target, "intent": one.intent} for one in found
     ]

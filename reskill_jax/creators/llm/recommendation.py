@@ -1,6 +1,7 @@
 """Stage 3, recommendation: which changes of the skills are worth a trial?"""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,15 +53,24 @@ def recommendation_request(
     vocabulary: ActionVocabulary,
     *,
     restricted: bool,
+    share: float,
     max_tokens: int,
 ) -> Request:
-    """The question what to change."""
+    """The question what to change.
+
+    Args:
+      brief, findings, diagnosis, vocabulary: of the pipeline.
+      restricted: whether the agent knows no other words.
+      share: of the clusters that are shown: the first ones.
+      max_tokens: of the answer.
+    """
+    clusters = diagnosis.clusters[: math.ceil(share * len(diagnosis.clusters))]
     shown = {
         "summary": diagnosis.summary,
         "priorities": list(diagnosis.priorities),
         "clusters": [
             {"label": one.label, "findings": list(one.findings), "most_telling": one.representative}
-            for one in diagnosis.clusters
+            for one in clusters
         ],
         "findings": {
             one.representative: findings[one.representative].to_dict() for one in diagnosis.clusters
