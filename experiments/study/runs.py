@@ -19,19 +19,6 @@ from reskill_jax.training.config import TrainConfig
 from . import measures
 from .jobs import Job, StudyError, explicit, identity
 
-# Settings that came after some results were made, and change nothing at their defaults.
-_NEUTRAL = {
-    "creator": (
-        *("experience", "least_chance", "contradictions"),
-        # Of creators that ask a language model.
-        *("kind", "model", "provider", "url", "contrasts", "reply_tokens", "attempts", "parallel"),
-        *("call_seconds", "call_budget", "token_budget", "input_price", "output_price", "lag"),
-        *("fallback", "recording"),
-    ),
-    "evidence": ("every", "rows"),
-    "optimizer": ("name", "schedule", "warmup_steps", "weight_decay", "microbatch"),
-    "trial": ("evidence", "evaluation_tasks"),
-}
 # Where settings are that older results have at the top, by their names there.
 _MOVED = {
     "horizon": "max_turns",
@@ -75,11 +62,14 @@ def is_done(job: Job, results: Path, *, redo: bool = False) -> bool:
 
 
 def _completed(stored: dict[str, Any]) -> dict[str, Any]:
-    """The identity of a result that may be older than some settings, or their present names."""
+    """The identity of a result that may be older than some settings, or their present names.
+
+    Settings of a group that came later change nothing at their defaults: every default run is
+    compared with what it was before.
+    """
     default = dataclasses.asdict(TrainConfig())
-    config: dict[str, Any] = {
-        group: {name: default[group][name] for name in names} for group, names in _NEUTRAL.items()
-    }
+    groups = ("creator", "evidence", "optimizer", "trial")
+    config: dict[str, Any] = {group: dict(default[group]) for group in groups}
     is_flat = "optimizer" not in stored["config"]
     for name, value in stored["config"].items():
         if isinstance(value, dict) and not is_flat:

@@ -22,6 +22,7 @@ MAX_INTEGER = 2**31 - 1
 MAX_SIZE = 2**24  # of what is played, kept or drawn from at once
 MAX_SKILLS = 256
 MAX_RANK = 4096  # of adapters
+MAX_WIDTH = 2**16  # of a hidden layer
 MAX_WORKERS = 1024
 MAX_TRIALS = 5  # at once: a version of the bank for every choice of them
 MAX_CALLS = 64  # to a language model at once
@@ -64,6 +65,7 @@ _AT_MOST = {
     "seed": MAX_SEED,
     "slots": MAX_SKILLS,
     "model.lora_rank": MAX_RANK,
+    "algorithm.value_width": MAX_WIDTH,
     "trial.concurrent": MAX_TRIALS,
     "creator.max_operations": MAX_OPERATIONS,
     "sessions.workers": MAX_WORKERS,

@@ -437,7 +437,7 @@ def test_rates_are_chosen_before_algorithms_are_compared(call, capsys):
     some = ("--study", "algorithms", "--only", "dpo,ppo-evaluation")
     assert call(*some) == (0, ["dpo-reskill-0", "ppo-evaluation-reskill-0"])  # one is there
     told = capsys.readouterr().out
-    assert "| dpo | 0.0001 | 50.0 | 50.0 | +0.0 | " in told and "| ppo-evaluation | " in told
+    assert "| dpo | 0.0001 | 90.0 | 50.0 | -40.0 | " in told and "| ppo-evaluation | " in told
     page = (call.results / "docs" / "algorithms.md").read_text()
     assert "household_study:rates" in page and "household_study:algorithms" in page
     result = load(call, "algorithms/dpo-reskill-0")

@@ -172,6 +172,19 @@ def test_recorded_log_probs_are_those_of_the_loss(lab, episodes, logits_of):
     assert decisions > 100
 
 
+def test_numbers_of_observations_are_equal_where_observations_are(episodes):
+    seen, numbers = [], []
+    for _, played in episodes:
+        for row in range(ROWS):
+            turns = int(played.turns[row])
+            texts = [played.introductions[row], *played.observations[row]][:turns]
+            seen += [tuple(unpad(text)) for text in texts]
+            numbers += played.rollouts.observation[row, :turns].tolist()
+    by_text, by_number = dict(zip(seen, numbers)), dict(zip(numbers, seen))
+    assert len(by_text) == len(by_number) == len(set(zip(seen, numbers))) > 20
+    assert len(seen) > len(by_text)  # some were seen more than once
+
+
 def test_a_row_does_not_depend_on_the_others(lab, bank):
     games, keys = lab.make(keys_of(100)), keys_of(0)
     played = lab.play(keys, lab.params(), games, bank, ARMS)

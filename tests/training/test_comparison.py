@@ -111,8 +111,8 @@ def test_pairs_of_an_algorithm_need_an_even_group():
 # --- in the compiled step ------------------------------------------------------------------------
 
 
-def steps(lab, config, count=3):
-    """What some steps report with one part on trial, after one without."""
+def steps(lab, config, count=3, then=0):
+    """What some steps report with one part on trial, after one without; and further steps."""
     program = jax.jit(lab.program(config, lab.world), donate_argnums=0)
     parts = [[], [lab.skill("look", "look.")]]
     arms = [parts[arm & 1] for arm in range(config.arms)]
@@ -124,25 +124,33 @@ def steps(lab, config, count=3):
         if step == 0:
             state = lab.on_trial(state, 0, config=config)
     assert program._cache_size() == 1
+    for step in range(count, count + then):
+        games = jnp.arange(config.groups, dtype=jnp.int32) + config.groups * step
+        state, metrics, _ = program(state, games)
+        found.append((jax.device_get(metrics), None))
     return found
 
 
 def test_ppo_without_groups_compares_in_pairs(lab):
     config = replace(
         lab.config,
-        groups=8,
+        groups=16,
         group_size=1,
+        optimizer=dict(learning_rate=3e-3, final_learning_rate=3e-3),
         algorithm=dict(kind="ppo", value_sees_arms=True),
         trial=dict(evidence="paired"),
     )
-    (idle, alone), (metrics, evidence), _ = steps(lab, config)
-    assert not idle.arm_trials[:, 1].any() and len(set(alone.games.tolist())) == 8
-    games, arms = evidence.games.reshape(4, 2), evidence.arms.reshape(4, 2)
-    assert (games[:, 0] == games[:, 1]).all() and len(set(games[:, 0].tolist())) == 4
+    (idle, alone), (metrics, evidence), *later = steps(lab, config, then=20)
+    assert not idle.arm_trials[:, 1].any() and len(set(alone.games.tolist())) == 16
+    games, arms = evidence.games.reshape(8, 2), evidence.arms.reshape(8, 2)
+    assert (games[:, 0] == games[:, 1]).all() and len(set(games[:, 0].tolist())) == 8
     assert (np.sort(arms, axis=1) == [0, 1]).all()
-    np.testing.assert_array_equal(metrics.arm_trials[0], [4, 4])
+    np.testing.assert_array_equal(metrics.arm_trials[0], [8, 8])
     np.testing.assert_allclose(metrics.assignment[0], [0.5, 0.5])
-    assert metrics.contrast.weight[0, 1] == 2.0  # of four pairs one half each
+    assert metrics.contrast.weight[0, 1] == 4.0  # of eight pairs one half each
+    # And it learns, without a group to compare with: here who looks around wins, and is done.
+    assert idle.success < 0.9 and np.mean([one.success for one, _ in later[-10:]]) > 0.95
+    assert np.mean([one.turns for one, _ in later[-10:]]) < 0.6 * idle.turns
     assert metrics.grad_norm > 0 and metrics.further["value_loss"] > 0
     assert metrics.skipped == 0 and metrics.mixed_groups == 0
 
