@@ -148,10 +148,13 @@ def status_lines(status: Status) -> list[str]:
 
 def _standing(trial: Mapping[str, Any]) -> str:
     test, difference = trial.get("sequential_test"), trial.get("difference")
-    if not test or not difference or test["log_odds"][1] is None:
+    if not difference:
         return ", nothing counted yet"
+    told = f", success {100 * difference[1]:+.1f} points"
+    if not test or test["log_odds"][1] is None:
+        return told
     return (
-        f", success {100 * difference[1]:+.1f} points, log odds {test['log_odds'][1]:+.2f} "
+        f"{told}, log odds {test['log_odds'][1]:+.2f} "
         f"(accepted at {test['accept_at']:.2f}, rejected at {test['reject_at']:.2f})"
     )
 

@@ -95,7 +95,10 @@ def test_the_command(address, boxes, tmp_path, capsys, monkeypatch):
     assert "proposed ADD open-green (brought: brought)" in capsys.readouterr().out
     assert cli.main(["adapt", "s.sqlite", "status"]) == 0
     assert "trial 0: ADD open-green, nothing counted yet" in capsys.readouterr().out
-    assert cli.main(f"{play} 64".split()) == 0
+    assert cli.main(f"{play} 16".split()) == 0
+    out = capsys.readouterr().out
+    assert "trial 0: ADD open-green, success +" in out and "(accepted at 2.25, rejected at" in out
+    assert cli.main(f"{play} 48".split()) == 0
     out = capsys.readouterr().out
     assert "accepted ADD open-green (success +0." in out and "open-green: open green." in out
     assert cli.main("adapt s.sqlite export out --episodes all.jsonl".split()) == 0
