@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from reskill_jax.rollouts import transcript as transcripts
-from reskill_jax.training.config import replace
+from reskill_jax.training.config import program_of, replace
+from reskill_jax.training.creators import creator_settings
 from reskill_jax.training.reflection import (
     account,
     line_lengths,
@@ -187,3 +188,11 @@ def test_settings(smallest):
         replace(asked, world="alfworld")
     with pytest.raises(ValueError, match="evidence.rows"):
         replace(smallest, evidence=dict(rows=0))
+
+
+def test_bundles_are_tested_by_parts(smallest):
+    bundles = replace(smallest, creator=dict(max_operations=3))
+    split = replace(bundles, trial=dict(split_bundles=True))
+    assert creator_settings(bundles).max_operations == 3
+    assert creator_settings(split).max_operations == 1
+    assert program_of(split) == program_of(bundles)  # the host decides what is tested

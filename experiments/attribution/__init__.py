@@ -1,0 +1,1 @@
+"""Planted failures in the household, and who finds their cause."""

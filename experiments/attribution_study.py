@@ -1,0 +1,177 @@
+"""Who finds what made an episode fail: planted causes in the household, and Who&When.
+
+    python experiments/attribution_study.py --quick              # a minute or two
+    python experiments/attribution_study.py                      # the tables of docs/evidence.md
+    python experiments/attribution_study.py --who-and-when FOLDER
+
+An expert plays games of the household; at a random step one thing goes wrong (six kinds, or the
+budget is too small), and it goes on. Models are trained on failures in training rooms and asked
+about failures in unseen ones. Results go to experiments/results/attribution_study.json.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments.attribution import scoring  # noqa: E402
+from experiments.attribution.collapse import collapse_study  # noqa: E402
+from experiments.attribution.episodes import VOCABULARY, Failures, make  # noqa: E402
+from experiments.attribution.reflecting import internal_features  # noqa: E402
+from experiments.attribution.who_and_when import who_and_when  # noqa: E402
+from reskill_jax.creators.attribution.blame import TABLES  # noqa: E402
+from reskill_jax.creators.attribution.features import feature_names  # noqa: E402
+from reskill_jax.creators.attribution.models import calibrated, fit_tables  # noqa: E402
+
+RESULTS = Path(__file__).resolve().parent / "results" / "attribution_study.json"
+
+
+def attribution(seed: int, train: int, test: int, *, internal: bool) -> dict[str, Any]:
+    """One seed: everyone's measures against both truths, noise, orthogonality."""
+    made = make(1000 * seed, train, "train", successes=200)
+    unseen = make(1000 * seed + 1, test, "unseen").failures
+    cut = train * 4 // 5
+    fit, held = made.failures.take(np.arange(cut)), made.failures.take(np.arange(cut, train))
+    tables, models = scoring.fitted(fit, held, internal_features if internal else None)
+    posteriors = scoring.rules(made, unseen, tables.shares)
+    posteriors |= {name: model(unseen) for name, model in models.items()}
+    told: dict[str, Any] = {
+        "seed": seed,
+        "failed": made.failed,
+        "planted": {n: scoring.measures(p, unseen.causes, unseen) for n, p in posteriors.items()},
+        "decisive": {
+            n: scoring.measures(p, unseen.decisive, unseen) for n, p in posteriors.items()
+        },
+        "same_step": float(np.mean(unseen.causes == unseen.decisive)),
+        "by_kind": scoring.by_kind(posteriors["logistic (external)"], unseen),
+        "confusions": scoring.confusions(posteriors["logistic (external)"], unseen),
+        "noise": _noise(fit, held, unseen, seed),
+    }
+    names = list(models)
+    if internal:
+        told["orthogonality"] = {
+            other: scoring.orthogonality(
+                posteriors["self-reflection (internal)"],
+                posteriors[other],
+                posteriors[both],
+                unseen.causes,
+            )
+            for other, both in zip(names[:2], names[3:], strict=True)
+        }
+    return told
+
+
+def _noise(fit: Failures, held: Failures, test: Failures, seed: int) -> list[dict[str, Any]]:
+    """The tables with evidence that is flipped or missing, in training as in the test."""
+    rows = []
+    for flipped, dropped in ((0, 0), (0.05, 0), (0.1, 0), (0.2, 0), (0, 0.5)):
+
+        def of(f: Failures, flipped=flipped, dropped=dropped):
+            return scoring.noisy(f.features, flipped, dropped, seed)
+
+        model = calibrated(fit_tables(of(fit), fit.causes), of(held), held.causes)
+        found = scoring.measures(model.log_posterior(of(test)), test.causes, test)
+        rows.append({"flipped": flipped, "dropped": dropped, **found})
+    return rows
+
+
+def summary(runs: Sequence[dict[str, Any]], truth: str) -> dict[str, dict[str, list[float]]]:
+    """Mean over seeds and half of its 95 % interval, of every measure of everyone."""
+    names = {name.split(" x ")[0]: name for name in runs[0][truth]}
+    found: dict[str, dict[str, list[float]]] = {}
+    for short in names:
+        rows = [
+            next(v for n, v in run[truth].items() if n.split(" x ")[0] == short) for run in runs
+        ]
+        found[short] = {}
+        for measure in rows[0]:
+            values = np.array([row[measure] for row in rows])
+            half = 1.96 * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+            found[short][measure] = [round(float(values.mean()), 4), round(float(half), 4)]
+    return found
+
+
+def show(table: dict[str, dict[str, list[float]]], title: str) -> None:
+    """Prints a summary."""
+    columns = ("kind", "step", "step_within_1", "step_within_3", "actor", "log_score")
+    columns = (*columns, "calibration_error")
+    print(
+        f"\n{title}\n{'':34}"
+        + "".join(f"{c.replace('step_', '').replace('_error', ''):>17}" for c in columns)
+    )
+    for name, row in table.items():
+        cells = [f"{row[c][0]:.3f} ± {row[c][1]:.3f}" if c in row else "" for c in columns]
+        print(f"{name:34}" + "".join(f"{cell:>17}" for cell in cells))
+
+
+def write_tables(count: int) -> None:
+    """Fits the tables that the package ships, and writes them."""
+    failures = make(77_000, count, "train").failures
+    cut = count * 4 // 5
+    fit, held = failures.take(np.arange(cut)), failures.take(np.arange(cut, count))
+    model = calibrated(fit_tables(fit.features, fit.causes), held.features, held.causes)
+    about = f"{count} planted failures in training rooms (experiments/attribution_study.py)"
+    data = {"about": about, "features": list(feature_names(VOCABULARY)), **model.to_dict()}
+    TABLES.write_text(json.dumps(data) + "\n", encoding="utf-8")
+    print(f"{TABLES}: {about}, sharpness {model.sharpness}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs what is asked for, prints tables, writes the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one seed, few episodes")
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--train", type=int, default=3000, help="failures to learn from")
+    parser.add_argument("--test", type=int, default=1000, help="failures in unseen rooms")
+    parser.add_argument("--no-internal", action="store_true", help="without self-reflection")
+    parser.add_argument("--no-collapse", action="store_true", help="without the monitor's part")
+    parser.add_argument("--who-and-when", type=Path, help="the folder of that data set; only it")
+    parser.add_argument("--write-tables", action="store_true", help="only the shipped tables")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    if options.write_tables:
+        write_tables(options.train)
+        return 0
+    known = json.loads(options.output.read_text()) if options.output.exists() else {}
+    if options.who_and_when is not None:
+        known["who_and_when"] = who_and_when(options.who_and_when)
+    else:
+        quick = options.quick
+        seeds, train, test = (
+            (1, 500, 200)
+            if quick
+            else (
+                options.seeds,
+                options.train,
+                options.test,
+            )
+        )
+        runs = []
+        for seed in range(seeds):
+            began = time.perf_counter()
+            runs.append(attribution(seed, train, test, internal=not options.no_internal))
+            print(f"seed {seed}: {time.perf_counter() - began:.0f} s", flush=True)
+            known |= {truth: summary(runs, truth) for truth in ("planted", "decisive")}
+            known |= {"train": train, "test": test, "runs": runs}
+            if not quick:  # who ends it early keeps the seeds that are done
+                options.output.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+        for truth in ("planted", "decisive"):
+            show(known[truth], f"against the {truth} cause")
+        if not options.no_collapse:
+            known["collapse"] = collapse_study(looks=12 if quick else 40)
+        if quick:
+            return 0
+    options.output.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    print(f"written to {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
