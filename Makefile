@@ -70,6 +70,8 @@ $(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS)
 	@scripts/install.sh $(VENV) ".[dev]"
 	@touch $@ $(VENV)/.installed
 
+# CrewAI asks for older versions of some packages than constraints.txt has.
 $(VENV)-agents/.installed: pyproject.toml $(CONSTRAINTS)
-	@CONSTRAINTS= scripts/install.sh $(VENV)-agents ".[dev,langgraph,crewai]"  # CrewAI pins others
+	@scripts/install.sh $(VENV)-agents ".[dev]"
+	@CONSTRAINTS= scripts/install.sh $(VENV)-agents ".[langgraph,crewai]"
 	@touch $@
