@@ -31,6 +31,7 @@ from reskill_jax.training.config import TrainConfig, replace
 
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "results" / "tau_rec_study"
+MODEL = ROOT / "policies" / "tau_rec"  # which tau_rec_model.py made
 CONDITIONS: dict[str, dict[str, Any]] = {
     "grpo": {"skills": False},
     "reskill": {},
@@ -146,7 +147,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rate", type=float, default=2e-4, help="with --results of its own")
     parser.add_argument("--data", type=Path, help="folder of the benchmark's data")
-    parser.add_argument("--model", type=Path, default=Path("models/tau_rec"))
+    parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--runs", type=Path, default=Path("runs/tau_rec_study"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--report", action="store_true")
