@@ -55,12 +55,13 @@ def in_turns(x: Any, *, parts: int, rows_at_once: int, together: int) -> Any:
     [N, ...] becomes [turns, parts * size, ...]: in every turn some rows of every device. Of rows
     that stay together the longest counts.
     """
-    needed = jnp.max(x[1].reshape(parts, -1, together), axis=2)
+    units = x[1].shape[0] // (parts * together)  # of each device
+    needed = jnp.max(x[1].reshape(parts, units, together), axis=2)
     order = jnp.argsort(-needed, axis=1)
 
     def sort(x):
-        units = x.reshape(parts, -1, together, *x.shape[1:])
-        return jax.vmap(lambda x, order: x[order])(units, order).reshape(x.shape)
+        split = x.reshape(parts, units, together, *x.shape[1:])
+        return jax.vmap(lambda x, order: x[order])(split, order).reshape(x.shape)
 
     ordered = jax.tree.map(sort, x)
     return few_at_a_time(ordered, parts=parts, rows_at_once=rows_at_once, together=together)
