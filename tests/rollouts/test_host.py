@@ -202,6 +202,9 @@ def scripted(made_prompt, obedient):
                 temperature=temperature,
                 reward=reward,
             )
+        patience = time.monotonic() + 20  # sessions are closed in the thread that holds them
+        while world.opened and time.monotonic() < patience:
+            time.sleep(0.01)
         return found, world
 
     return run
@@ -686,9 +689,6 @@ def test_rows_play_one_episode_after_another(assert_same, scripted, rows, per_wo
     tasks = [task(say(f"go {n}"), [LOST] * n + [over(WON)], id=str(n)) for n in range(3)]
     tasks += [task(say("look"), [over(LOST)], [["look", "go"]], id=str(n)) for n in range(3, 7)]
     found, world = scripted(tasks, rows=rows, pooled=dict(per_worker=per_worker))
-    patience = time.monotonic() + 20  # the last sessions are closed in the thread that holds them
-    while world.opened and time.monotonic() < patience:
-        time.sleep(0.01)
     assert world.most <= most and not world.opened
     assert [len(told.actions) for told in found.conversations] == [1, 2, 3, 1, 1, 1, 1]
     assert [told.task.id for told in found.conversations] == list("0123456")
