@@ -21,7 +21,8 @@ from reskill_jax.rollouts.compiled import play
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.training.config import ModelConfig, household
 from reskill_jax.training.lifecycle import make_bank
-from reskill_jax.training.monitor import ALARMS, Look, Monitor, look_at, watch
+from reskill_jax.training.looks import Look, look_at
+from reskill_jax.training.monitor import ALARMS, Monitor, watch
 from reskill_jax.training.reflection import account, reflect, shuffled_evidence
 from reskill_jax.training.scoring import decision_logits
 from reskill_jax.training.settings import load_policy

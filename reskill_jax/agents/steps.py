@@ -28,8 +28,8 @@ from reskill_jax.training.lifecycle import (
     resolve_trial,
     suggest,
 )
-from reskill_jax.training.step import StepMetrics
 from reskill_jax.training.step_log import evidence_of, margin_of, reason_of, trial_lines
+from reskill_jax.training.step_metrics import StepMetrics
 
 from . import comparison
 from .comparison import Comparison, Decided, Outcomes

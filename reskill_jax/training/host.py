@@ -43,7 +43,8 @@ from reskill_jax.training.lifecycle import Versions
 from reskill_jax.training.runner import algorithm_of, games_of_step
 from reskill_jax.training.settings import Policy, TrainingError, check_fit
 from reskill_jax.training.state import TrainState
-from reskill_jax.training.step import Assignment, StepMetrics, assign, learn
+from reskill_jax.training.step import Assignment, assign, learn
+from reskill_jax.training.step_metrics import StepMetrics
 from reskill_jax.training.update import rollout_params
 from reskill_jax.worlds.host_worlds import MadeWorld, eval_tasks
 from reskill_jax.worlds.sessions.pool import SessionPool, choose_workers

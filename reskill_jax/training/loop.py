@@ -35,18 +35,20 @@ from reskill_jax.training.lifecycle import (
     make_bank,
     versions,
 )
-from reskill_jax.training.monitor import ALARMS, alarm_words, look_at, watch
+from reskill_jax.training.looks import look_at
+from reskill_jax.training.monitor import ALARMS, alarm_words, watch
 from reskill_jax.training.progress import TrainingProgress
 from reskill_jax.training.proposals import after_step
 from reskill_jax.training.runner import Runner, make_runner
 from reskill_jax.training.settings import Policy, TrainingError, load_policy, open_world
 from reskill_jax.training.state import TrainState, init_state
-from reskill_jax.training.step import Evidence, StepMetrics
+from reskill_jax.training.step import Evidence
 from reskill_jax.training.step_log import (
     metrics_line,
     trial_lines,
     trial_words,
 )
+from reskill_jax.training.step_metrics import StepMetrics
 from reskill_jax.training.storage import Storage, open_storage
 from reskill_jax.worlds.host_worlds import MadeWorld, reward_of_module, world_given
 from reskill_jax.worlds.world import CompiledWorld, HostWorld

@@ -13,8 +13,8 @@ from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.lifecycle import SkillLibrary, make_bank, resolve_trial, suggest, versions
 from reskill_jax.training.progress import TrainingProgress, event_text
 from reskill_jax.training.state import TrainState
-from reskill_jax.training.step import StepMetrics
 from reskill_jax.training.step_log import effect_words, evidence_of, found_by, margin_of, reason_of
+from reskill_jax.training.step_metrics import StepMetrics
 from reskill_jax.worlds.world import CompiledWorld
 
 

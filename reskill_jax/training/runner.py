@@ -27,7 +27,8 @@ from reskill_jax.training.lifecycle import Versions, episodes_of, make_bank
 from reskill_jax.training.placing import state_shardings
 from reskill_jax.training.settings import Policy, check_fit
 from reskill_jax.training.state import TrainState, init_state
-from reskill_jax.training.step import Evidence, StepMetrics, train_step
+from reskill_jax.training.step import Evidence, train_step
+from reskill_jax.training.step_metrics import StepMetrics
 from reskill_jax.training.update import rollout_params
 from reskill_jax.worlds.language import Language
 from reskill_jax.worlds.world import CompiledWorld

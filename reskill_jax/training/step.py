@@ -6,22 +6,19 @@ whatever plays in between. B groups, G rollouts per group, N = B * G rows, K par
 arms, D decisions per row.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from reskill_jax.algorithms.algorithm import Algorithm
-from reskill_jax.core.contrast import Contrast
+from reskill_jax.algorithms.algorithm import Algorithm, Batch
 from reskill_jax.core.factorial import arm_of_parts
-from reskill_jax.core.posterior import BetaPosterior
 from reskill_jax.core.selection import mixed_groups
 from reskill_jax.models.model import Model
 from reskill_jax.rollouts.compiled import play
 from reskill_jax.rollouts.episodes import Record, Rollouts
-from reskill_jax.skills.bank import arms_differ
+from reskill_jax.skills.bank import Bank, arms_differ
 from reskill_jax.training.comparison import (
     Comparison,
     assign_pairs,
@@ -33,9 +30,10 @@ from reskill_jax.training.comparison import (
     pairs_to_evaluate,
 )
 from reskill_jax.training.config import TrainConfig
-from reskill_jax.training.lessons import batch_of, in_order, internalized, lessons_of
+from reskill_jax.training.lessons import Learned, batch_of, in_order, internalized, lessons_of
 from reskill_jax.training.reflection import Reflection, maybe_reflect
 from reskill_jax.training.state import TrainState, games_key
+from reskill_jax.training.step_metrics import StepMetrics, figures_of
 from reskill_jax.training.trials import assign_parts, decide
 from reskill_jax.training.update import (
     decision_values,
@@ -47,34 +45,6 @@ from reskill_jax.worlds.language import Language
 from reskill_jax.worlds.world import CompiledWorld
 
 _REFLECTION = 1 << 20  # no part under test has this number, see `assign`
-
-
-class StepMetrics(NamedTuple):
-    """What one step reports. Scalars unless a shape is given."""
-
-    success: chex.Array  # share of the valid rollouts
-    arm_successes: chex.Array  # [K, 2] int32: of rollouts without and with each part
-    arm_trials: chex.Array  # [K, 2] int32
-    assignment: chex.Array  # [K, 2] float, probabilities the parts were drawn with
-    posterior: BetaPosterior  # [K, 2], after this step's counts, before a decision resets it
-    contrast: Contrast  # [K, 2], of the trial so far
-    trial_successes: chex.Array  # [K, 2] int32, over the trial so far; 0 when there is none
-    trial_trials: chex.Array  # [K, 2] int32
-    decision: chex.Array  # [K] int32: -1 none, 0 rejected, 1 accepted
-    horizon: chex.Array  # memory M the posterior was updated with; inf = no discount
-    loss: chex.Array
-    kl: chex.Array
-    clipped: chex.Array
-    entropy: chex.Array  # nats per decision, estimated from what was sampled
-    grad_norm: chex.Array
-    mixed_groups: chex.Array  # share of groups with both outcomes, the only ones with a gradient
-    turns: chex.Array
-    context_tokens: chex.Array  # mean length of a row
-    skill_tokens: chex.Array  # of which skill lines
-    truncated: chex.Array  # int32 rows
-    invalid: chex.Array  # int32 rows that do not count: a reward or log-probability not finite
-    skipped: chex.Array  # int32, updates left out so far
-    further: Mapping[str, chex.Array]  # what is logged with some settings alone, by its name
 
 
 class Evidence(NamedTuple):
@@ -141,6 +111,42 @@ def assign(
     return Assignment(probabilities, held, arm_of_parts(held).reshape(-1), keys, own_keys)
 
 
+def _lessons(
+    state: TrainState,
+    played: Rollouts,
+    assignment: Assignment,
+    *,
+    model: Model,
+    algorithm: Algorithm,
+    config: TrainConfig,
+    axis_name: str | None,
+) -> tuple[Batch, Learned]:
+    """What was played, with values where the algorithm wants them; and what is learned from it."""
+    batch, told = batch_of(played), None
+    if algorithm.values is not None:
+        if algorithm.values.sees_arms:
+            told = assignment.held.reshape(assignment.held.shape[0], -1).T.astype(jnp.float32)
+        batch = batch._replace(
+            values=decision_values(
+                rollout_params(state, config),
+                state.critic.params,
+                played.transcript,
+                told,
+                model=model,
+                parts=1 if axis_name else config.mesh.rows,
+                rows_at_once=config.optimizer.microbatch,
+            )
+        )
+    targets = algorithm.targets(batch, group_size=config.group_size, axis_name=axis_name)
+    lessons = lessons_of(played, batch, targets, told)
+    if config.skills and config.internalize > 0:
+        of_skills, keys = played.of_skills, assignment.own_keys
+        if targets.order is not None:
+            of_skills, keys = in_order((of_skills, keys), targets.order)
+        lessons = internalized(lessons, of_skills, keys, share=config.internalize)
+    return batch, lessons
+
+
 def learn(
     state: TrainState,
     played: Rollouts,
@@ -169,28 +175,15 @@ def learn(
     Returns:
       The next state, and metrics, the same on every device.
     """
-    batch, told = batch_of(played), None
-    if algorithm.values is not None:
-        if algorithm.values.sees_arms:
-            told = assignment.held.reshape(assignment.held.shape[0], -1).T.astype(jnp.float32)
-        batch = batch._replace(
-            values=decision_values(
-                rollout_params(state, config),
-                state.critic.params,
-                played.transcript,
-                told,
-                model=model,
-                parts=1 if axis_name else config.mesh.rows,
-                rows_at_once=config.optimizer.microbatch,
-            )
-        )
-    targets = algorithm.targets(batch, group_size=config.group_size, axis_name=axis_name)
-    lessons = lessons_of(played, batch, targets, told)
-    if config.skills and config.internalize > 0:
-        of_skills, keys = played.of_skills, assignment.own_keys
-        if targets.order is not None:
-            of_skills, keys = in_order((of_skills, keys), targets.order)
-        lessons = internalized(lessons, of_skills, keys, share=config.internalize)
+    batch, lessons = _lessons(
+        state,
+        played,
+        assignment,
+        model=model,
+        algorithm=algorithm,
+        config=config,
+        axis_name=axis_name,
+    )
     state, update = maybe_update_policy(
         state,
         lessons,
@@ -200,7 +193,7 @@ def learn(
         axis_name=axis_name,
         free_text=free_text,
     )
-    if targets.counted is not None:  # of all that was sampled, whatever is learned from
+    if lessons.targets.counted is not None:  # of all that was sampled, whatever is learned from
         update = {**update, "entropy": entropy(batch, axis_name=axis_name)}
 
     # Versions of the skills: rollouts without a part against those with it.
@@ -230,37 +223,43 @@ def learn(
         horizon=horizon,
         **{name: value for name, value in update.items() if name not in algorithm.logs},
         further=further | {name: update[name] for name in algorithm.logs},
-        **_figures(played, mixed, axis_name),
+        **figures_of(played, mixed, axis_name=axis_name),
         skipped=state.skipped,
     )
     return state, metrics
 
 
-def _figures(played: Rollouts, mixed: chex.Array, axis_name: str | None) -> dict[str, chex.Array]:
-    """Means over the valid rollouts of all devices, and counts; `mixed` [B] bool."""
+def _versions_differ(bank: Bank, world: CompiledWorld, tasks: chex.ArrayTree) -> chex.Array:
+    """[B, A] bool: arms that can play a task otherwise than arm 0."""
+    return jax.vmap(arms_differ, in_axes=(None, 0))(bank, jax.vmap(world.task_text)(tasks))
 
-    def share(x):
-        average = jnp.mean(x.astype(jnp.float32))
-        return average if axis_name is None else jax.lax.pmean(average, axis_name)
 
-    def total(x):
-        count = jnp.sum(x.astype(jnp.int32))
-        return count if axis_name is None else jax.lax.psum(count, axis_name)
-
-    valid = total(played.valid)
-
-    def mean(x):
-        return total(jnp.where(played.valid, x, 0)) / jnp.maximum(valid, 1)
-
-    return {
-        "success": mean(played.success),
-        "mixed_groups": share(mixed),
-        "turns": mean(played.turns),
-        "context_tokens": mean(played.transcript.length),
-        "skill_tokens": mean(jnp.sum(played.of_skills, axis=1)),
-        "truncated": total(played.truncated),
-        "invalid": total(~played.valid),
-    }
+def _reflection(
+    state: TrainState,
+    params: chex.ArrayTree,
+    played: Rollouts,
+    arms: chex.Array,
+    *,
+    model: Model,
+    language: Language,
+    config: TrainConfig,
+) -> Reflection | None:
+    """What the policy says about some of the rows; None where the run does not ask."""
+    if not config.skills or config.evidence.every == 0:
+        return None
+    return maybe_reflect(
+        jax.random.fold_in(jax.random.fold_in(state.key, state.step), _REFLECTION),
+        state.step,
+        params,
+        played,
+        state.bank,
+        arms,
+        every=config.evidence.every,
+        looked_at=config.evidence.rows,
+        model=model,
+        language=language,
+        temperature=config.temperature or 1.0,
+    )
 
 
 def train_step(
@@ -290,9 +289,6 @@ def train_step(
     games = numbers_played(games, on_trial, config)
     params, bank = rollout_params(state, config), state.bank
 
-    def versions_differ(tasks):
-        return jax.vmap(arms_differ, in_axes=(None, 0))(bank, jax.vmap(world.task_text)(tasks))
-
     def played_by(keys, tasks, arms, times):
         return play(
             keys,
@@ -309,24 +305,11 @@ def train_step(
         )
 
     tasks = jax.vmap(lambda g: world.make(jax.random.fold_in(state.games, g), "train"))(games)
-    differ = versions_differ(tasks)
+    differ = _versions_differ(bank, world, tasks)
     played, record = played_by(assignment.keys, tasks, assignment.arms, config.group_size)
-    reflection = None
-    if config.skills and config.evidence.every > 0:
-        reflection = maybe_reflect(
-            jax.random.fold_in(jax.random.fold_in(state.key, state.step), _REFLECTION),
-            state.step,
-            params,
-            played,
-            bank,
-            assignment.arms,
-            every=config.evidence.every,
-            looked_at=config.evidence.rows,
-            model=model,
-            language=language,
-            temperature=config.temperature or 1.0,
-        )
-
+    reflection = _reflection(
+        state, params, played, assignment.arms, model=model, language=language, config=config
+    )
     compared = None
     if config.skills and config.trial.evidence == "evaluation_batch":
         pairs = pairs_to_evaluate(state, config=config, axis_name=axis_name)
@@ -334,7 +317,7 @@ def train_step(
         def evaluated():
             tasks = jax.vmap(lambda key: world.make(key, "train"))(pairs.tasks)
             found, _ = played_by(pairs.keys, tasks, pairs.arms, 2)
-            return evaluated_pairs(pairs, found, versions_differ(tasks))
+            return evaluated_pairs(pairs, found, _versions_differ(bank, world, tasks))
 
         compared = only_if(on_trial, evaluated)
     state, metrics = learn(

@@ -9,7 +9,7 @@ from reskill_jax.core.trial import sequential_log_odds
 from reskill_jax.creators.creator import Proposal
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.lifecycle import SkillLibrary
-from reskill_jax.training.step import StepMetrics
+from reskill_jax.training.step_metrics import StepMetrics
 
 # Fields of StepMetrics that lines of metrics.jsonl tell by trial, or not at all.
 _BY_TRIAL = (

@@ -134,6 +134,17 @@ def policy_loss(
     return loss, {"loss": loss, **logs}
 
 
+def _cut(lessons: Learned, length: int) -> Learned:
+    """The first tokens of every row."""
+    rows = lessons.transcript
+    rows = rows._replace(
+        tokens=rows.tokens[:, :length],
+        # Of rows that are left out; an index outside would be filled with NaN.
+        position=jnp.minimum(rows.position, length - 1),
+    )
+    return lessons._replace(transcript=rows)
+
+
 def policy_gradient(
     params,
     frozen,
@@ -186,25 +197,16 @@ def policy_gradient(
     lengths = row_lengths(capacity, cut_above)
 
     def cut_to(length: int):
-        def gradient(part: Learned):
-            row = part.transcript
-            row = row._replace(
-                tokens=row.tokens[:, :length],
-                # Of rows that are left out; an index outside would be filled with NaN.
-                position=jnp.minimum(row.position, length - 1),
-            )
-            return jax.grad(policy_loss, has_aux=True)(
-                params,
-                frozen,
-                reference,
-                part._replace(transcript=row),
-                model=model,
-                algorithm=algorithm,
-                config=config,
-                free_text=free_text,
-            )
-
-        return gradient
+        return lambda part: jax.grad(policy_loss, has_aux=True)(
+            params,
+            frozen,
+            reference,
+            _cut(part, length),
+            model=model,
+            algorithm=algorithm,
+            config=config,
+            free_text=free_text,
+        )
 
     zeros = zeros_of(cut_to(lengths[-1]), jax.tree.map(lambda x: x[0], few[0]))
     branches = [lambda part: zeros, *[cut_to(length) for length in lengths]]

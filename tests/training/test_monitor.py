@@ -6,7 +6,8 @@ import types
 import numpy as np
 import pytest
 
-from reskill_jax.training.monitor import ALARMS, Look, Monitor, alarm_words, look_at, watch
+from reskill_jax.training.looks import Look, look_at
+from reskill_jax.training.monitor import ALARMS, Monitor, alarm_words, watch
 
 NAMES = ("a", "b", "c")
 
