@@ -9,8 +9,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "reskill_jax"
 # Every room may import from those before it.
 ROOMS = (
-    *("core", "algorithms", "skills", "devices", "models", "worlds", "storage", "creators"),
-    "rollouts",
+    *("core", "algorithms", "skills", "devices", "models", "network", "worlds", "storage"),
+    *("creators", "rollouts"),
     *("training", "agents", "evaluation", "report", "cli"),
 )
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from reskill_jax.network.post import Response
+
 from .call import FORMS, CallError, Form, Reply, Request, Stop, told_by
-from .transport import Response, post
+from .transport import json_of, post
 
 OPENAI_URL = "https://api.openai.com/v1"
 ANTHROPIC_URL = "https://api.anthropic.com"
@@ -82,7 +84,7 @@ class OpenAIClient:
             body["response_format"] = asked
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         response = post(f"{self.url}/chat/completions", body, headers, seconds=seconds)
-        told = _checked(response, form, self.key).json()
+        told = json_of(_checked(response, form, self.key))
         choices = told.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
@@ -127,7 +129,7 @@ class AnthropicClient:
         if self.key:
             headers["x-api-key"] = self.key
         response = post(f"{self.url}/v1/messages", body, headers, seconds=seconds)
-        told = _checked(response, form, self.key).json()
+        told = json_of(_checked(response, form, self.key))
         content = told.get("content")
         if not isinstance(content, list):
             raise CallError("later", f"a reply without content: {told_by(told)}")

@@ -4,20 +4,18 @@ POST /retrieve {"queries": [text], "topk": 3, "return_scores": true} is answered
 {"result": [[{"document": {"contents": text}, "score": number}, ...]]}, best passage first.
 """
 
-import http.client
 import json
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from reskill_jax.network.post import PostError, post
 
 from .protocol import Found, SearchError
 
 MOST_BYTES = 1 << 20  # of a reply; three passages have a few thousand
 _BUSY = (429, 500, 502, 503, 504)  # it may answer the next time
-_CHUNK = 1 << 16
 
 
 class _Again(Exception):
@@ -26,13 +24,6 @@ class _Again(Exception):
 
 class _Unusable(Exception):
     """A reply that another attempt will not mend; the message is one line."""
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A retriever answers at the address it was given: no other is asked for it."""
-
-    def redirect_request(self, *arguments: Any) -> None:
-        return None
 
 
 class Retriever:
@@ -84,11 +75,10 @@ class Retriever:
     def search(self, query: str) -> Found:
         """The passages that are found for a query, or one line about what went wrong."""
         asked = {"queries": [_plain(query)], "topk": self.topk, "return_scores": True}
-        body = json.dumps(asked).encode("ascii")
         told = ""
         for attempt in range(1, self.attempts + 1):
             try:
-                return Found(passages_of(self._post(body))[: self.topk])
+                return Found(passages_of(self._post(asked))[: self.topk])
             except _Unusable as error:
                 return Found(error=str(error))
             except _Again as error:
@@ -98,31 +88,21 @@ class Retriever:
         times = "once" if self.attempts == 1 else f"{self.attempts} times"
         return Found(error=f"{told} (tried {times})")
 
-    def _post(self, body: bytes) -> bytes:
+    def _post(self, asked: Mapping[str, Any]) -> bytes:
         """The reply to one attempt."""
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        request = urllib.request.Request(self.url, data=body, headers=headers, method="POST")
-        opener = urllib.request.build_opener(_NoRedirects)
-        deadline = time.monotonic() + self.timeout
         try:
-            with opener.open(request, timeout=self.timeout) as response:
-                return _read(response, deadline)
-        except urllib.error.HTTPError as error:
-            with error:
-                kind = _Again if error.code in _BUSY else _Unusable
-                raise kind(f"the retriever answered with status {error.code}") from None
-        except TimeoutError:
-            raise _Again(f"the retriever took more than {self.timeout:g} seconds") from None
-        except OSError as error:
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, TimeoutError):
-                told = f"the retriever took more than {self.timeout:g} seconds"
-                raise _Again(told) from None
-            told = getattr(reason, "strerror", None) or type(reason).__name__
-            raise _Again(f"the retriever cannot be reached ({told})") from None
-        except (http.client.HTTPException, ValueError) as error:
-            told = type(error).__name__  # its text is the server's
-            raise _Again(f"the retriever's reply broke off ({told})") from None
+            reply = post(self.url, asked, seconds=self.timeout, most_bytes=MOST_BYTES)
+        except PostError as error:
+            raise {
+                "timeout": _Again(f"the retriever took more than {self.timeout:g} seconds"),
+                "unreachable": _Again(f"the retriever cannot be reached ({error})"),
+                "broken": _Again(f"the retriever's reply broke off ({error})"),
+                "large": _Unusable(f"the retriever's reply has {error}"),
+            }[error.failure] from None
+        if reply.status != 200:
+            kind = _Again if reply.status in _BUSY else _Unusable
+            raise kind(f"the retriever answered with status {reply.status}")
+        return reply.body
 
 
 def _address(url: str) -> str:
@@ -143,20 +123,6 @@ def _address(url: str) -> str:
     path = parts.path.rstrip("/")
     path = path if path.endswith("/retrieve") else f"{path}/retrieve"
     return parts._replace(path=path, fragment="").geturl()
-
-
-def _read(response: Any, deadline: float) -> bytes:
-    """A reply of bounded size: the time limit of a socket is one of each read, not of all."""
-    data = bytearray()
-    while chunk := response.read1(_CHUNK):
-        data += chunk
-        if len(data) > MOST_BYTES:
-            raise _Unusable(f"the retriever's reply has more than {MOST_BYTES} bytes")
-        if time.monotonic() > deadline:
-            raise TimeoutError
-    if response.length:
-        raise http.client.IncompleteRead(b"", response.length)
-    return bytes(data)
 
 
 def passages_of(data: bytes) -> tuple[str, ...]:

@@ -5,14 +5,13 @@ fails in a way that may pass (no answer, status 429 or 5xx) is repeated after a 
 What remains is raised, and the trial is then invalid.
 """
 
-import http.client
 import json
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from reskill_jax.network.post import PostError, post
 
 MOST_BYTES = 8 << 20  # of an answer
 _MOST_TOLD = 300  # characters of an error that are told
@@ -25,13 +24,6 @@ class ChatError(RuntimeError):
 
 class _Again(Exception):
     """An attempt that failed in a way that may pass."""
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """The address that was given is asked, and no other."""
-
-    def redirect_request(self, *arguments: Any) -> None:
-        return None
 
 
 class ChatClient:
@@ -88,58 +80,31 @@ class ChatClient:
             asked["tools"] = list(tools)
         if self._temperature is not None:
             asked["temperature"] = self._temperature
-        body = json.dumps(asked).encode("ascii")
         told = ""
         for attempt in range(1, self._attempts + 1):
             try:
-                return _message_in(self._post(body))
+                return _message_in(self._post(asked))
             except _Again as error:
                 told = str(error)
             if attempt < self._attempts:
                 self._sleep(self._wait * attempt)
         raise ChatError(f"{told} (tried {self._attempts} times)")
 
-    def _post(self, body: bytes) -> bytes:
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        request = urllib.request.Request(self._url, data=body, headers=headers, method="POST")
-        deadline = time.monotonic() + self._timeout
+    def _post(self, asked: Mapping[str, Any]) -> bytes:
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         try:
-            opener = urllib.request.build_opener(_NoRedirects)
-            with opener.open(request, timeout=self._timeout) as response:
-                return _read(response, deadline)
-        except urllib.error.HTTPError as error:
-            with error:
-                told = f"the model's server answered with status {error.code}: {_told(error)}"
-            raise (_Again(told) if error.code in _PASSING else ChatError(told)) from None
-        except TimeoutError:
-            raise _Again(f"the model took more than {self._timeout:g} seconds") from None
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", None) or type(error).__name__
-            raise _Again(f"the model cannot be reached ({reason})") from None
-
-
-def _read(response: Any, deadline: float) -> bytes:
-    data = bytearray()
-    while chunk := response.read1(1 << 16):
-        data += chunk
-        if len(data) > MOST_BYTES:
-            raise ChatError(f"the model's answer has more than {MOST_BYTES} bytes")
-        if time.monotonic() > deadline:
-            raise TimeoutError
-    if response.length:
-        raise http.client.IncompleteRead(b"", response.length)
-    return bytes(data)
-
-
-def _told(error: urllib.error.HTTPError) -> str:
-    """What a server says about an error, in one line."""
-    try:
-        text = error.read(1 << 16).decode("utf-8", "replace")
-    except (OSError, http.client.HTTPException):
-        return "nothing"
-    return " ".join(text.split())[:_MOST_TOLD] or "nothing"
+            answer = post(self._url, asked, headers, seconds=self._timeout, most_bytes=MOST_BYTES)
+        except PostError as error:
+            if error.failure == "large":
+                raise ChatError(f"the model's answer has {error}") from None
+            if error.failure == "timeout":
+                raise _Again(f"the model took more than {self._timeout:g} seconds") from None
+            raise _Again(f"the model cannot be reached ({error})") from None
+        if answer.status == 200:
+            return answer.body
+        said = " ".join(answer.body.decode("utf-8", "replace").split())[:_MOST_TOLD] or "nothing"
+        told = f"the model's server answered with status {answer.status}: {said}"
+        raise (_Again if answer.status in _PASSING else ChatError)(told)
 
 
 def _message_in(data: bytes) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""What is asked over the network, with the standard library alone."""
