@@ -210,29 +210,6 @@ def test_a_server_that_does_not_answer_is_given_up(serve, said, client_of):
     assert time.monotonic() - began < 3.0
 
 
-def test_a_server_that_sends_a_byte_now_and_then_is_given_up():
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def trickle():
-        connection, _ = listener.accept()
-        with connection:
-            connection.recv(1 << 16)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-            try:
-                for _ in range(60):
-                    connection.sendall(b" ")
-                    time.sleep(0.05)
-            except OSError:
-                pass  # given up
-
-    threading.Thread(target=trickle, daemon=True).start()
-    client = OpenAIClient("m", f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
-    began = time.monotonic()
-    assert remedy(client, seconds=0.4).remedy == "later"
-    assert time.monotonic() - began < 1.5
-    listener.close()
-
-
 def test_nobody_there():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -457,12 +434,19 @@ def test_a_form_is_remembered_from_the_record(serve, said, tmp_path):
 
 
 def test_keys_are_in_no_file(serve, said, tmp_path):
-    server = serve([said(f"Incorrect API key provided: {KEY}", status=401), said(GOOD)])
-    asker = asker_of(openai(server), tmp_path)
-    ask(asker)
-    ask(asker, REQUEST.after("more"))
+    echo = f"Authorization: Bearer {KEY}"
+    answers = [said(f"Incorrect API key provided: {KEY}", status=401), said(GOOD)]
+    answers += [said(raw=f"<html>{echo}</html>".encode()), said(json.dumps({"a": echo}))]
+    server = serve([*answers, said(echo)])
+    asker = asker_of(openai(server), tmp_path, attempts=1)
+    for number in range(5):
+        ask(asker, REQUEST.after("more" * number))
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) == 4 and server.asked[1].headers["authorization"] == f"Bearer {KEY}"
+    assert (
+        len(server.asked) == 5
+        and len(files) == 10
+        and server.asked[1].headers["authorization"] == f"Bearer {KEY}"
+    )
     assert all(KEY.encode() not in path.read_bytes() for path in files)
 
 

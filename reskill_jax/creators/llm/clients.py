@@ -83,8 +83,10 @@ class OpenAIClient:
         if asked is not None:
             body["response_format"] = asked
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        response = post(f"{self.url}/chat/completions", body, headers, seconds=seconds)
-        told = json_of(_checked(response, form, self.key))
+        response = post(
+            f"{self.url}/chat/completions", body, headers, key=self.key, seconds=seconds
+        )
+        told = json_of(_checked(response, form))
         choices = told.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
@@ -128,8 +130,8 @@ class AnthropicClient:
         headers = {"anthropic-version": ANTHROPIC_VERSION}
         if self.key:
             headers["x-api-key"] = self.key
-        response = post(f"{self.url}/v1/messages", body, headers, seconds=seconds)
-        told = json_of(_checked(response, form, self.key))
+        response = post(f"{self.url}/v1/messages", body, headers, key=self.key, seconds=seconds)
+        told = json_of(_checked(response, form))
         content = told.get("content")
         if not isinstance(content, list):
             raise CallError("later", f"a reply without content: {told_by(told)}")
@@ -159,13 +161,11 @@ def stop_of(reason: Any) -> Stop:
     return "end"
 
 
-def _checked(response: Response, form: Form, key: str | None) -> Response:
+def _checked(response: Response, form: Form) -> Response:
     """The response, if it is a success."""
     if 200 <= response.status < 300:
         return response
     told = response.body[:4000].decode("utf-8", "replace")
-    if key:
-        told = told.replace(key, "***")
     raise error_of(response.status, told, form=form, wait=_retry_after(response.headers))
 
 

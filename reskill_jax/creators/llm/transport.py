@@ -11,14 +11,18 @@ from reskill_jax.network.post import PostError, Response
 from .call import MAX_REPLY, CallError, told_by
 
 
-def post(url: str, body: Any, headers: Mapping[str, str], *, seconds: float) -> Response:
+def post(
+    url: str, body: Any, headers: Mapping[str, str], *, key: str | None, seconds: float
+) -> Response:
     """See `network.post.post`.
 
     Raises:
       CallError: no connection, or no complete answer in time.
     """
     try:
-        return network.post(url, body, headers, seconds=seconds, most_bytes=4 * MAX_REPLY)
+        return network.post(
+            url, body, headers, secret=key, seconds=seconds, most_bytes=4 * MAX_REPLY
+        )
     except PostError as error:
         if error.failure == "timeout":
             raise CallError("later", f"no answer within {seconds:g} s") from None

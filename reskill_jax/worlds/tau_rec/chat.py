@@ -93,7 +93,14 @@ class ChatClient:
     def _post(self, asked: Mapping[str, Any]) -> bytes:
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         try:
-            answer = post(self._url, asked, headers, seconds=self._timeout, most_bytes=MOST_BYTES)
+            answer = post(
+                self._url,
+                asked,
+                headers,
+                secret=self._key,
+                seconds=self._timeout,
+                most_bytes=MOST_BYTES,
+            )
         except PostError as error:
             if error.failure == "large":
                 raise ChatError(f"the model's answer has {error}") from None
