@@ -89,7 +89,7 @@ def attribution_path(
 
     log P(u | a_1..t) = log prior(u) + sum over s <= t of l_s(u), normalized after every step, so
     that long episodes lose no precision. A step whose action has probability 0 under all utilities
-    is no evidence between them.
+    that are still possible is no evidence between them.
 
     Args:
       log_prior: [U] or [N, U], need not be normalized.
@@ -113,7 +113,9 @@ def attribution_path(
     start = jax.nn.log_softmax(prior, axis=-1)
 
     def step(log_posterior, change):
-        after = jax.nn.log_softmax(log_posterior + change, axis=-1)
+        told = log_posterior + change
+        possible = jnp.any(told != -jnp.inf, axis=-1, keepdims=True)
+        after = jax.nn.log_softmax(jnp.where(possible, told, log_posterior), axis=-1)
         return after, after
 
     _, path = jax.lax.scan(step, start, jnp.swapaxes(change, 0, 1))
@@ -154,7 +156,7 @@ def weight_of_evidence(
       log_likelihood: [N, T, U]. step_mask: [N, T] bool; both as given to it.
 
     Returns:
-      [N, T, U] nats; 0 at masked steps, and with a single utility.
+      [N, T, U] nats; 0 at masked steps, with a single utility, and of one that is certain.
 
     Raises:
       AssertionError: wrong shapes.
@@ -168,9 +170,12 @@ def weight_of_evidence(
     if utilities == 1:
         return jnp.zeros_like(likelihood)
     change, before = _centred(likelihood), path[:, :-1]
-    others = _log_of_others(before + change) - _log_of_others(before)
-    impossible = (change == -jnp.inf) & (others == -jnp.inf)
-    weight = jnp.where(impossible, 0, change - jnp.where(impossible, 0, others))
+    told, rest = before + change, _log_of_others(before)
+    certain = rest == -jnp.inf  # no other is possible any more: the odds stay what they are
+    others = _log_of_others(told) - jnp.where(certain, 0, rest)
+    possible = jnp.any(told != -jnp.inf, axis=-1, keepdims=True)
+    nothing = certain | ~possible | ((change == -jnp.inf) & (others == -jnp.inf))
+    weight = jnp.where(nothing, 0, jnp.where(nothing, 0, change) - jnp.where(nothing, 0, others))
     return jnp.where(mask[:, :, None], weight, 0)
 
 

@@ -127,6 +127,16 @@ class TestPath:
         weight = weight_of(path, likelihood, jnp.ones((1, 1), bool))
         np.testing.assert_array_equal(weight, [[[np.inf, -np.inf]]])
 
+    def test_two_actions_that_contradict_each_other(self):
+        """What rules out the last utility that was possible is no evidence."""
+        never = -jnp.inf
+        likelihood = jnp.array([[[0, never], [never, 0], [never, never], [0, 0]]])
+        mask, prior = jnp.ones((1, 4), bool), jnp.log(jnp.array([0.5, 0.5]))
+        path = path_of(prior, likelihood, mask)
+        np.testing.assert_allclose(jnp.exp(path[0, 1:]), [[1, 0]] * 4)
+        weights = weight_of(path, likelihood, mask)
+        np.testing.assert_array_equal(weights[0, 1:], 0)
+
     def test_a_single_utility_is_never_in_doubt(self):
         likelihood, mask = jnp.full((2, 3, 1), -2.0), jnp.ones((2, 3), bool)
         path = path_of(jnp.zeros(1), likelihood, mask)

@@ -105,6 +105,14 @@ class TestReliability:
         posterior = BetaPosterior(jnp.array([1.0, 3]), jnp.array([3.0, 1]))
         assert float(collapse.posterior_reliability(posterior, jnp.array(mask))) == 0
 
+    @pytest.mark.parametrize("episodes", [50, 500])
+    def test_without_any_difference_it_is_not_zero(self, episodes):
+        """Of the means of six posteriors: E[X / (1 + X)], X a chi-squared of five over six."""
+        won = jax.random.binomial(jax.random.key(0), episodes, 0.5, (4000, 6))
+        posterior = BetaPosterior(1 + won, 1 + episodes - won)
+        found = jax.vmap(collapse.posterior_reliability, (0, None))(posterior, jnp.ones(6, bool))
+        np.testing.assert_allclose(jnp.mean(found), 0.41, atol=0.02)
+
 
 class TestRank:
     def test_by_hand(self):
@@ -190,6 +198,13 @@ class TestPermutations:
         assert float(collapse.permutation_null(jax.random.key(1), moved, labels, within=strata)) > 0
         with pytest.raises(ValueError, match="draws"):
             collapse.permutation_null(jax.random.key(0), moved, labels, draws=0)
+
+    def test_a_statistic_that_is_no_number_has_no_p_value(self):
+        with jax.debug_nans(False):
+            found = collapse.permutation_null(
+                jax.random.key(0), lambda labels: jnp.float32(jnp.nan), jnp.arange(4)
+            )
+        assert np.isnan(found)
 
     def test_a_constant_statistic_is_no_surprise(self):
         found = collapse.permutation_null(
