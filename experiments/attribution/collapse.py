@@ -154,6 +154,7 @@ def _seen(lab: Lab, key: Any, params: Any, skills: Sequence[Skill], how: str, st
         )
     evidence = SimpleNamespace(
         reflection=told,
+        games=step * GROUPS + np.arange(GROUPS),
         arms=np.zeros(len(played.valid), int),
         valid=played.valid,
         fired=played.fired,

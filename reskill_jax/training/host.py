@@ -188,9 +188,7 @@ class HostRunner:
         differ = versions_differ(versions, tasks)
         return Comparison(pairs.held, *map(jnp.asarray, (success, valid, differ)))
 
-    def episodes(
-        self, evidence: Any, numbers: np.ndarray, step: int, versions: Versions
-    ) -> list[Episode]:
+    def episodes(self, evidence: Any, step: int, versions: Versions) -> list[Episode]:
         """What the creator sees of a step: as `lifecycle.episodes_of`."""
         found: dict[tuple[int, bool, bool], Episode] = {}
         world = compiled_of(self.world)

@@ -24,7 +24,7 @@ class Look:
       turns, moved: [P] turns at which each skill fired, and nats by which it moved the policy.
       lost: [P] episodes in which it stopped being followed, see `step_lost`.
       fired: of all valid episodes, the skills that fired, as the bits of a number.
-      success: of these episodes. group: of these, the task.
+      success: of these episodes. group: of these, the number of the task.
     """
 
     step: int
@@ -54,7 +54,7 @@ def look_at(evidence: Any, names: Sequence[Sequence[str]], *, group_size: int, s
     known = tuple(dict.fromkeys(name for version in names for name in version))
     place = {name: p for p, name in enumerate(known)}
     column = [[place[name] for name in version] for version in names]
-    fired = np.asarray(evidence.fired)
+    fired, games = np.asarray(evidence.fired), np.asarray(evidence.games)
     valid = np.flatnonzero(np.asarray(evidence.valid)).tolist()
     read = np.any(fired, axis=1).tolist()  # [N, S]
     bits = [sum(1 << column[arms[n]][s] for s, on in enumerate(read[n]) if on) for n in valid]
@@ -92,7 +92,7 @@ def look_at(evidence: Any, names: Sequence[Sequence[str]], *, group_size: int, s
         lost=tuple(lost.tolist()),
         fired=tuple(bits),
         success=tuple(np.asarray(evidence.success)[valid].tolist()),
-        group=tuple(n // group_size + step * 100_000 for n in valid),
+        group=tuple(int(games[n // group_size]) for n in valid),
     )
 
 

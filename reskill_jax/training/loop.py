@@ -267,7 +267,7 @@ def _run(
             life, told = _look(life, evidence, arms, done, config, progress)
             line |= told
         if config.skills and (any(life.proposals) or config.will_propose(done)):
-            life = learn(life, runner.episodes(evidence, numbers, step, arms), runner.creator)
+            life = learn(life, runner.episodes(evidence, step, arms), runner.creator)
             new, life = after_step(
                 state, life, metrics, done, config, runner.world, runner.creator, folder, progress
             )

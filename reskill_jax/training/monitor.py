@@ -38,7 +38,7 @@ _NULL_RATIO = math.log(20.0)  # nats: what it takes to tell two things apart at 
 _FADED = 0.05  # share of the largest sensitivity so far that counts as none
 _FEW_TURNS, _FEW_ROWS, _FEW_EPISODES = 30, 32, 100  # with fewer there is no alarm
 _MOSTLY_GENERIC, _LITTLE, _TOGETHER = 0.8, 0.1, 0.6
-_SAME = 0.95  # share of the episodes in which skills that fire together do the same
+_SAME = 0.95  # share of the episodes of two skills in which both fire, if they fire together
 _LEVEL = 0.05
 _DRAWS = 99
 
@@ -72,15 +72,14 @@ class Monitor:
             return frozenset()
         latest = self.looks[-1]
         columns = [
-            np.array([bits >> p & 1 for bits in latest.fired]) for p in range(len(latest.names))
+            np.array([bits >> p & 1 for bits in latest.fired], bool)
+            for p in range(len(latest.names))
         ]
         return frozenset(
             name
             for p, name in enumerate(latest.names)
             if any(
-                q != p and np.mean(columns[p] == columns[q]) >= _SAME
-                for q in range(len(columns))
-                if columns[q].any()
+                q != p and _same_share(columns[p], columns[q]) >= _SAME for q in range(len(columns))
             )
         )
 
@@ -100,6 +99,12 @@ class Monitor:
 
 def _tupled(data: Mapping[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+
+
+def _same_share(one: np.ndarray, other: np.ndarray) -> float:
+    """Of the episodes in which one of two skills fires, the share in which both do."""
+    either = one | other
+    return float(np.mean((one & other)[either])) if either.any() else 0.0
 
 
 def watch(monitor: Monitor, look: Look, *, seed: int = 0) -> Monitor:
@@ -281,9 +286,10 @@ def _bank(looks: Sequence[Look], key: Any) -> dict[str, Any]:
     reliability, p, rank, null, rank_p = map(
         float, _bank_figures(key, padded, won, tasks, valid, late, mask)
     )
+    lately = {**told, "episodes": int(late.sum())}
     return {
         "reliability": {"value": reliability, "p": p, **told},
-        "effective_rank": {"value": rank, "null": null, "p": rank_p, **told},
+        "effective_rank": {"value": rank, "null": null, "p": rank_p, **lately},
     }
 
 

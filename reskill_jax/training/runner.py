@@ -77,9 +77,7 @@ class Runner:
         """One step with the games of these numbers; the state is used up."""
         return self.step(state, self.games(numbers))
 
-    def episodes(
-        self, evidence: Any, numbers: np.ndarray, step: int, versions: Versions
-    ) -> list[Episode]:
+    def episodes(self, evidence: Any, step: int, versions: Versions) -> list[Episode]:
         """What the creator sees of a step."""
         names = [[skill.name for skill in version] for version in versions]
         evidence = jax.device_get(evidence)

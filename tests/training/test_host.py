@@ -286,7 +286,7 @@ def test_skills_are_read_and_tried(train, settings):
         assert told.fired[0] == (("first",) if arm == 1 else ())
         for turn in range(1, len(told.actions)):
             assert (told.fired[turn] == ("low",)) == ("too low" in told.observations[turn])
-    episodes = runner.episodes(evidence, numbers, 0, arms)
+    episodes = runner.episodes(evidence, 0, arms)
     assert episodes and all(e.family in ("odd", "even") for e in episodes)
     assert all("guess 5" in e.possible[0] for e in episodes)
 

@@ -1,5 +1,6 @@
 """The monitor: its figures, and that every alarm names its own collapse."""
 
+import dataclasses
 import json
 import types
 
@@ -117,6 +118,7 @@ def test_look_at_a_step():
     )
     evidence = types.SimpleNamespace(
         reflection=seen,
+        games=np.array([5, 5]),  # without groups two rows play one task
         arms=np.array([0, 1, 1, 0]),
         valid=np.array([True, True, True, True]),
         fired=fired,
@@ -129,7 +131,7 @@ def test_look_at_a_step():
     assert look.given == (0, 1)  # the row in which none fired is left out
     assert look.posterior == ((0.25, 0.75, 0.0), (0.5, 0.0, 0.5))
     assert look.fired == (1, 2, 1, 0) and look.success == (True, False, True, False)
-    assert len(set(look.group)) == 2
+    assert look.group == (5, 5, 5, 5)
 
 
 def test_no_episode_and_no_skill():
@@ -142,3 +144,26 @@ def test_skills_that_fire_together():
     assert watched(2).together() == frozenset()
     monitor = watched(3, together=(0, True))
     assert monitor.together() == frozenset(NAMES)
+
+
+@pytest.mark.parametrize(
+    "bits, named",
+    [([3, 3, 4, 0] * 30, {0, 1}), ([1, 2, 0, 0] + [0] * 96, set()), ([1, 3] * 60, set())],
+    ids=["two of three", "rare ones, apart", "one within the other"],
+)
+def test_which_skills_fire_together(bits, named):
+    """Neither silence is common ground, nor is a skill that never fires like others."""
+    look = dataclasses.replace(made(np.random.default_rng(0)), fired=tuple(bits))
+    monitor = Monitor(looks=(look,), alarms=("bank",))
+    assert monitor.together() == {NAMES[n] for n in named}
+
+
+def test_without_an_episode_lately_skills_are_not_told_to_fire_together():
+    rng, monitor = np.random.default_rng(0), Monitor()
+    for step in range(1, 5):
+        monitor = watch(monitor, made(rng, step=step))
+    for step in range(5, 9):  # what was played was lost
+        none = dataclasses.replace(made(rng, step=step), fired=(), success=(), group=())
+        monitor = watch(monitor, none)
+    assert monitor.figures["effective_rank"]["episodes"] == 0
+    assert "bank" not in monitor.alarms
