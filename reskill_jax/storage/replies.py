@@ -46,6 +46,7 @@ class ReplyStore:
         self._arrivals: dict[str, int] = {}  # pipeline -> the step at which it was there
         self._absent: dict[str, int] = {}  # pipeline -> the last step at which it was not
         self._noted: set[tuple[str, int, bool]] = set()  # in this run
+        self._torn = False  # the own file ends in the middle of a line
         for place in (self._recorded, self._own):
             if place is not None:
                 self._read_arrivals(place / "arrivals.jsonl", own=place is self._own)
@@ -108,15 +109,18 @@ class ReplyStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, "ab") as file:
-                file.write(line.encode("ascii"))
+                file.write(("\n" + line if self._torn else line).encode("ascii"))
+            self._torn = False
         except OSError as error:
             raise RunFolderError(f"cannot write {path}: {error.strerror}") from error
 
     def _read_arrivals(self, path: Path, *, own: bool) -> None:
         try:
-            lines = path.read_bytes().split(b"\n") if path.is_file() else []
+            lines = path.read_bytes().split(b"\n") if path.is_file() else [b""]
         except OSError as error:
             raise RunFolderError(f"cannot read {path}: {error.strerror}") from error
+        if own:
+            self._torn = lines[-1] != b""
         for line in lines:  # the last one may be half written
             try:
                 told = json.loads(line)

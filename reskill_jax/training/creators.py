@@ -93,7 +93,8 @@ def at_work(runner: R, folder: RunFolder, policy: Any) -> Iterator[R]:
     limits = Limits(
         config.call_seconds, config.attempts, calls=config.call_budget, tokens=config.token_budget
     )
-    client = own_model(policy) if config.kind == "self" else client_of(config)
+    alone = config.kind == "self"  # our own model writes one answer at a time
+    client = own_model(policy) if alone else client_of(config)
     asker = Asker(None if config.kind == "replay" else client, store, limits)
     plan = Plan(
         creator.rules,
@@ -101,7 +102,8 @@ def at_work(runner: R, folder: RunFolder, policy: Any) -> Iterator[R]:
         attempts=config.attempts,
         max_tokens=config.reply_tokens,
     )
-    desk = Desk(asker, store, plan, parallel=config.parallel, lag=config.lag)
+    parallel = 1 if alone else config.parallel
+    desk = Desk(asker, store, plan, parallel=parallel, lag=config.lag)
     working = dataclasses.replace(creator, desk=desk)
     try:
         yield dataclasses.replace(runner, creator=working)  # type: ignore[type-var]

@@ -54,8 +54,7 @@ class OwnModel:
         self._closed = threading.Event()
 
     def complete(self, request: Request, form: Form, *, seconds: float) -> Reply:
-        """See `Client`."""
-        end = time.monotonic() + seconds
+        """See `Client`. `seconds` begin when its turn comes: one answer is written at a time."""
         asked, stops = self._prompt(request)
         if len(asked) + request.max_tokens > self._context:
             raise CallError(
@@ -66,6 +65,7 @@ class OwnModel:
         with self._lock:
             if self._closed.is_set():
                 raise CallError("never", "the run is over")
+            end = time.monotonic() + seconds
             said, ended = self._write(asked, stops, request, end, seconds)
         text = self._tokenizer.decode(said[:-1] if ended else said)
         return Reply(text, "end" if ended else "length", len(asked), len(said))

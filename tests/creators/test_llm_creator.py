@@ -157,6 +157,34 @@ def test_what_the_gate_stops_is_no_failure_of_the_server(at_desk, serve, said, a
     assert memory.refused and "its trigger fires in 0%" in memory.refused[0]
 
 
+def test_the_first_failure_after_an_empty_pipeline_is_told(at_desk, serve, said, answers, episodes):
+    answers["authoring"]["operations"][0]["pattern"] = "never seen"
+    server = serve(good(said, answers))
+    creator = at_desk(server, lag=1)
+    memory, found = live(creator, with_evidence(creator, episodes), range(1, 4))
+    server.answer = lambda asked: said("who are you?", status=401)
+    memory, later = live(creator, memory, range(4, 20))
+    found |= later
+    assert [(step, one.failed, one.again) for step, one in found.items()] == [
+        (2, False, False),
+        (5, True, False),  # new, though the pause is twice as long as the last
+        (10, True, True),
+        (19, True, True),
+    ]
+    assert "pauses for 4 steps" in found[5].reason and memory.failures == 4
+
+
+def test_the_rules_do_not_step_in_for_drafts_that_are_not_worth_a_trial(
+    at_desk, serve, said, answers, episodes
+):
+    answers["authoring"]["operations"][0]["pattern"] = "never seen"
+    creator = at_desk(serve(good(said, answers)), lag=1, fallback=True)
+    memory, found = live(creator, with_evidence(creator, lambda: episodes(40)), range(1, 12))
+    assert list(found) == [2, 5, 10] and not any(one.failed for one in found.values())
+    assert all("no draft is worth a trial" in one.reason for one in found.values())
+    assert memory.failures == 3
+
+
 def test_several_changes_enter_one_after_the_other(at_desk, serve, said, answers, episodes):
     one = answers["recommendation"]["operations"][0]
     answers["recommendation"]["operations"] = [one, one | {"intent": "take"}]
@@ -364,6 +392,21 @@ def test_damaged_records_are_named(at_desk, serve, said, answers, episodes, tmp_
     again = at_desk(serve(good(said, answers)), "a", lag=1)
     with pytest.raises(RunFolderError, match="is damaged"):
         live(again, with_evidence(again, episodes), range(1, 3))
+
+
+def test_a_note_after_a_torn_line_is_not_lost_with_it(tmp_path):
+    path = tmp_path / "creator/arrivals.jsonl"
+    first = ReplyStore(tmp_path)
+    first.note("a", 3, there=True)
+    first.note("b", 4, there=True)
+    path.write_bytes(path.read_bytes()[:-9])  # killed in the middle of the write
+    second = ReplyStore(tmp_path)
+    assert (second.arrival("a"), second.arrival("b")) == (3, None)
+    second.note("b", 5, there=True)
+    second.note("c", 6, there=True)
+    third = ReplyStore(tmp_path)
+    assert [third.arrival(name) for name in "abc"] == [3, 5, 6]
+    assert path.read_bytes().count(b"\n") == 4 and path.read_bytes().endswith(b"}\n")
 
 
 def test_spending_adds_up():

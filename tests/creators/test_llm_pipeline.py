@@ -1,5 +1,6 @@
 """The stages of a creator with a language model, given the replies."""
 
+import dataclasses
 import json
 
 import pytest
@@ -294,25 +295,47 @@ def test_a_server_that_asks_for_less_gets_less(
     assert sizes[0] > sizes[1] > sizes[2]
 
 
-@pytest.mark.parametrize("stage", ["diagnosis", "recommendation"])
+def findings_in(request):
+    """How many findings a question shows."""
+    return len(json.loads(request.user.split("<data>\n")[1].split("\n</data>")[0])["findings"])
+
+
+@pytest.mark.parametrize(
+    "stage, shown",
+    [("diagnosis", [10, 5, 3]), ("recommendation", [8, 4, 2]), ("authoring", [3, 2, 1])],
+)
 def test_the_later_stages_show_less_as_well(
-    brief_of, episodes, household_rules, answers, run_stages, stage
+    brief_of, episodes, household_rules, answers, run_stages, stage, shown
 ):
-    sizes = []
+    seen = []
 
     def answer(request):
         if request.stage == stage:
-            sizes.append(len(request.user))
-            if len(sizes) < 3:
+            seen.append(findings_in(request))
+            if len(seen) < 3:
                 return CallError("less", "HTTP 413: too large")
         return answers[request.stage]
+
+    answers["recommendation"]["operations"][0]["insights"] = [0, 1, 2]
 
     answers["diagnosis"]["clusters"] = [
         {"label": "one", "insights": [n], "representative": n} for n in range(8)
     ]
     outcome, _ = run_stages(brief_of(household_rules, episodes()), household_rules, answer)
-    assert len(outcome.written) == 1 and sizes[0] > sizes[1] > sizes[2]
+    assert len(outcome.written) == 1 and seen == shown
     assert "diagnosis_failed" not in outcome.account
+
+
+def test_where_nothing_can_be_left_out_nothing_is_asked_twice(
+    brief_of, episodes, household_rules, answers, run_stages
+):
+    answers["recommendation"]["operations"][0]["insights"] = [0]
+    answers["authoring"] = CallError("less", "HTTP 413: too large")
+    outcome, asked = run_stages(
+        brief_of(household_rules, episodes()), household_rules, by_stage(answers)
+    )
+    assert outcome.failure == "HTTP 413: too large"
+    assert [request.stage for request in asked].count("authoring") == 1
 
 
 # --- evidence -------------------------------------------------------------------------------------
@@ -384,9 +407,13 @@ def test_what_is_remembered_is_json(brief_of, episodes, household_rules, look_fi
         (written,),
         ("a: b",),
         begun=4,
+        failing=True,
         untold=({"pipeline": 1},),
     )
     again = LLMState.from_dict(json.loads(json.dumps(state.to_dict())))
     assert again == state and again.pending.digest == brief.digest
+    older = state.to_dict()
+    del older["failing"]  # as it was written before there was such a field
+    assert LLMState.from_dict(older) == dataclasses.replace(state, failing=False)
     with pytest.raises(ValueError, match="no state of a creator with a language model"):
         LLMState.from_dict(brief.evidence.to_dict())

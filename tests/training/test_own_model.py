@@ -1,7 +1,9 @@
 """The base model as its own creator."""
 
+import dataclasses
 import io
 import json
+import types
 from pathlib import Path
 
 import jax
@@ -12,9 +14,11 @@ from rich.console import Console
 
 from reskill_jax.creators.llm.call import CallError, Request
 from reskill_jax.models import chat, load_model
-from reskill_jax.training import loop
+from reskill_jax.training import loop, own_model
 from reskill_jax.training.config import ModelConfig, TrainConfig, replace
+from reskill_jax.training.creators import at_work, creator_of
 from reskill_jax.training.own_model import SLICE, OwnModel
+from reskill_jax.worlds.household.world import HouseholdWorld
 
 HERE = Path(__file__).parent
 REQUEST = Request("0/insight/0", "insight", "Be brief.", "Say <|end|> a word.", {}, 40, 0.7)
@@ -71,6 +75,42 @@ def test_what_does_not_fit_asks_for_less(client):
 def test_an_answer_that_takes_too_long_is_given_up(client):
     with pytest.raises(CallError, match="no answer within 0 s"):
         client.complete(REQUEST, "text", seconds=0)
+
+
+def test_waiting_for_its_turn_is_not_the_time_of_a_call(client, monkeypatch):
+    now = [0.0]
+
+    class Busy:
+        """A lock that others hold for a hundred seconds."""
+
+        def __enter__(self):
+            now[0] += 100.0
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(own_model, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(client, "_lock", Busy())
+    reply = asked(client)
+    assert reply.output_tokens > SLICE and now == [100.0]  # it looked at the time in between
+
+
+@dataclasses.dataclass(frozen=True)
+class Runner:
+    config: TrainConfig
+    creator: object
+
+
+@pytest.mark.parametrize("kind, parallel", [("self", 1), ("llm", 7)])
+def test_it_is_asked_one_question_at_a_time(loaded, checkpoint_folder, tmp_path, kind, parallel):
+    creator = dict(kind=kind, parallel=7) | (
+        dict(model="m", url="http://h") if kind == "llm" else {}
+    )
+    config = replace(TrainConfig(), model=ModelConfig(str(checkpoint_folder)), creator=creator)
+    runner = Runner(config, creator_of(config, HouseholdWorld()))
+    policy = types.SimpleNamespace(loaded=loaded, params=loaded.params)
+    with at_work(runner, types.SimpleNamespace(path=tmp_path), policy) as working:
+        assert working.creator.desk._parallel == parallel
 
 
 def test_its_weights_outlive_those_that_are_trained(loaded, client):

@@ -4,6 +4,7 @@ What comes back is data: names become kebab case, patterns run on automata alone
 is checked. Whether it is worth a trial, the gate decides (`gate.refused`).
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,6 +49,7 @@ def authoring_request(
     place: str,
     *,
     restricted: bool,
+    share: float,
     max_tokens: int,
 ) -> Request:
     """The question for the words.
@@ -58,13 +60,15 @@ def authoring_request(
       refused: what was wrong with earlier attempts.
       place: see `Request`.
       restricted: whether the agent knows no other words.
+      share: of the findings that are shown: the first ones.
       max_tokens: of the answer.
     """
     target = next((s for s in brief.library.skills if s.name == recommendation.target), None)
+    numbers = recommendation.findings[: math.ceil(share * len(recommendation.findings))]
     shown = {
         "recommendation": recommendation.to_dict(),
         "skill": None if target is None else told_skill(target),
-        "findings": [findings[n].to_dict() for n in recommendation.findings],
+        "findings": [findings[n].to_dict() for n in numbers],
         "skills": told_bank(brief),
         "world": told_world(vocabulary, restricted),
         "refused_attempts": list(refused),

@@ -1,7 +1,6 @@
 """A client of Amazon Bedrock's `Converse`, through boto3 (the extra "bedrock")."""
 
 import dataclasses
-import functools
 import importlib.util
 import json
 import threading
@@ -18,6 +17,9 @@ _LATER = frozenset(
     }
 )
 
+_SLACK = 10.0  # seconds after which boto3 gives up what nobody waits for any more
+_MAKING = threading.Lock()  # making sessions and clients, unlike using them, is not thread-safe
+
 
 def boto3_is_missing() -> bool:
     """Whether the extra is not installed."""
@@ -31,31 +33,42 @@ class BedrockClient:
     model: str
     url: str | None = None  # instead of the region's own address
     forms: tuple[Form, ...] = ("json_schema", "text")
+    _made: dict[float, Any] = dataclasses.field(  # boto3's client for a call of so many seconds
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
-    @functools.cached_property
-    def _runtime(self) -> Any:
+    def _runtime(self, seconds: float) -> Any:
+        """boto3's client, made once, whose calls take at least `seconds` before it gives up."""
         import boto3
         import botocore.config
         import botocore.exceptions
 
-        # Once means once: the default tries again after a timeout.
-        once = botocore.config.Config(
-            connect_timeout=10, read_timeout=120, retries={"total_max_attempts": 1}
-        )
-        try:
-            return boto3.client("bedrock-runtime", endpoint_url=self.url, config=once)
-        except botocore.exceptions.BotoCoreError as error:
-            raise CallError("never", told_by(error)) from error
+        with _MAKING:
+            if seconds in self._made:
+                return self._made[seconds]
+            # Once means once: the default tries again after a timeout.
+            once = botocore.config.Config(
+                connect_timeout=10,
+                read_timeout=seconds + _SLACK,
+                retries={"total_max_attempts": 1},
+            )
+            session = boto3.session.Session
+            try:
+                made = session().client("bedrock-runtime", endpoint_url=self.url, config=once)
+            except botocore.exceptions.BotoCoreError as error:
+                raise CallError("never", told_by(error)) from error
+            self._made[seconds] = made
+            return made
 
     def complete(self, request: Request, form: Form, *, seconds: float) -> Reply:
         """See `Client`. boto3 cannot be interrupted: a call that is too late is left behind."""
-        runtime = self._runtime
-        found: list[Reply | CallError] = []
+        runtime = self._runtime(seconds)
+        found: list[Reply | BaseException] = []
 
         def ask() -> None:
             try:
                 found.append(self._converse(runtime, request, form))
-            except CallError as error:
+            except BaseException as error:  # raised in the thread that asked
                 found.append(error)
 
         thread = threading.Thread(target=ask, name="bedrock", daemon=True)
@@ -63,7 +76,7 @@ class BedrockClient:
         thread.join(seconds)
         if not found:
             raise CallError("later", f"no answer within {seconds:g} s")
-        if isinstance(found[0], CallError):
+        if isinstance(found[0], BaseException):
             raise found[0]
         return found[0]
 

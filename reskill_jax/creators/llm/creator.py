@@ -70,7 +70,7 @@ class LLMCreator:
         if proposal is not None:
             return memory, proposal
         memory = self._begin(memory, library, step)
-        if self.fallback and memory.failures > 0:
+        if self.fallback and memory.failing:
             rules, outcome = self.rules.improve(memory.rules, library, step=step)
             return dataclasses.replace(memory, rules=rules), outcome
         return memory, Refusal("the model is at work, or pauses", looked=False)
@@ -96,7 +96,7 @@ class LLMCreator:
             untold=(*memory.untold, line),
         )
         if outcome.written:
-            return dataclasses.replace(memory, failures=0), None
+            return dataclasses.replace(memory, failures=0, failing=False), None
         return self._pause(memory, outcome, step)
 
     def _pause(
@@ -104,16 +104,19 @@ class LLMCreator:
     ) -> tuple[LLMState, Refusal | None]:
         """After a pipeline that brought nothing: a pause, twice as long as the last one."""
         pause = min(FIRST_PAUSE * 2**memory.failures, LONGEST_PAUSE)
-        again = memory.failures > 0
-        memory = dataclasses.replace(
-            memory, failures=min(memory.failures + 1, 16), next_attempt=step + pause
-        )
         failed = outcome.failure is not None
+        again = memory.failing and failed
+        memory = dataclasses.replace(
+            memory,
+            failures=min(memory.failures + 1, 16),
+            failing=failed,
+            next_attempt=step + pause,
+        )
         reason = outcome.failure if failed else "no draft is worth a trial"
         if outcome.refused and not failed:
             reason = f"{reason}: {outcome.refused[-1]}"
         told = f"{reason}; the creator pauses for {pause} steps"
-        return memory, Refusal(told, failed=failed, again=again and failed)
+        return memory, Refusal(told, failed=failed, again=again)
 
     def _enter(
         self, memory: LLMState, library: Library, step: int

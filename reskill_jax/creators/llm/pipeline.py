@@ -144,13 +144,20 @@ def _or_less(
     Raises:
       CallError: there is no answer.
     """
-    for scale in _SCALES[:-1]:
+    asked: Request | None = None
+    failure: CallError | None = None
+    for scale in _SCALES:
+        question = request(scale)
+        if question == asked:  # nothing was left out
+            continue
         try:
-            return ask(request(scale), read)
+            return ask(question, read)
         except CallError as error:
             if error.remedy != "less":
                 raise
-    return ask(request(_SCALES[-1]), read)
+            asked, failure = question, error
+    assert failure is not None
+    raise failure
 
 
 def _contrast(
@@ -275,8 +282,9 @@ def _author(
 ) -> Written | None:
     """Stage 4 and the gate, with what was wrong told to the next attempt; None = nothing passes."""
     wrong: list[str] = []
-    for _ in range(plan.attempts):
-        request = authoring_request(
+
+    def request(share: float) -> Request:
+        return authoring_request(
             brief,
             one,
             findings,
@@ -284,9 +292,12 @@ def _author(
             wrong,
             f"{place}/{len(wrong)}",
             restricted=plan.restricted,
+            share=share,
             max_tokens=plan.max_tokens,
         )
-        operation = ask(request, lambda answer: read_operation(answer, brief, one, taken))
+
+    for _ in range(plan.attempts):
+        operation = _or_less(ask, request, lambda told: read_operation(told, brief, one, taken))
         written = Written(brief.number, (operation,), one.intent or one.operation)
         draft = draft_of(written, vocabulary)
         reason = refused(draft, brief.evidence, brief.library, plan.rules, vocabulary)

@@ -61,7 +61,7 @@ def recommendation_request(
     Args:
       brief, findings, diagnosis, vocabulary: of the pipeline.
       restricted: whether the agent knows no other words.
-      share: of the clusters that are shown: the first ones.
+      share: of the clusters that are shown, with their findings: the first ones.
       max_tokens: of the answer.
     """
     clusters = diagnosis.clusters[: math.ceil(share * len(diagnosis.clusters))]
@@ -73,7 +73,7 @@ def recommendation_request(
             for one in clusters
         ],
         "findings": {
-            one.representative: findings[one.representative].to_dict() for one in diagnosis.clusters
+            one.representative: findings[one.representative].to_dict() for one in clusters
         },
         "assertions": [told_check(check) for check in diagnosis.checks],
         "skills": told_bank(brief),

@@ -140,7 +140,8 @@ class LLMState:
       refused: drafts that were not worth a trial, and why; the latest.
       begun: pipelines so far.
       next_attempt: no pipeline before this step.
-      failures: pipelines in a row that brought nothing because of the server.
+      failures: pipelines in a row that brought nothing, for whatever reason.
+      failing: whether the latest pipeline brought nothing because of the server.
       spent: by all pipelines that ended.
       untold: lines about pipelines for the log.
       latest: what the log should keep of the latest proposal.
@@ -154,6 +155,7 @@ class LLMState:
     begun: int = 0
     next_attempt: int = 0
     failures: int = 0
+    failing: bool = False
     spent: Spent = Spent()
     untold: tuple[Mapping[str, Any], ...] = ()
     latest: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -170,6 +172,7 @@ class LLMState:
             "begun": self.begun,
             "next_attempt": self.next_attempt,
             "failures": self.failures,
+            "failing": self.failing,
             "spent": self.spent.to_dict(),
             "untold": [dict(line) for line in self.untold],
             "latest": dict(self.latest),
@@ -189,6 +192,7 @@ class LLMState:
             begun=data["begun"],
             next_attempt=data["next_attempt"],
             failures=data["failures"],
+            failing=data.get("failing", False),
             spent=Spent(**data["spent"]),
             untold=tuple(data["untold"]),
             latest=dict(data["latest"]),
