@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from reskill_jax.agents.settings import TrialSettings
+from reskill_jax.agents.store import is_store
 from reskill_jax.agents.trials import SkillTrials, Status
 from reskill_jax.cli.arguments import parse
 from reskill_jax.cli.errors import CommandLineError, mistakes_of_the_command_line
@@ -238,11 +239,12 @@ def _play(store: str, arguments: Sequence[str]) -> int:
     from reskill_jax.worlds.registry import COMPILED
 
     keep_compiled_programs()
+    settings = _settings_of(store, parsed.settings)
     try:
         config = TrainConfig(
             world=f"{parsed.world}_text" if parsed.world in COMPILED else parsed.world,
             games=parsed.games,
-            seed=parsed.settings.seed,
+            seed=settings.seed,
             max_turns=parsed.max_turns,
             context_length=parsed.context_length,
             temperature=1.0 if parsed.temperature is None else parsed.temperature,
@@ -253,7 +255,7 @@ def _play(store: str, arguments: Sequence[str]) -> int:
     with mistakes_of_the_command_line():
         made = open_host_world(config)
         skills = import_skills(parsed.skills) if parsed.skills else ()
-        creator = creator_of(parsed.settings.to_config(), made.world)
+        creator = creator_of(settings.to_config(), made.world)
     agent = _agent(parsed, made, config)
     with contextlib.closing(agent):
         trials = _open(
@@ -264,7 +266,7 @@ def _play(store: str, arguments: Sequence[str]) -> int:
             creator=creator,
         )
         with trials:
-            won = play(
+            found = play(
                 trials,
                 made.world.tasks(parsed.split),
                 agent,
@@ -273,10 +275,20 @@ def _play(store: str, arguments: Sequence[str]) -> int:
                 notify=lambda line: print(event_line(line), flush=True),
             )
             status = trials.status()
-    print(f"{won} of {parsed.episodes} episodes won")
+    print(f"{found.won} of {parsed.episodes} episodes won")
+    if found.invalid:
+        print(f"{found.invalid} invalid, the last because of {found.reason}")
     for line in status_lines(status):
         print(line)
     return 0
+
+
+def _settings_of(store: str, given: TrialSettings) -> TrialSettings:
+    """Those of a store that exists, else those of the command line."""
+    if not is_store(store):
+        return given
+    with _open(store, creator=None) as trials:
+        return trials.settings
 
 
 def _agent(parsed: PlayArguments, made: Any, config: Any) -> Any:

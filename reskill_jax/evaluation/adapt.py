@@ -30,6 +30,19 @@ from reskill_jax.worlds.world import HostWorld, TaskSpec
 
 ASK = "Answer with your next action alone, on one line."
 _TRIES = 3  # to name an action that is possible
+_MOST_USELESS = 3  # tasks in a row without a valid episode
+
+
+class NobodyPlays(RuntimeError):
+    """No episode of several tasks in a row is valid; the message is one line."""
+
+
+class Outcomes(NamedTuple):
+    """What became of the episodes."""
+
+    won: int
+    invalid: int
+    reason: str  # of the last that is invalid; "" = all are valid
 
 
 class Pair(NamedTuple):
@@ -59,7 +72,7 @@ def adapt(
     episodes: int,
     at_once: int = 8,
     notify: Callable[[dict[str, Any]], None] = lambda line: None,
-) -> int:
+) -> Outcomes:
     """Plays tasks one after another, each as often as a group is large.
 
     A store that was played with before goes on with the next task.
@@ -72,20 +85,28 @@ def adapt(
       at_once: episodes that are drawn and played together.
       notify: told every line of the lifecycle log.
 
-    Returns:
-      How many of the episodes were won.
+    Raises:
+      NobodyPlays: no episode of three tasks in a row is valid; they are reported before.
     """
     group, done, won = trials.settings.group_size, trials.status().draws, 0
+    invalid, reason, useless = 0, "", set[str]()  # tasks since the last valid episode
     for first in range(0, episodes, at_once):
         pairs = []
         for number in range(first, min(first + at_once, episodes)):
             task = tasks[(done + number) // group % len(tasks)]
             pairs.append(Pair(trials.draw(task.id, text=task.text, kind=task.kind), task))
-        for episode in agent.play(pairs):
+        for pair, episode in zip(pairs, agent.play(pairs), strict=True):
             won += bool(episode.success)
+            if episode.invalid is None:
+                useless.clear()
+            else:
+                invalid, reason = invalid + 1, episode.invalid
+                useless.add(pair.task.id)
             for event in trials.report(episode).events:
                 notify(dict(event))
-    return won
+        if len(useless) >= min(_MOST_USELESS, len(tasks)):
+            raise NobodyPlays(f"no episode of {len(useless)} tasks in a row is valid: {reason}")
+    return Outcomes(won, invalid, reason)
 
 
 class ChatAgent:

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import socket
 import threading
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from reskill_jax import cli
 from reskill_jax.agents.audit import find_problems
 from reskill_jax.agents.rendering import NOTE
 from reskill_jax.agents.trials import SkillTrials, TrialSettings
-from reskill_jax.evaluation.adapt import ChatAgent, ChatClient, adapt
+from reskill_jax.evaluation.adapt import ChatAgent, ChatClient, NobodyPlays, adapt
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.skills.skillmd import export_skills, import_skills, import_standing
+from reskill_jax.training import lifecycle
+from reskill_jax.training.lifecycle import creator_of
 
 HERE = Path(__file__).parent
 GREEN = Skill("open-green", "In rooms with boxes.", "open green.", Trigger("general"))
@@ -66,7 +69,8 @@ def test_a_model_behind_an_address_plays_and_the_better_skill_is_adopted(address
         trials.propose([GREEN, RED])
         agent = ChatAgent(ChatClient(address, "scripted"), boxes, at_once=4)
         tasks = boxes.tasks("train")
-        adapt(trials, tasks, agent, episodes=72, at_once=4, notify=told.append)
+        found = adapt(trials, tasks, agent, episodes=72, at_once=4, notify=told.append)
+        assert (found.invalid, found.reason) == (4, "RuntimeError: the room is on fire")
         agent.close()
         assert [skill.name for skill in trials.skills] == ["open-green"]
         decided = {line["operations"][0]["name"]: line["event"] for line in told}
@@ -79,6 +83,19 @@ def test_a_model_behind_an_address_plays_and_the_better_skill_is_adopted(address
         first = next(line for line in lines if line["invalid"] is None)
         assert first["opening"].startswith("room 0: find the ball\n\nYou see three boxes.")
         assert find_problems(trials) == []
+
+
+def test_nobody_plays_where_no_model_answers(boxes, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with SkillTrials(tmp_path / "store", settings=SETTINGS, creator=None) as trials:
+        client = ChatClient(f"http://127.0.0.1:{port}/v1", "nobody", attempts=1)
+        agent = ChatAgent(client, boxes, at_once=4)
+        told = "no episode of 3 tasks in a row is valid: ChatError: the model cannot be reached"
+        with pytest.raises(NobodyPlays, match=told):
+            adapt(trials, boxes.tasks("train"), agent, episodes=72, at_once=4)
+        agent.close()
+        assert trials.status().reports == {"invalid": 12}
 
 
 def test_the_command(address, boxes, tmp_path, capsys, monkeypatch):
@@ -95,7 +112,10 @@ def test_the_command(address, boxes, tmp_path, capsys, monkeypatch):
     assert "proposed ADD open-green (brought: brought)" in capsys.readouterr().out
     assert cli.main(["adapt", "s.sqlite", "status"]) == 0
     assert "trial 0: ADD open-green, nothing counted yet" in capsys.readouterr().out
+    seen = []
+    monkeypatch.setattr(lifecycle, "creator_of", lambda c, w: seen.append(c) or creator_of(c, w))
     assert cli.main(f"{play} 16".split()) == 0
+    assert seen[0].creator.reservoir == 200  # the store's own settings hold
     out = capsys.readouterr().out
     assert "trial 0: ADD open-green, success +" in out and "(accepted at 2.25, rejected at" in out
     assert cli.main(f"{play} 48".split()) == 0
