@@ -11,16 +11,19 @@ right after opening something) is brought at the beginning.
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+from study.statistics import t_interval
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
 
 WINDOW = 32  # episodes of a point of the curves: a step
-T_95 = {7: 2.365, 3: 3.182, 1: 12.706}  # Student's t of so many degrees of freedom
 HARMFUL = "close-after-opening"
 
 
@@ -61,11 +64,11 @@ def run(seed: int, episodes: int) -> dict:
             }
 
 
-def interval(values: list[float]) -> list[float]:
-    """The mean over seeds and its 95 % interval."""
-    mean = statistics.fmean(values)
-    half = T_95[len(values) - 1] * statistics.stdev(values) / len(values) ** 0.5
-    return [round(x, 4) for x in (mean, max(0.0, mean - half), min(1.0, mean + half))]
+def interval(values: list[float]) -> list[float | None]:
+    """The mean over seeds and Student's 95 % interval, within 0 and 1; None for a single seed."""
+    low, high = np.clip(t_interval(values), 0, 1)  # keeps nan
+    numbers = (statistics.fmean(values), float(low), float(high))
+    return [None if math.isnan(x) else round(x, 4) for x in numbers]
 
 
 def summary(runs: list[dict]) -> dict:
@@ -76,16 +79,22 @@ def summary(runs: list[dict]) -> dict:
         for one in runs
     ]
     harmful = [
-        next((e for e in one["events"] if e["name"] == HARMFUL), {"event": "undecided"})
+        next(
+            (e for e in one["events"] if e["name"] == HARMFUL),
+            {"event": "undecided", "episode": None},
+        )
         for one in runs
     ]
+    last = [statistics.fmean(one["won"][-2 * WINDOW :]) for one in runs]
     return {
         "first_two_steps": interval([statistics.fmean(one["won"][: 2 * WINDOW]) for one in runs]),
-        "last_two_steps": interval([statistics.fmean(one["won"][-2 * WINDOW :]) for one in runs]),
+        "last_two_steps": interval(last),
+        "last_two_steps_by_seed": [round(share, 4) for share in last],
         "opens_the_fridge": sum("open fridge." in found for found in actions),
         "takes_the_egg": sum("take egg." in found or "take." in found for found in actions),
         "first_adopted_at_episode": adopted,
         "harmful": [one["event"] for one in harmful],
+        "harmful_decided_at_episode": [one["episode"] for one in harmful],
         "accepted": [sum(e["event"] == "accepted" for e in one["events"]) for one in runs],
         "rejected": [sum(e["event"] == "rejected" for e in one["events"]) for one in runs],
         "audits_clean": all(one["problems"] == [] for one in runs),
@@ -93,13 +102,14 @@ def summary(runs: list[dict]) -> dict:
 
 
 def draw(path: Path) -> None:
-    """The curves as docs/figures/agents_frozen.svg."""
+    """Prints the summary, and draws the curves as docs/figures/agents_frozen.svg."""
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot
 
     runs = json.loads(path.read_text())["runs"]
+    print(json.dumps(summary(runs)))
     curves = [
         [statistics.fmean(one["won"][at : at + WINDOW]) for at in range(0, len(one["won"]), WINDOW)]
         for one in runs
@@ -110,7 +120,8 @@ def draw(path: Path) -> None:
     for curve in curves:
         axes.plot(episodes, curve, color="0.8", linewidth=0.8)
     means, low, high = zip(*points)
-    axes.fill_between(episodes, low, high, color="C0", alpha=0.25)
+    if len(runs) > 1:
+        axes.fill_between(episodes, low, high, color="C0", alpha=0.25)
     axes.plot(episodes, means, color="C0", label=f"mean of {len(runs)} seeds, 95 %")
     axes.set(xlabel="episodes reported", ylabel="success", ylim=(0, 1.02))
     axes.legend(loc="lower right", frameon=False)
@@ -121,7 +132,7 @@ def main() -> None:
     """Plays, or draws what was played."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--episodes", type=int, default=416)
+    parser.add_argument("--episodes", type=int, default=384)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--draw", type=Path)
     chosen = parser.parse_args()
@@ -134,7 +145,7 @@ def main() -> None:
         print(seed, runs[-1]["bank"], runs[-1]["events"], flush=True)
     told = {"summary": summary(runs), "runs": runs}
     if chosen.output is not None:
-        chosen.output.write_text(json.dumps(told, indent=1) + "\n")
+        chosen.output.write_text(json.dumps(told) + "\n")
     print(json.dumps(told["summary"]))
 
 

@@ -1,8 +1,11 @@
 """Who finds what made an episode fail: planted causes in the household, and Who&When.
 
     python experiments/attribution_study.py --quick              # a minute or two
-    python experiments/attribution_study.py                      # the tables of docs/evidence.md
+    python experiments/attribution_study.py                      # 8 seeds of 4000 failures: hours
     python experiments/attribution_study.py --who-and-when FOLDER
+    python experiments/attribution_study.py --report             # tells what the results hold
+
+docs/evidence.md names the options of its tables. Intervals over seeds are Student's t.
 
 An expert plays games of the household; at a random step one thing goes wrong (six kinds, or the
 budget is too small), and it goes on. Models are trained on failures in training rooms and asked
@@ -10,6 +13,7 @@ about failures in unseen ones. Results go to experiments/results/attribution_stu
 """
 
 import argparse
+import functools
 import json
 import sys
 import time
@@ -18,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from study.statistics import t_interval
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -82,23 +87,34 @@ def _noise(fit: Failures, held: Failures, test: Failures, seed: int) -> list[dic
     return rows
 
 
-def summary(runs: Sequence[dict[str, Any]], truth: str) -> dict[str, dict[str, list[float]]]:
+Summary = list[float | None]  # the mean over seeds, half of its 95 % interval (None for one seed)
+
+
+def over_seeds(values: Sequence[float]) -> Summary:
+    """The mean, and half of Student's 95 % interval."""
+    low, high = t_interval(values)
+    half = None if np.isnan(low) else round((high - low) / 2, 4)
+    return [round(float(np.mean(values)), 4), half]
+
+
+def summary(runs: Sequence[dict[str, Any]], truth: str) -> dict[str, dict[str, Summary]]:
     """Mean over seeds and half of its 95 % interval, of every measure of everyone."""
     names = {name.split(" x ")[0]: name for name in runs[0][truth]}
-    found: dict[str, dict[str, list[float]]] = {}
+    found: dict[str, dict[str, Summary]] = {}
     for short in names:
         rows = [
             next(v for n, v in run[truth].items() if n.split(" x ")[0] == short) for run in runs
         ]
-        found[short] = {}
-        for measure in rows[0]:
-            values = np.array([row[measure] for row in rows])
-            half = 1.96 * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
-            found[short][measure] = [round(float(values.mean()), 4), round(float(half), 4)]
+        found[short] = {measure: over_seeds([row[measure] for row in rows]) for measure in rows[0]}
     return found
 
 
-def show(table: dict[str, dict[str, list[float]]], title: str) -> None:
+def cell(told: Summary) -> str:
+    """A mean and half of its interval."""
+    return f"{told[0]:.3f}" if told[1] is None else f"{told[0]:.3f} ± {told[1]:.3f}"
+
+
+def show(table: dict[str, dict[str, Summary]], title: str) -> None:
     """Prints a summary."""
     columns = ("kind", "step", "step_within_1", "step_within_3", "actor", "log_score")
     columns = (*columns, "calibration_error")
@@ -107,8 +123,47 @@ def show(table: dict[str, dict[str, list[float]]], title: str) -> None:
         + "".join(f"{c.replace('step_', '').replace('_error', ''):>17}" for c in columns)
     )
     for name, row in table.items():
-        cells = [f"{row[c][0]:.3f} ± {row[c][1]:.3f}" if c in row else "" for c in columns]
-        print(f"{name:34}" + "".join(f"{cell:>17}" for cell in cells))
+        cells = [cell(row[c]) if c in row else "" for c in columns]
+        print(f"{name:34}" + "".join(f"{text:>17}" for text in cells))
+
+
+def report(known: dict[str, Any]) -> None:
+    """Prints everything that the results hold; nothing is played or fitted."""
+    runs = known["runs"]
+
+    def told(*path: str | int) -> str:
+        values = [functools.reduce(lambda found, key: found[key], path, run) for run in runs]
+        return cell(over_seeds(values))
+
+    print(f"{len(runs)} seeds, {known['train']} failures to learn from, {known['test']} unseen")
+    for truth in ("planted", "decisive"):
+        show(known[truth], f"against the {truth} cause")
+    print("\nthe planted step is the decisive one:", told("same_step"))
+    print("\nshare of plants that fail")
+    for kind in runs[0]["failed"]:
+        print(f"    {kind:24}{told('failed', kind)}")
+    print("\nself-reflection with an external model: phi of errors, what pooling saves")
+    for name in runs[0].get("orthogonality", {}):
+        row = [told("orthogonality", name, x) for x in ("phi", "gain_over_the_better")]
+        print(f"    {name:24}{row[0]:>17}{row[1]:>17}")
+    print("\nlogistic (external), by planted kind: right kind, right step")
+    for kind in runs[0]["by_kind"]:
+        row = [told("by_kind", kind, x) for x in ("kind", "step")]
+        print(f"    {kind:24}{row[0]:>17}{row[1]:>17}")
+    print("\nits confusions, as shares of all failures (those that every seed kept)")
+    by_seed = [{(c["true"], c["told"]): c["share"] for c in run["confusions"]} for run in runs]
+    for pair in sorted(set.intersection(*map(set, by_seed))):
+        shares = cell(over_seeds([of[pair] for of in by_seed]))
+        print(f"    {' told as '.join(pair):44}{shares}")
+    print("\ntables with noise: flipped, features dropped, right kind, right step")
+    for n, noise in enumerate(runs[0]["noise"]):
+        row = [told("noise", n, x) for x in ("kind", "step")]
+        print(f"    {noise['flipped']:<8}{noise['dropped']:<8}{row[0]:>17}{row[1]:>17}")
+    for part in ("collapse", "who_and_when"):
+        for name, found in known.get(part, {}).items():
+            print(f"\n{part}, {name}")
+            for key, value in found.items() if isinstance(found, dict) else [("", found)]:
+                print(f"    {key:34}{value}")
 
 
 def write_tables(count: int) -> None:
@@ -132,6 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--test", type=int, default=1000, help="failures in unseen rooms")
     parser.add_argument("--no-internal", action="store_true", help="without self-reflection")
     parser.add_argument("--no-collapse", action="store_true", help="without the monitor's part")
+    parser.add_argument("--looks", type=int, default=40, help="of each run of the monitor's part")
+    parser.add_argument("--rounds", type=int, default=60, help="in which skills are unlearned")
+    parser.add_argument("--report", action="store_true", help="only tells what --output holds")
     parser.add_argument("--who-and-when", type=Path, help="the folder of that data set; only it")
     parser.add_argument("--write-tables", action="store_true", help="only the shipped tables")
     parser.add_argument("--output", type=Path, default=RESULTS)
@@ -139,19 +197,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write_tables:
         write_tables(options.train)
         return 0
+    if options.report and not options.output.exists():
+        parser.error(f"there are no results at {options.output}")
     known = json.loads(options.output.read_text()) if options.output.exists() else {}
+    if options.report:
+        report(known)
+        return 0
     if options.who_and_when is not None:
         known["who_and_when"] = who_and_when(options.who_and_when)
     else:
         quick = options.quick
         seeds, train, test = (
-            (1, 500, 200)
-            if quick
-            else (
-                options.seeds,
-                options.train,
-                options.test,
-            )
+            (1, 500, 200) if quick else (options.seeds, options.train, options.test)
         )
         runs = []
         for seed in range(seeds):
@@ -165,7 +222,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for truth in ("planted", "decisive"):
             show(known[truth], f"against the {truth} cause")
         if not options.no_collapse:
-            known["collapse"] = collapse_study(looks=12 if quick else 40)
+            known["collapse"] = collapse_study(
+                looks=12 if quick else options.looks, rounds=options.rounds
+            )
         if quick:
             return 0
     options.output.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")

@@ -7,15 +7,18 @@
 Three conditions, the same model at the start and the same tasks for runs of one seed: GRPO alone,
 GRPO and skills, and skills with the policy frozen. Every run is evaluated on unseen tasks of our
 own (another catalog), and on the benchmark's 60 tasks, four trials each, with the scripted user:
-figures that do not compare with the benchmark's leaderboard. Each run is a JSON file; those that
+figures that do not compare with the benchmark's leaderboard. `frozen` without its skills (mode
+`none`) is the model at the start. Each run is a JSON file; those that
 exist are not made again, and a run that was interrupted goes on.
 """
 
 import argparse
 import json
+import math
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +111,26 @@ def run(
     }
 
 
+def report_runs(found: Sequence[dict[str, Any]]) -> None:
+    """Each run on its own; intervals over its tasks (BCa), as `reskill eval` tells them."""
+    for one in found:
+        for where, lines in one["evaluations"].items():
+            for mode, line in lines.items():
+                told = [f"{where:<10}{one['condition']}-{one['seed']} {mode:<5}"]
+                intervals = line.get("pass_hat_k_interval", [(math.nan, math.nan)] * TRIALS)
+                for k in (1, 4):
+                    low, high = (100 * x for x in intervals[k - 1])
+                    chance = 100 * line["pass_hat_k"][k - 1]
+                    told.append(f"pass^{k} {chance:5.1f} [{low:.1f}, {high:.1f}] over tasks")
+                won, played = line.get("by_task_type", {}).get("no solution", (0, 0))
+                told.append(f"no solution: {won} of {played}")
+                print("  ".join(told))
+
+
 def report(results: Path) -> None:
-    """Means over seeds with t intervals, and paired differences."""
+    """Every run, means over seeds with t intervals where there are several, paired differences."""
     found = [json.loads(path.read_text()) for path in sorted(results.glob("*-*.json"))]
+    report_runs(found)
     for where in ("unseen", "benchmark"):
         scores: dict[tuple[str, str], dict[int, list[float]]] = {}
         for one in found:
@@ -118,11 +138,13 @@ def report(results: Path) -> None:
                 key = (one["condition"], mode)
                 scores.setdefault(key, {})[one["seed"]] = line["pass_hat_k"]
         for (condition, mode), of_seed in sorted(scores.items()):
+            if len(of_seed) < 2:  # its run is told above
+                continue
             told = [f"{where:<10}{condition:<8}{mode:<5}{len(of_seed)} seeds"]
             for k in (1, 4):
                 values = [100 * chances[k - 1] for chances in of_seed.values()]
                 low, high = t_interval(values)
-                told.append(f"pass^{k} {np.mean(values):5.1f} [{low:.1f}, {high:.1f}]")
+                told.append(f"pass^{k} {np.mean(values):5.1f} [{low:.1f}, {high:.1f}] over seeds")
             print("  ".join(told))
         for other in (("grpo", "none"), ("frozen", "bank")):
             one, two = scores.get(("reskill", "bank"), {}), scores.get(other, {})
@@ -134,7 +156,7 @@ def report(results: Path) -> None:
                     print(f"{where:<10}reskill - {other[0]}: pass^{k} {told_pair}, {len(pairs)}")
     for one in found:
         if one["skills"]:
-            print(f"{one['condition']}-{one['seed']}:")
+            print(f"{one['condition']}-{one['seed']}: {one.get('events', {})}")
             for action, when in one["skills"]:
                 print(f"    {action:<24}{when}")
 

@@ -26,7 +26,7 @@ class TauRecArguments:
         ),
     ]
     agent: str = "rules"
-    """"rules" (asks five questions, filters the catalog), or the address of a language model, such
+    """"rules" (asks fixed questions, filters the catalog), or the address of a language model, such
     as http://localhost:8000/v1; RESKILL_CHAT_KEY is sent as its key."""
     agent_model: str = ""
     """Its name there."""
@@ -43,6 +43,15 @@ class TauRecArguments:
     """The first tasks alone."""
     offers: int = 0
     """Of the agent that follows rules: films that it names before it commits to one."""
+    topics: tuple[Literal["services", "length", "genre", "score", "age"], ...] = (
+        "services",
+        "length",
+        "genre",
+        "score",
+        "age",
+    )
+    """Of the agent that follows rules: what it asks about, in this order; `--topics` with nothing
+    behind it asks nothing."""
     generation: Literal["g1", "v1.0"] = "g1"
     """Of the rules."""
     at_once: int = 16
@@ -110,10 +119,14 @@ def _agent(asked: TauRecArguments, benchmark: Any) -> tuple[str, Any]:
         def rules(task: Any, trial: int) -> Any:
             seed = 1000 * trial + numbers[task.id]
             return RuleAgent(
-                benchmark.catalog, offers=asked.offers, seed=seed, user_id=task.user_id
+                benchmark.catalog,
+                topics=asked.topics,
+                offers=asked.offers,
+                seed=seed,
+                user_id=task.user_id,
             )
 
-        return f"rules, {asked.offers} offers", rules
+        return f"rules, {len(asked.topics)} questions, {asked.offers} offers", rules
     client = _client(asked.agent, asked.agent_model, asked.agent_temperature)
     return (
         f"language model {client.model}",
