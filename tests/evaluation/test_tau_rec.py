@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import re
 import threading
 
 import pytest
@@ -193,6 +194,16 @@ def test_the_command(tmp_path, server, capsys):
     assert "needs a name" in capsys.readouterr().err
     assert cli.main(["tau-rec", str(tmp_path)]) == 1
     assert "catalog.json: cannot be read" in capsys.readouterr().err
+
+
+def test_the_fewer_questions_the_less_is_won(capsys):
+    shares = []
+    for topics in ([], ["services"], ["services", "length", "genre", "score", "age"]):
+        assert cli.main(["tau-rec", "made:0", "--trials", "1", "--topics", *topics]) == 0
+        told = " ".join(capsys.readouterr().out.split())
+        assert f"rules, {len(topics)}" in told
+        shares.append(float(re.search(r"([0-9.]+) %", told).group(1)))
+    assert shares[0] < shares[1] < shares[2]
 
 
 def test_agents_that_fail_are_counted(data):
