@@ -1,9 +1,10 @@
 """A stand-in for a language model as creator: an OpenAI-compatible server with a script behind it.
 
 It answers from the evidence in the request alone: right after every kind of action that it reads in
-the episodes, what do those that won do next more often than those that did not? Of its skills one
-half says that; the other half says the opposite, as a bad creator would. Which half a skill belongs
-to is drawn from the request itself, so that the same request gets the same answer.
+the episodes, what do those that won do next more often than those that did not, and do several
+tasks with a word in common agree on it? Of its skills one half says that; the other half says the
+opposite, as a bad creator would. Which half a skill belongs to is drawn from the request itself, so
+that the same request gets the same answer.
 
     python experiments/scripted_expert.py --port 8000
     reskill train --creator llm --creator.url http://127.0.0.1:8000/v1 --creator.model scripted
@@ -22,8 +23,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 HARMFUL = 0.5  # share of the skills that say the opposite
-_LEAST = 2  # moments on each side, to say anything
-_CLEAR = 1.0  # standard errors by which the sides must differ
+_LEAST = 2  # findings for a habit, less those against it
+_CLEAR = 0.3  # by which the shares of those that won and of the others must differ
+_MOST_HABITS = 10  # that a finding tells
 
 
 def verb_of(action: str) -> str:
@@ -40,7 +42,7 @@ def deed_of(action: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Habit:
-    """To do something right after another action, in tasks that begin with a word."""
+    """To do something right after another action, in tasks that a word occurs in."""
 
     deed: str
     after: str
@@ -58,7 +60,7 @@ class Habit:
 
 
 def contrast(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Stage 1: the habit by which those that won are told best from the others."""
+    """Stage 1: after which action those that won did what the others did less often, or more."""
     done: dict[bool, Any] = {True: collections.Counter(), False: collections.Counter()}
     moments: dict[bool, Any] = {True: collections.Counter(), False: collections.Counter()}
     quoted: dict[str, str] = {}
@@ -71,36 +73,58 @@ def contrast(data: Mapping[str, Any]) -> dict[str, Any]:
                 moments[won][verb_of(before)] += 1
                 done[won][verb_of(before), deed_of(action)] += 1
             before = action
-    best: tuple[float, str, str] = (0.0, "", "")
-    for (after, deed), count in sorted(done[True].items()):
-        seen, lost = moments[True][after], moments[False][after]
-        if min(count, lost) < _LEAST:
-            continue
-        other = done[False][after, deed]
-        share = (count + other) / (seen + lost)
-        error = (share * (1 - share) * (1 / seen + 1 / lost)) ** 0.5
-        gain = (count / seen - other / lost) / error if error > 0 else 0.0
-        best = max(best, (round(gain, 6), after, deed))
-    gain, after, deed = best
-    found, first = gain > _CLEAR, re.findall("[a-z]+", data["task"].lower())[:1]
-    found = found and bool(first)
+    gains = {
+        (after, deed): done[True][after, deed] / moments[True][after]
+        - done[False][after, deed] / moments[False][after]
+        for after, deed in done[True] | done[False]
+        if moments[True][after] and moments[False][after]
+    }
+    ranked = sorted(gains, key=lambda habit: (-abs(gains[habit]), habit))
+    ranked = [habit for habit in ranked if abs(gains[habit]) > _CLEAR][:_MOST_HABITS]
+    best = next((habit for habit in ranked if gains[habit] > 0), None)
+    told = [
+        f"{deed} after {after}: {'+' if gains[after, deed] > 0 else '-'}" for after, deed in ranked
+    ]
     return {
-        "finding": str(Habit(deed, after, first[0])) if found else "nothing to be seen",
+        "finding": "; ".join(told) or "nothing to be seen",
         "failure": None,
-        "success": {"pattern": deed, "actions": [quoted[deed]]} if found else None,
-        "moment": {"kind": "action", "pattern": f"^{after}"} if found else None,
+        "success": best and {"pattern": best[1], "actions": [quoted[best[1]]]},
+        "moment": best and {"kind": "action", "pattern": f"^{best[0]}"},
         "skills": [],
-        "confidence": "high" if gain > 2 else "medium" if found else "low",
+        "confidence": "medium" if best else "low",
     }
 
 
+def pooled(findings: Mapping[str, Any]) -> dict[Habit, list[int]]:
+    """Habits that help in several tasks with a word in common -> the findings that say so.
+
+    The clearest first: by findings for it less findings against it, then by how few tasks have
+    the word.
+    """
+    votes: dict[Habit, dict[int, int]] = {}
+    tasks: collections.Counter[str] = collections.Counter()
+    for number, finding in findings.items():
+        words = set(re.findall("[a-z]{3,}", finding["task"].lower()))
+        tasks.update(words)
+        for said in finding["finding"].split("; "):
+            deed, _, rest = said.partition(" after ")
+            after, _, sign = rest.partition(": ")
+            for word in words if sign else ():
+                habit = Habit(deed, after, word)
+                votes.setdefault(habit, {})[int(number)] = 1 if sign == "+" else -1
+    balance = {habit: sum(cast.values()) for habit, cast in votes.items()}
+    clear = [habit for habit in votes if balance[habit] >= _LEAST]
+    ranked = sorted(clear, key=lambda one: (-balance[one], tasks[one.task], str(one)))
+    found: dict[Habit, list[int]] = {}
+    for habit in ranked:  # of several words for the same, the first
+        if (habit.deed, habit.after) not in {(one.deed, one.after) for one in found}:
+            found[habit] = [number for number, vote in votes[habit].items() if vote > 0]
+    return found
+
+
 def diagnose(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Stage 2: findings that say the same, and an assertion for each verb."""
-    groups: dict[str, list[int]] = {}
-    for number, finding in data["findings"].items():
-        if finding["moment"] is not None:
-            groups.setdefault(finding["finding"], []).append(int(number))
-    ranked = sorted(groups.items(), key=lambda pair: (-len(pair[1]), pair[0]))[:8]
+    """Stage 2: habits that several tasks agree on, and an assertion for each of them."""
+    ranked = [(str(habit), members) for habit, members in pooled(data["findings"]).items()][:8]
     nothing = dict.fromkeys(("id", "second", "after_action", "prefix", "n", "min", "max"))
     known = {one.get("pattern") for one in data["assertions"]}
     patterns = {f"^{Habit.read(label).deed}" for label, _ in ranked} - known

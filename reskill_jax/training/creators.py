@@ -11,7 +11,7 @@ import jax
 from reskill_jax.creators.creator import Creator
 from reskill_jax.creators.llm.asking import Asker, Limits
 from reskill_jax.creators.llm.bedrock import BedrockClient, boto3_is_missing
-from reskill_jax.creators.llm.beside import Desk
+from reskill_jax.creators.llm.beside import Desk, SharedDesk
 from reskill_jax.creators.llm.call import Client
 from reskill_jax.creators.llm.clients import (
     ANTHROPIC_KEY,
@@ -27,9 +27,10 @@ from reskill_jax.creators.llm.creator import LLMCreator, Prices
 from reskill_jax.creators.llm.pipeline import Plan
 from reskill_jax.creators.rules.creator import RulesCreator
 from reskill_jax.creators.rules.recommend import CreatorSettings
+from reskill_jax.devices.processes import from_first
 from reskill_jax.models import chat
 from reskill_jax.storage.replies import ReplyStore
-from reskill_jax.storage.run_folder import FollowedRunFolder, RunFolder
+from reskill_jax.storage.run_folder import RunFolder
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.own_model import OwnModel
 from reskill_jax.training.ranges import RESERVOIR_CAPACITY
@@ -83,12 +84,33 @@ def at_work(runner: R, folder: RunFolder, policy: Any) -> Iterator[R]:
       policy: `settings.Policy` that the run begins with; nothing has used its parameters up.
 
     Raises:
-      RunFolderError: there are no replies to replay.
+      RunFolderError: there are no replies to replay; OtherProcessError: for the first process.
     """
     config, creator = runner.config.creator, runner.creator  # type: ignore[attr-defined]
-    if not isinstance(creator, LLMCreator) or isinstance(folder, FollowedRunFolder):
+    if not isinstance(creator, LLMCreator):
         yield runner
         return
+    own: list[Desk] = []  # none but in the first process
+
+    def open_own() -> int:
+        own.append(open_desk(config, creator, folder, policy))
+        return 0
+
+    from_first(open_own)
+    desk = own[0] if jax.process_count() == 1 else SharedDesk(own[0] if own else None)
+    working = dataclasses.replace(creator, desk=desk)
+    try:
+        yield dataclasses.replace(runner, creator=working)  # type: ignore[type-var]
+    finally:
+        desk.close()
+
+
+def open_desk(config: CreatorConfig, creator: LLMCreator, folder: RunFolder, policy: Any) -> Desk:
+    """Where the pipelines of a run are worked on.
+
+    Raises:
+      RunFolderError: there are no replies to replay.
+    """
     recorded = None if config.recording is None else Path(config.recording)
     store = ReplyStore(folder.path, recorded=recorded)
     limits = Limits(
@@ -104,12 +126,7 @@ def at_work(runner: R, folder: RunFolder, policy: Any) -> Iterator[R]:
         max_tokens=config.reply_tokens,
     )
     parallel = 1 if alone else config.parallel
-    desk = Desk(asker, store, plan, parallel=parallel, lag=config.lag)
-    working = dataclasses.replace(creator, desk=desk)
-    try:
-        yield dataclasses.replace(runner, creator=working)  # type: ignore[type-var]
-    finally:
-        desk.close()
+    return Desk(asker, store, plan, parallel=parallel, lag=config.lag)
 
 
 def client_of(config: CreatorConfig) -> Client:
@@ -143,8 +160,8 @@ def lacks(config: CreatorConfig) -> str | None:
     """
     if config.kind == "rules":
         return None
-    if jax.process_count() > 1:
-        return f"--creator {config.kind} works in one process; several train with --creator rules"
+    if config.kind == "self" and jax.process_count() > 1:
+        return "--creator self works in one process; several train with --creator llm or rules"
     if config.kind in ("replay", "self"):
         return None
     keys = {"openai": OPENAI_KEY, "anthropic": ANTHROPIC_KEY}

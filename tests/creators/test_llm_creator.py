@@ -8,8 +8,9 @@ import time
 import pytest
 
 from reskill_jax.creators.creator import Library, Proposal, Refusal
+from reskill_jax.creators.llm import beside
 from reskill_jax.creators.llm.asking import Asker, Limits, Spent
-from reskill_jax.creators.llm.beside import Desk, at_once
+from reskill_jax.creators.llm.beside import Desk, SharedDesk, at_once
 from reskill_jax.creators.llm.clients import OpenAIClient
 from reskill_jax.creators.llm.creator import LONGEST_PAUSE, LLMCreator, Prices
 from reskill_jax.creators.llm.pipeline import Plan
@@ -59,6 +60,37 @@ def live(creator, memory, steps, *, library=EMPTY, seconds=0.0):
 
 def with_evidence(creator, episodes):
     return creator.observe(creator.init(0), episodes())
+
+
+def test_all_processes_take_what_the_first_has_found(
+    at_desk, serve, said, answers, episodes, monkeypatch
+):
+    """The others have no server, and remember the same."""
+    alone = at_desk(serve(good(said, answers)), lag=3)
+    first, other = (
+        dataclasses.replace(alone, desk=SharedDesk(desk)) for desk in (alone.desk, None)
+    )
+    memories = [with_evidence(alone, episodes)] * 2
+    for step in range(1, 5):
+        told = []
+
+        def as_first(work, told=told):
+            told.append(work())
+            return [told[0], b""]
+
+        def as_other(work, told=told):
+            assert work() == b""
+            return [told[0], b""]
+
+        outcomes = []
+        for number, (creator, exchange) in enumerate(((first, as_first), (other, as_other))):
+            monkeypatch.setattr(beside, "exchange", exchange)
+            memories[number], outcome = creator.propose(memories[number], EMPTY, step=step)
+            outcomes.append(outcome)
+        assert outcomes[0] == outcomes[1] and memories[0] == memories[1]
+        assert isinstance(outcomes[0], Proposal) == (step == 4)
+        assert bool(told) == (step > 1) and (not told or bool(told[0]) == (step == 4))
+    other.desk.close()
 
 
 def test_a_proposal_enters_at_a_step_boundary(at_desk, serve, said, answers, episodes):

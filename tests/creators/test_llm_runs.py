@@ -1,5 +1,6 @@
 """Whole runs with a language model as creator, in the world where looking around wins."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -18,8 +19,10 @@ from reskill_jax.training.config import TrainConfig, replace
 from reskill_jax.training.creators import client_of, creator_of, lacks
 from reskill_jax.training.sections import CreatorConfig
 from reskill_jax.worlds.household.world import HouseholdWorld
+from tests.devices.two_processes import ends_of, free_port, start
 
 KEY = "sk-very-secret-0123456789"
+PRICES = {"input_price": 3.0, "output_price": 15.0}
 TIMED = ("seconds", "compile_seconds", "creator_seconds")
 
 
@@ -85,7 +88,7 @@ def expert(said, answers):
 def test_a_run(train, serve, expert):
     server = serve(expert)
     told = io.StringIO()
-    run = train("whole", server, told=told, lag=1, input_price=3.0, output_price=15.0)
+    run = train("whole", server, told=told, lag=1, **PRICES)
     events = lines(run / "lifecycle.jsonl")
     proposed = [event for event in events if event["event"] == "proposed"]
     assert proposed and all("pipeline" in event for event in proposed)
@@ -251,3 +254,41 @@ def test_the_creator_that_a_configuration_names():
     assert (type(found).__name__, found.fallback) == ("LLMCreator", True)
     assert found.prices.input == 2.0 and found.desk is None
     assert client_of(told).url == "http://h/v1"
+
+
+@pytest.mark.slow
+def test_two_processes_with_one_model_decide_as_one(train, serve, expert, lab, tmp_path):
+    """The first asks; what enters, is tried and is decided is the same as in one process."""
+    config = replace(
+        lab.config,
+        root=str(tmp_path),
+        name="two",
+        eval_every=0,
+        mesh={"data": 2},
+        creator={
+            "kind": "llm",
+            "url": serve(expert).url,
+            "model": "stub",
+            "contrasts": 3,
+            "lag": 1,
+            **PRICES,
+        },
+    )
+    settings, port = tmp_path / "settings.json", free_port()
+    settings.write_text(json.dumps(dataclasses.asdict(config)))
+    words = "-m", "tests.devices.two_processes"
+    children = [start(*words, process, port, settings) for process in (0, 1)]
+    try:
+        ends = ends_of(children, seconds=500)
+    finally:
+        for child in children:
+            child.kill()
+    assert [child.returncode for child in children] == [0, 0], ends
+    alone, two = train("whole", serve(expert), once=True, lag=1, **PRICES), tmp_path / "two"
+    for log in ("lifecycle.jsonl", "creator.jsonl"):
+        found = lines(two / log, *TIMED)
+        assert found == lines(alone / log, *TIMED) and found
+    calls = [
+        [line["creator_calls"] for line in lines(run / "metrics.jsonl")] for run in (alone, two)
+    ]
+    assert calls[0] == calls[1]

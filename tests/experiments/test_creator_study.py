@@ -47,12 +47,23 @@ def test_verbs_and_deeds():
 
 def test_the_script_reads_what_made_the_difference():
     found = contrasted(episode(True, *OPENED), episode(False, *LOOKED))
-    assert found["finding"] == "open after go to for put" and found["confidence"] == "high"
-    assert found["success"]["actions"] == ["open c 1"]
+    assert found["finding"] == "look after go to: -; open after go to: +"
+    assert found["confidence"] == "medium" and found["success"]["actions"] == ["open c 1"]
     nothing = contrasted(episode(False, "look", "look"))
     assert nothing["confidence"] == "low" and nothing["moment"] is None
     alike = contrasted(episode(True, *OPENED), episode(False, *OPENED))
     assert alike["moment"] is None
+
+
+def test_it_believes_what_several_tasks_agree_on():
+    told = {
+        "0": ("cool a mug", "open after go to: +; look after go to: -"),
+        "1": ("cool a pan", "open after go to: +"),
+        "2": ("heat a pan", "open after go to: -"),
+        "3": ("heat an egg", "look after go to: +"),
+    }
+    findings = {number: {"task": task, "finding": said} for number, (task, said) in told.items()}
+    assert scripted_expert.pooled(findings) == {Habit("open", "go to", "cool"): [0, 1]}
 
 
 @pytest.mark.parametrize("draw, action", [(0.2, "do not open."), (0.9, "open.")])
@@ -78,7 +89,7 @@ def test_half_of_its_skills_say_the_opposite(draw, action):
 
 def test_its_answers_are_of_the_shapes_that_are_asked_for():
     findings = [contrasted(episode(True, *OPENED), episode(False, *LOOKED)) for _ in range(3)]
-    told = {str(n): one | {"task": "t"} for n, one in enumerate(findings)}
+    told = {str(n): one | {"task": "put a mug"} for n, one in enumerate(findings)}
     diagnosis = asked("What is wrong with the agent?", {"findings": told, "assertions": []})
     assert [one["insights"] for one in diagnosis["clusters"]] == [[0, 1, 2]]
     for stage, value in (("insight", findings[0]), ("diagnosis", diagnosis)):

@@ -5,10 +5,12 @@ in a replay, waits for it at that step and does not look at it before: it goes a
 """
 
 import dataclasses
+import json
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from reskill_jax.devices.processes import exchange
 from reskill_jax.storage.replies import ReplyStore
 
 from .asking import Asker, Spent, Stopped
@@ -113,6 +115,47 @@ class Desk:
 
     def _together(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
         return at_once(jobs, self._parallel)
+
+
+class SharedDesk:
+    """The desk of a run in several processes: the first works, all take the same at the same step.
+
+    Everything that goes into a brief is the same in every process, so all of them begin and take
+    the same pipelines; what the first finds on its desk is told to the others.
+    """
+
+    def __init__(self, desk: Desk | None) -> None:
+        """Begins nothing.
+
+        Args:
+          desk: of the first process; None in the others.
+        """
+        self._desk = desk
+
+    def begin(self, brief: Brief) -> None:
+        """See `Desk`."""
+        if self._desk is not None:
+            self._desk.begin(brief)
+
+    def take(self, brief: Brief, step: int) -> Outcome | None:
+        """See `Desk`; every process calls it.
+
+        Raises:
+          OtherProcessError: the first process raised what `Desk.take` raises.
+        """
+        desk = self._desk
+
+        def work() -> bytes:
+            outcome = None if desk is None else desk.take(brief, step)
+            return b"" if outcome is None else json.dumps(outcome.to_dict()).encode()
+
+        told = exchange(work)[0]
+        return Outcome.from_dict(json.loads(told)) if told else None
+
+    def close(self) -> None:
+        """See `Desk`."""
+        if self._desk is not None:
+            self._desk.close()
 
 
 def at_once(jobs: Sequence[Callable[[], T]], workers: int) -> list[T]:

@@ -13,7 +13,7 @@ from reskill_jax.creators.episode import Episode
 from reskill_jax.creators.rules.creator import RulesCreator
 from reskill_jax.creators.rules.drafts import considered, enter
 
-from .beside import Desk
+from .beside import Desk, SharedDesk
 from .gate import draft_of, refused
 from .pipeline import Outcome
 from .state import Brief, LLMState, Written
@@ -46,7 +46,7 @@ class LLMCreator:
     rules: RulesCreator
     fallback: bool = False
     prices: Prices = Prices()
-    desk: Desk | None = dataclasses.field(default=None, compare=False)
+    desk: Desk | SharedDesk | None = dataclasses.field(default=None, compare=False)
 
     def init(self, seed: int) -> LLMState:
         """See `Creator`."""

@@ -87,6 +87,29 @@ class Outcome:
     account: Mapping[str, Any]
     spent: Spent = Spent()
 
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {
+            "written": [one.to_dict() for one in self.written],
+            "checks": [check.to_dict() for check in self.checks],
+            "refused": list(self.refused),
+            "failure": self.failure,
+            "account": dict(self.account),
+            "spent": self.spent.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Outcome":
+        """Reads `to_dict`."""
+        return cls(
+            tuple(Written.from_dict(one) for one in data["written"]),
+            tuple(Check.from_dict(check) for check in data["checks"]),
+            tuple(data["refused"]),
+            data["failure"],
+            data["account"],
+            Spent(**data["spent"]),
+        )
+
 
 def run_pipeline(
     brief: Brief, plan: Plan, ask: Ask, together: Together, *, calls_left: float
