@@ -176,6 +176,7 @@ class Policy:
             self._language,
             bank,
             records,
+            world=HouseholdWorld(),
             max_turns=max_turns,
             context_length=self._context_length,
         )

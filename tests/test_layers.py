@@ -1,7 +1,9 @@
-"""The plan of the house: imports run downward only, and no module reaches into another's own."""
+"""The plan of the house: imports run downward only, no module reaches into another's own, and the
+household is a world like any other."""
 
 import ast
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,22 @@ ROOMS = (
     *("training", "agents", "evaluation", "report", "cli"),
 )
 FILES = sorted(PACKAGE.rglob("*.py"))
+HOUSEHOLD = "reskill_jax.worlds.household"
+# Who may know it: worlds by name, and the same games in other engines. Presets know its settings,
+# which are in worlds/settings.py.
+KNOW_THE_HOUSEHOLD = {
+    *("worlds/registry.py", "worlds/alfworld_games.py"),
+    *("worlds/playing.py", "worlds/text_games.py"),
+}
 
 
-def imports(file: Path) -> Iterator[tuple[str, str]]:
+@functools.cache
+def imports(file: Path) -> tuple[tuple[str, str], ...]:
     """(module, name) of everything of ours that a file imports; name "" = the module itself."""
+    return tuple(_imports(file))
+
+
+def _imports(file: Path) -> Iterator[tuple[str, str]]:
     package = ("reskill_jax", *file.relative_to(PACKAGE).parts[:-1])
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -55,6 +69,32 @@ def test_no_private_name_of_another_module(file):
     ours = [(module, name) for module, name in imports(file) if module.startswith("reskill_jax")]
     private = [f"{module}.{name}" for module, name in ours if name.startswith("_")]
     assert [name for name in private if not name.endswith("__")] == []
+
+
+def of_the_household(found: Iterable[tuple[str, str]]) -> list[str]:
+    """Those of imports that are of the household."""
+    names = [f"{module}.{name}" for module, name in found]
+    return [name for name in names if f"{name}.".startswith(f"{HOUSEHOLD}.")]
+
+
+def test_the_household_is_a_world_like_any_other():
+    know = {
+        str(file.relative_to(PACKAGE))
+        for file in FILES
+        if file.parent != PACKAGE / "worlds" / "household" and of_the_household(imports(file))
+    }
+    assert know == KNOW_THE_HOUSEHOLD
+
+
+def test_what_is_of_the_household():
+    found = [
+        (HOUSEHOLD, ""),
+        ("reskill_jax.worlds", "household"),
+        (f"{HOUSEHOLD}.engine", "won"),
+        (f"{HOUSEHOLD}_text", "TextGame"),
+        ("reskill_jax.worlds.settings", "RoomSpec"),
+    ]
+    assert len(of_the_household(found)) == 3
 
 
 def test_what_is_found(tmp_path):

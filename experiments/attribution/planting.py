@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from reskill_jax.creators.attribution.models import KINDS
-from reskill_jax.training.demonstrations import random_command
 from reskill_jax.worlds.household import commands, engine
+from reskill_jax.worlds.household.demonstrations import random_command
 from reskill_jax.worlds.household.expert import expert, next_place
 from reskill_jax.worlds.household.symbols import (
     CLEAN,

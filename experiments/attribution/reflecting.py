@@ -16,7 +16,7 @@ from reskill_jax.creators.attribution.features import StepFeatures
 from reskill_jax.rollouts import transcript as transcripts
 from reskill_jax.rollouts.compiled import CANDIDATES
 from reskill_jax.training.config import ModelConfig
-from reskill_jax.training.demonstrations import write_command
+from reskill_jax.training.demonstrations import write_action
 from reskill_jax.training.scoring import decision_log_probs
 from reskill_jax.training.settings import load_policy
 from reskill_jax.worlds.household import engine
@@ -62,7 +62,7 @@ def _scorer():
             told = jnp.where(spoken, jnp.sum(line != 0, dtype=jnp.int32), 0)
             row = read(row, line, told, opening=False)
             row = transcripts.append_fixed(row, language.frame.ask, active)
-            row = write_command(
+            row = write_action(
                 WORLD,
                 language,
                 one.game,

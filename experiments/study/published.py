@@ -96,6 +96,7 @@ def _play(
             symbol_language(world),
             make_bank(config, world, [skills]),
             records,
+            world=world,
             arm=0 if skills else -1,
             max_turns=REAL_TURNS,
             context_length=REAL_CAPACITY,

@@ -36,7 +36,7 @@ from reskill_jax.training.sections import (
     SessionConfig,
     TrialConfig,
 )
-from reskill_jax.worlds.household.rooms import RoomSpec
+from reskill_jax.worlds.settings import RoomSpec
 
 # How --help arranges the settings; the groups that have a name of their own come last.
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {

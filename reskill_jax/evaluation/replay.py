@@ -30,12 +30,11 @@ from reskill_jax.training.settings import Policy, load_policy, open_world
 from reskill_jax.training.state import init_state
 from reskill_jax.training.storage import MAY_DIFFER, check_base, kept
 from reskill_jax.training.update import whole_params
-from reskill_jax.worlds.alfworld_games import GameRecord, game_record, read_games
+from reskill_jax.worlds.alfworld_games import GameRecord, read_games
 from reskill_jax.worlds.host_worlds import MadeWorld, eval_tasks
-from reskill_jax.worlds.household.generator import generate
-from reskill_jax.worlds.registry import COMPILED
+from reskill_jax.worlds.registry import COMPILED, make_world
 from reskill_jax.worlds.text_games import PUBLISHED, TextGames, task_of
-from reskill_jax.worlds.world import TaskSpec
+from reskill_jax.worlds.world import GameReader, TaskSpec
 
 __all__ = ["ChoiceError", "LoadedRun", "evaluate_run", "load_run", "own_games", "published"]
 
@@ -227,9 +226,12 @@ def _play_apart(
     lines = []
     about: dict[str, Any] = {}
     if plan.world in COMPILED:
+        world = make_world(plan.world, rooms=run.config.rooms)
+        if not isinstance(world, GameReader):
+            raise ReplayError(f"the world {plan.world} has no games that can be given as text")
         records = published(games, splits, plan.tasks) if games else {}
-        records = records or {split: own_games(run.config, split, plan.tasks) for split in splits}
-        play = functools.partial(_recorded, run, plan)
+        records = records or {split: own_games(world, split, plan.tasks) for split in splits}
+        play = functools.partial(_recorded, run, plan, world)
         of_split: dict[str, Any] = records
         finish: Callable[[], None] = lambda: None  # noqa: E731
     else:
@@ -307,6 +309,7 @@ def _on_host(
 def _recorded(
     run: LoadedRun,
     plan: _Plan,
+    world: GameReader,
     mode: str,
     skills: tuple[Skill, ...],
     records: Sequence[GameRecord],
@@ -320,6 +323,7 @@ def _recorded(
         run.policy.language,
         bank,
         records,
+        world=world,
         max_turns=plan.config.max_turns,
         context_length=plan.config.context_length,
         arm=-1 if mode == "none" else 0,
@@ -354,11 +358,16 @@ def _play_compiled(
     return {"step": run.step} | found.to_json()
 
 
-def own_games(config: TrainConfig, split: str, count: int, *, seed: int = 0) -> list[GameRecord]:
-    """The games that the evaluation of a split plays in the compiled world, as text."""
-    make = jax.jit(functools.partial(generate, spec=config.rooms, split=split))
+def own_games(world: GameReader, split: str, count: int, *, seed: int = 0) -> list[GameRecord]:
+    """The games that the evaluation of a split plays in a compiled world, as text.
+
+    Args:
+      world: of the games.
+      split, count: which games. seed: of their keys; 0 is that of the evaluation.
+    """
+    make = jax.jit(functools.partial(world.make, split=split))
     return [
-        game_record(
+        world.game_record(
             jax.tree.map(np.asarray, make(jax.random.fold_in(jax.random.key(seed), i))),
             name=f"{split}-{i}",
             split=split,

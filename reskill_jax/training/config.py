@@ -17,8 +17,8 @@ from reskill_jax.training.sections import (
     TrialConfig,
 )
 from reskill_jax.training.validate import validate
-from reskill_jax.worlds.household.rooms import RoomSpec
 from reskill_jax.worlds.registry import COMPILED
+from reskill_jax.worlds.settings import RoomSpec
 
 __all__ = [
     "PRESETS",

@@ -1,12 +1,9 @@
-"""Demonstrations for pretraining the small policy: a habitual player who obeys directives.
+"""Demonstrations for pretraining: episodes that a compiled world shows, written down as rows.
 
-Whole episodes are generated on the device. Before each command the player may read one or two
-directives, apt ones, arbitrary ones and prohibitions, and mostly obeys them to the letter; between
-them it plays by its habits. Some commands are random and excluded from the loss, so that the policy
-learns to go on from odd situations.
+Whole episodes are generated on the device. What is shown in a turn is the world's; here it is
+written in the tokens of a language as the constrained policy would have written it, and played.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import chex
@@ -17,15 +14,8 @@ from reskill_jax.rollouts import transcript as transcripts
 from reskill_jax.rollouts.acting import CANDIDATES
 from reskill_jax.rollouts.spelling import speller_of
 from reskill_jax.rollouts.transcript import Transcript
-from reskill_jax.worlds.household import commands, engine
-from reskill_jax.worlds.household.directives import directive_symbols, draw_directive, obey
-from reskill_jax.worlds.household.expert import Habits, expert, habitual
-from reskill_jax.worlds.household.rooms import RoomSpec
-from reskill_jax.worlds.household.symbols import HELP
-from reskill_jax.worlds.household.types import Command, Game, State
-from reskill_jax.worlds.household.world import HouseholdWorld
 from reskill_jax.worlds.language import Language, symbol_language
-from reskill_jax.worlds.world import PAD, CompiledWorld
+from reskill_jax.worlds.world import PAD, CompiledWorld, DemonstratedWorld
 
 
 class Demonstration(NamedTuple):
@@ -34,26 +24,32 @@ class Demonstration(NamedTuple):
     transcript: Transcript
     won: chex.Array  # [] bool
     turns: chex.Array  # [] int32
-    admissible: chex.Array  # [] bool: every command was admissible (must hold)
+    admissible: chex.Array  # [] bool: every action was admissible (must hold)
 
 
-def random_command(key: chex.PRNGKey, game: Game, state: State) -> Command:
-    """An admissible command, each verb that is possible equally likely. Unbatched."""
-    keys = jax.random.split(key, 3)
-    first_mask = commands.admissible(game, state).first
+def spell(
+    world: CompiledWorld, task: Any, state: Any, action: chex.Array
+) -> tuple[Any, chex.Array]:
+    """The cursor behind an action, and whether the action is admissible.
 
-    def pick(k: chex.PRNGKey, mask: chex.Array) -> chex.Array:
-        return jnp.argmax(jnp.where(mask, jax.random.uniform(k, mask.shape), -1.0))
+    Args:
+      world: static. task, state: of the world.
+      action: [La] int32 symbols, PAD behind.
+    """
 
-    verb = pick(keys[0], jnp.any(first_mask, axis=1)).astype(jnp.int32)
-    bare = verb <= HELP
-    first = jnp.where(bare, -1, pick(keys[1], first_mask[verb])).astype(jnp.int32)
-    seconds = commands.second_arguments(game, state, verb, first)
-    second = jnp.where(jnp.any(seconds), pick(keys[2], seconds), -1).astype(jnp.int32)
-    return Command(verb, first, second)
+    def body(i: chex.Array, carry: tuple[Any, chex.Array]) -> tuple[Any, chex.Array]:
+        cursor, admissible = carry
+        admissible &= cursor.done | world.allowed(task, cursor)[action[i]]
+        moved = world.advance(task, state, cursor, action[i])
+        cursor = jax.tree.map(lambda a, b: jnp.where(cursor.done, a, b), cursor, moved)
+        return cursor, admissible
+
+    start = (world.begin(task, state), jnp.bool_(True))
+    cursor, admissible = jax.lax.fori_loop(0, action.shape[0], body, start)
+    return cursor, admissible & cursor.done & jnp.all(world.action(task, cursor) == action)
 
 
-def write_command(
+def write_action(
     world: CompiledWorld,
     language: Language,
     task: Any,
@@ -114,78 +110,62 @@ def write_command(
 def demonstrate(
     key: chex.PRNGKey,
     *,
-    spec: RoomSpec,
+    world: DemonstratedWorld,
     language: Language | None = None,
-    habits: Habits,
     max_turns: int,
     context_length: int,
-    obedience: float = 0.96,
-    random_share: float = 0.06,
-    obeyed_weight: float = 3.0,
     split: str = "train",
 ) -> Demonstration:
     """Plays and writes down one episode. Unbatched; static arguments are the keyword ones.
 
     Args:
       key: random key.
-      spec: room sizes. language: the household's in a model's tokens; None = in its symbols.
-      habits: the player's slips. max_turns: turns. context_length: tokens of a row.
-      obedience: chance that a directive is obeyed.
-      random_share: share of random commands, which are not learned from.
-      obeyed_weight: weight in the loss of a command that a directive asked for; others weigh 1.
+      world: that is shown. language: the world's in a model's tokens; None = in its symbols.
+      max_turns: turns. context_length: tokens of a row.
+      split: of the task.
     """
     keys = jax.random.split(key, 3)
-    world = HouseholdWorld(spec=spec)
     language = symbol_language(world) if language is None else language
-    game = world.make(keys[0], split)
-    # How often this player is spoken to: never, sometimes, at every turn.
-    rate = jnp.asarray([0.0, 0.3, 0.7, 1.0])[jax.random.choice(keys[1], 4)]
+    task, player = world.make(keys[0], split), world.player(keys[1])
     row = transcripts.empty(
         capacity=context_length,
         decisions=max_turns * language.decisions_per_turn(world),
         candidates=CANDIDATES,
     )
-    state, opening = world.reset(game)
-    read = functools.partial(transcripts.append_symbols, language=language, opening=True)
+    state, opening = world.reset(task)
     row = transcripts.append_fixed(row, language.frame.start, jnp.bool_(True))
-    row = read(row, opening, jnp.sum(opening != PAD, dtype=jnp.int32))
+
+    def read(
+        row: Transcript, symbols: chex.Array, active: chex.Array, *, opening: bool
+    ) -> Transcript:
+        count = jnp.where(active, jnp.sum(symbols != PAD, dtype=jnp.int32), 0)
+        return transcripts.append_symbols(row, symbols, count, language=language, opening=opening)
+
+    row = read(row, opening, jnp.bool_(True), opening=True)
 
     def turn(carry: Any, key: chex.PRNGKey) -> tuple[Any, None]:
-        state, row, won, turns, admissible = carry
-        active = ~won & (row.length < context_length)
-        keys = jax.random.split(key, 8)
-        masks = commands.admissible(game, state)
-        best = expert(game, state)
-        command = habitual(keys[0], game, state, habits=habits)
-        spoken = jax.random.uniform(keys[1], (2,)) < jnp.stack([rate, rate * 0.25])
-        followed = jnp.bool_(False)
-        for i in range(2):
-            directive = draw_directive(keys[2 + i], game, state, best)
-            line, n = directive_symbols(directive)
-            row = read(row, line, jnp.where(active & spoken[i], n, 0), opening=False)
-            obeyed, effective = obey(game, state, masks, directive, command)
-            effective &= spoken[i] & ~followed
-            effective &= jax.random.uniform(keys[4 + i]) < obedience
-            command = jax.tree.map(lambda a, b, e=effective: jnp.where(e, a, b), obeyed, command)
-            followed |= effective
-        strange = jax.random.uniform(keys[6]) < random_share
-        odd = random_command(keys[7], game, state)
-        command = jax.tree.map(lambda a, b: jnp.where(strange, a, b), odd, command)
-        admissible &= ~active | commands.is_admissible(game, state, command)
+        state, row, won, done, turns, admissible = carry
+        active = ~done & (row.length < context_length)
+        shown = world.demonstrate(key, task, state, player)
+        for line in shown.lines:
+            row = read(row, line, active, opening=False)
+        cursor, possible = spell(world, task, state, shown.action)
+        admissible &= ~active | possible
         row = transcripts.append_fixed(row, language.frame.ask, active)
-        weight = jnp.where(strange, 0.0, jnp.where(followed, obeyed_weight, 1.0))
-        action, _ = commands.command_symbols(game, command)
-        row = write_command(
-            world, language, game, state, row, action, turn=turns, weight=weight, active=active
+        row = write_action(
+            *(world, language, task, state, row, shown.action),
+            turn=turns,
+            weight=shown.weight,
+            active=active,
         )
-        moved, seen, n = engine.step(game, state, command, max_symbols=world.observation_length)
-        row = read(row, seen, jnp.where(active, n, 0))
+        moved, step = world.step(task, state, cursor)
+        row = read(row, step.observation, active, opening=True)
         state = jax.tree.map(lambda a, b: jnp.where(active, a, b), moved, state)
-        won |= active & engine.won(game, state)
-        return (state, row, won, turns + active, admissible), None
+        won = jnp.where(active, step.success, won)
+        return (state, row, won, done | (active & step.done), turns + active, admissible), None
 
-    start = (state, row, jnp.bool_(False), jnp.int32(0), jnp.bool_(True))
-    (_, row, won, turns, admissible), _ = jax.lax.scan(
+    start = (state, row, jnp.bool_(False), jnp.bool_(False), jnp.int32(0), jnp.bool_(True))
+    (_, row, won, _, turns, admissible), _ = jax.lax.scan(
         turn, start, jax.random.split(keys[2], max_turns)
     )
     return Demonstration(row, won, turns, admissible)

@@ -1,9 +1,9 @@
 """Pretraining: any model learns to play from demonstrations that are made on the device.
 
-Each wave generates fresh episodes of a player with habits (its mistakes leave something to learn
-afterwards) who mostly obeys directives, sorts them by length, so that short ones are not padded to
-the longest, and takes one optimizer step per batch. Every wave's randomness follows from the seed
-and its number alone.
+Any compiled world may offer demonstrations. Those of the household are of a player with habits (its
+mistakes leave something to learn afterwards) who mostly obeys directives. Each wave generates fresh
+episodes, sorts them by length, so that short ones are not padded to the longest, and takes one
+optimizer step per batch. Every wave's randomness follows from the seed and its number alone.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import functools
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import chex
 import jax
@@ -34,10 +34,10 @@ from reskill_jax.training.imitation import demonstration_loss
 from reskill_jax.training.progress import TrainingProgress
 from reskill_jax.training.sections import ModelConfig
 from reskill_jax.training.settings import Policy, TrainingError, load_policy
-from reskill_jax.worlds.household.expert import Habits
-from reskill_jax.worlds.household.rooms import RoomSpec
-from reskill_jax.worlds.household.world import HouseholdWorld
 from reskill_jax.worlds.language import symbol_language
+from reskill_jax.worlds.registry import make_world
+from reskill_jax.worlds.settings import Habits, RoomSpec
+from reskill_jax.worlds.world import CompiledWorld, DemonstratedWorld
 
 __all__ = ["PretrainConfig", "SmallShape", "pretrain", "small"]
 
@@ -140,7 +140,7 @@ class Learner(NamedTuple):
     opt_state: Any
 
 
-def starting_policy(config: PretrainConfig, world: HouseholdWorld) -> Policy:
+def starting_policy(config: PretrainConfig, world: CompiledWorld) -> Policy:
     """The model of the first wave.
 
     Raises:
@@ -164,6 +164,21 @@ def _as_before_sharpening(path: str, params: Any) -> Any:
     return params | {"final_norm": params["final_norm"] * sharpened}
 
 
+def demonstrated(world: CompiledWorld) -> DemonstratedWorld:
+    """The world, if it offers demonstrations.
+
+    Raises:
+      TrainingError: it does not.
+    """
+    needed = ("demonstrations", "player", "demonstrate")
+    if missing := [name for name in needed if not hasattr(world, name)]:
+        raise TrainingError(
+            f"the world {type(world).__name__} offers no demonstrations to learn from: it has no "
+            f"{', '.join(missing)} (docs/worlds.md)"
+        )
+    return cast(DemonstratedWorld, world)
+
+
 class Programs(NamedTuple):
     """The compiled functions."""
 
@@ -172,7 +187,7 @@ class Programs(NamedTuple):
     train: Any  # (Learner, frozen, rows) -> (Learner, [3])
 
 
-def make_programs(config: PretrainConfig, world: HouseholdWorld, policy: Policy) -> Programs:
+def make_programs(config: PretrainConfig, world: DemonstratedWorld, policy: Policy) -> Programs:
     """Compiles for a configuration; programs of `train` come with the shapes of its rows."""
     steps = config.waves * (config.episodes // config.batch)
     rising = optax.linear_schedule(0.0, config.learning_rate, max(1, config.warmup))
@@ -200,9 +215,8 @@ def make_programs(config: PretrainConfig, world: HouseholdWorld, policy: Policy)
     def episodes(wave: chex.Array) -> Any:
         play = functools.partial(
             demonstrate,
-            spec=config.rooms,
+            world=world,
             language=policy.language,
-            habits=config.habits,
             max_turns=config.max_turns,
             context_length=config.context_length,
         )
@@ -252,8 +266,21 @@ def batches(
         )
 
 
-def pretrain(config: PretrainConfig, *, resume: bool = False, console: Console) -> Path:
+def pretrain(
+    config: PretrainConfig,
+    *,
+    world: CompiledWorld | None = None,
+    resume: bool = False,
+    console: Console,
+) -> Path:
     """Runs all waves, from the last checkpoint on if it is resumed, and writes the model.
+
+    Args:
+      config: settings.
+      world: a compiled world that offers demonstrations; None = the household, of the rooms and
+        habits of the settings.
+      resume: go on from the last checkpoint.
+      console: where to report.
 
     Returns:
       Where the model lies: a folder as the Hub has it, or a .safetensors file of a small policy.
@@ -262,9 +289,11 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, console: Console) 
       RunFolderError, CheckpointError, TrainingError, WeightsError, ModelError: in one line.
       Preempted, Interrupted: SIGTERM or Ctrl-C came; the last wave is in a checkpoint.
     """
-    world = HouseholdWorld(spec=config.rooms)
-    policy = starting_policy(config, world)
-    programs = make_programs(config, world, policy)
+    if world is None:
+        world = make_world("household", rooms=config.rooms, habits=config.habits)
+    shown = demonstrated(world)
+    policy = starting_policy(config, shown)
+    programs = make_programs(config, shown, policy)
     learner, frozen = programs.init(policy.params)
     stored = told(config)
     if resume:
@@ -300,7 +329,7 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, console: Console) 
                     save(wave + 1)
                 if asked:
                     raise ended_by(asked, wave + 1)
-        return _write(config, policy, learner, frozen, folder.path)
+        return _write(config, policy, learner, frozen, folder.path, data=shown.demonstrations)
 
 
 def _wave(
@@ -315,7 +344,7 @@ def _wave(
     began = time.perf_counter()
     played: Demonstration = jax.device_get(programs.episodes(wave))
     if not played.admissible.all():
-        raise AssertionError(f"wave {wave}: the player chose an inadmissible command")
+        raise TrainingError(f"wave {wave}: the world demonstrated an action that it does not allow")
     rows, sums = played.transcript, np.zeros(3)
     buckets = 8 if policy.language.identity else 4
     for part in batches(rows, config, wave, buckets=buckets):
@@ -338,7 +367,13 @@ def _wave(
 
 
 def _write(
-    config: PretrainConfig, policy: Policy, learner: Learner, frozen: Any, folder: Path
+    config: PretrainConfig,
+    policy: Policy,
+    learner: Learner,
+    frozen: Any,
+    folder: Path,
+    *,
+    data: str,
 ) -> Path:
     """The trained model, as others read it."""
     params = learner.params
@@ -350,9 +385,7 @@ def _write(
     params = dict(params) | {"final_norm": params["final_norm"] / config.sharpen}
     about = {
         "settings": told(config),
-        "data": "demonstrations generated on the device from the seed: a player with habits that "
-        "obeys directives, in rooms of the train split; object-place combinations of the unseen "
-        "split and the held-out directives never occur",
+        "data": data,
         "start": "random parameters" if config.fresh else config.model.path,
         "episodes": config.waves * config.episodes,
         **provenance(step=config.waves),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .host_worlds import MadeWorld, reward_of_module, world_given, world_of_module
-from .household.rooms import RoomSpec
+from .settings import BEGINNER, Habits, RoomSpec
 from .world import CompiledWorld
 
 __all__ = ["WORLDS", "WorldEntry", "WorldError", "make_host_world", "make_world", "missing"]
@@ -71,12 +71,12 @@ WORLDS: Mapping[str, WorldEntry] = {
 """Name of a world that comes with the package -> what it is and what it needs."""
 
 
-def make_world(name: str, *, rooms: RoomSpec) -> CompiledWorld:
+def make_world(name: str, *, rooms: RoomSpec, habits: Habits = BEGINNER) -> CompiledWorld:
     """A compiled world by its name.
 
     Args:
       name: one of `COMPILED`.
-      rooms: sizes of the household's rooms.
+      rooms: sizes of the household's rooms. habits: of the player that it shows to imitate.
 
     Raises:
       WorldError: there is no such world.
@@ -85,7 +85,7 @@ def make_world(name: str, *, rooms: RoomSpec) -> CompiledWorld:
         raise WorldError(f"there is no compiled world {name!r}; there are: {', '.join(COMPILED)}")
     from .household.world import HouseholdWorld
 
-    return HouseholdWorld(spec=rooms)
+    return HouseholdWorld(spec=rooms, habits=habits)
 
 
 def make_host_world(

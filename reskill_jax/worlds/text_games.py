@@ -11,8 +11,9 @@ import numpy as np
 from .alfworld import AlfworldGame
 from .alfworld_games import GameRecord, game_record, read_games
 from .household import TextGame
-from .household.generator import SMALL, RoomSpec, generate
+from .household.generator import generate
 from .household.world import HouseholdWorld
+from .settings import SMALL, RoomSpec
 from .world import Outcome, TaskSpec
 
 __all__ = ["GameSession", "TextGames", "task_of"]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from reskill_jax.skills.skill import Skill
 
@@ -24,12 +24,18 @@ from .vocabulary import ActionVocabulary
 if TYPE_CHECKING:  # who steps a session needs no JAX
     import chex
 
+    from .alfworld_games import GameRecord
+
 __all__ = [
     "PAD",
     "CompiledWorld",
+    "DemonstratedWorld",
+    "GameReader",
     "HostWorld",
+    "LoadedGames",
     "Outcome",
     "Session",
+    "Shown",
     "Step",
     "TaskSpec",
     "compiled_of",
@@ -273,4 +279,59 @@ class CompiledWorld(Protocol):
     @property
     def banks(self) -> Mapping[str, tuple[Skill, ...]]:
         """Skills that come with the world, by name."""
+        ...
+
+
+# --- what a compiled world may have beside ---
+
+
+class Shown(NamedTuple):
+    """A turn that is shown, to be imitated."""
+
+    lines: chex.Array  # [J, Ls] int32 symbols read before it, as skills' are; all PAD = not there
+    action: chex.Array  # [La] int32 symbols, PAD behind
+    weight: chex.Array  # [] float32 of its decisions in the loss; 0 = they are not learned
+
+
+class DemonstratedWorld(CompiledWorld, Protocol):
+    """A compiled world that shows how it is played, which models are pretrained on."""
+
+    @property
+    def demonstrations(self) -> str:
+        """What is shown, in a sentence: it is kept with the models that learned from it."""
+        ...
+
+    def player(self, key: chex.PRNGKey) -> Any:
+        """Who plays an episode: what stays the same in all of its turns."""
+        ...
+
+    def demonstrate(self, key: chex.PRNGKey, task: Any, state: Any, player: Any) -> Shown:
+        """What a player reads and does in a state."""
+        ...
+
+
+class LoadedGames(NamedTuple):
+    """Games given as text, n of them, as tasks of a compiled world."""
+
+    world: CompiledWorld  # of the sizes that they need
+    tasks: Any  # numpy arrays [n, ...]
+    record: list[int]  # [n] which of those given each is
+    words: list[tuple[str, ...]]  # [n] texts that the language lacks, one for each `unknown`
+    errors: dict[int, str]  # of those given -> why it cannot be played
+
+
+@runtime_checkable
+class GameReader(CompiledWorld, Protocol):
+    """A compiled world whose games can be given as text."""
+
+    def load_games(self, records: Sequence[GameRecord]) -> LoadedGames:
+        """Reads games.
+
+        Raises:
+          GamesError: none of them can be played.
+        """
+        ...
+
+    def game_record(self, task: Any, *, name: str, split: str) -> GameRecord:
+        """A task of numpy arrays as text."""
         ...

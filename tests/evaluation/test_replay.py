@@ -12,7 +12,7 @@ from rich.console import Console
 
 from reskill_jax.creators.creator import Proposal
 from reskill_jax.evaluation import replay
-from reskill_jax.evaluation.compiled_play import load_games, play_compiled
+from reskill_jax.evaluation.compiled_play import play_compiled
 from reskill_jax.evaluation.figures import Trial, figures
 from reskill_jax.evaluation.replay import ReplayError, evaluate_run, load_run
 from reskill_jax.evaluation.text_play import episode_of_texts, play_texts
@@ -29,7 +29,7 @@ from reskill_jax.training.lifecycle import begin_library, creator_of, make_bank,
 from reskill_jax.training.state import init_state
 from reskill_jax.worlds import alfworld, text_games
 from reskill_jax.worlds.alfworld import EngineError
-from reskill_jax.worlds.alfworld_games import write_games_file
+from reskill_jax.worlds.alfworld_games import GamesError, write_games_file
 from reskill_jax.worlds.household import TextGame
 from reskill_jax.worlds.household import symbols as sy
 from reskill_jax.worlds.household.world import HouseholdWorld
@@ -78,7 +78,7 @@ def console():
 
 @pytest.fixture(scope="module")
 def record(run):
-    return replay.own_games(load_run(run).config, "unseen", 1)[0]
+    return replay.own_games(load_run(run).world, "unseen", 1)[0]
 
 
 def test_a_run_is_read_at_a_checkpoint(run):
@@ -152,7 +152,8 @@ def test_own_games_are_played_in_another_engine(run, console, opened):
         POLICY,
         LANGUAGE,
         loaded.bank,
-        replay.own_games(loaded.config, "unseen", 3),
+        replay.own_games(loaded.world, "unseen", 3),
+        world=WORLD,
         max_turns=loaded.config.max_turns,
         context_length=loaded.config.context_length,
         batch=1,
@@ -247,16 +248,16 @@ def test_figures_of_episodes():
 
 
 def test_games_are_read_at_a_common_size(record):
-    loaded = load_games([record, record._replace(pddl_problem="("), record])
+    loaded = WORLD.load_games([record, record._replace(pddl_problem="("), record])
     assert loaded.record == [0, 2] and list(loaded.errors) == [1]
     assert loaded.errors[1].startswith("PddlError: ")
-    assert loaded.games.can_hold.shape == (2, 24, 16)
-    with pytest.raises(ReplayError, match="no game can be read: PddlError"):
-        load_games([record._replace(pddl_problem="(")])
+    assert loaded.tasks.can_hold.shape == (2, 24, 16)
+    with pytest.raises(GamesError, match="no game can be read: PddlError"):
+        WORLD.load_games([record._replace(pddl_problem="(")])
     stem = record.pddl_problem.split("_bar_")[0].split()[-1].strip("(")
     odd = record._replace(pddl_problem=record.pddl_problem.replace(f"{stem}_bar_", "gizmo_bar_"))
-    with pytest.raises(ReplayError, match="the language lacks a name of this room .*gizmo"):
-        load_games([odd])
+    with pytest.raises(GamesError, match="the language lacks a name of this room .*gizmo"):
+        WORLD.load_games([odd])
 
 
 def test_a_goal_of_unknown_words_is_played_and_told(run, record):
@@ -268,7 +269,10 @@ def test_a_goal_of_unknown_words_is_played_and_told(run, record):
         "context_length": loaded.config.context_length,
     }
     episodes = play_compiled(
-        loaded.params, POLICY, LANGUAGE, loaded.bank, [broken, strange, record], batch=1, **settings
+        *(loaded.params, POLICY, LANGUAGE, loaded.bank, [broken, strange, record]),
+        world=WORLD,
+        batch=1,
+        **settings,
     )
     assert [e.game for e in episodes] == ["broken", "strange", record.game]
     assert not episodes[0].valid and episodes[0].error.startswith("PddlError")

@@ -47,13 +47,13 @@ def params():
 
 @pytest.fixture(scope="module")
 def records():
-    return replay.own_games(CONFIG, "unseen", GAMES, seed=7)
+    return replay.own_games(WORLD, "unseen", GAMES, seed=7)
 
 
 @pytest.fixture(scope="module")
 def compiled(params, records):
     """Episodes of the compiled rollout, and the rollout itself, by arm and temperature."""
-    loaded, bank = compiled_play.load_games(records), make_bank(CONFIG, WORLD, [SKILLS])
+    loaded, bank = WORLD.load_games(records), make_bank(CONFIG, WORLD, [SKILLS])
 
     def run(arm, temperature):
         keys = jax.vmap(lambda i: compiled_play.episode_key(5, i))(np.arange(GAMES))
@@ -61,7 +61,7 @@ def compiled(params, records):
         played = compiled_play.play_batch(
             keys,
             params,
-            loaded.games,
+            loaded.tasks,
             bank,
             arms,
             np.float32(temperature),
@@ -77,6 +77,7 @@ def compiled(params, records):
             LANGUAGE,
             bank,
             records,
+            world=WORLD,
             max_turns=HORIZON,
             context_length=CAPACITY,
             arm=arm,

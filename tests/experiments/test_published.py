@@ -14,8 +14,8 @@ from reskill_jax.models import decoder, weights
 from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill, Trigger
 from reskill_jax.skills.skillmd import export_skill
-from reskill_jax.training.config import TrainConfig
 from reskill_jax.worlds.alfworld_games import write_games_file
+from reskill_jax.worlds.household.world import HouseholdWorld
 
 POLICY = DecoderConfig(vocabulary=259, width=8, layers=1, heads=2, kv_heads=1, mlp=8)
 
@@ -39,7 +39,7 @@ def keep(tmp_path):
 def games(tmp_path):
     """Two games of ours, one of each split."""
     path = tmp_path / "games.jsonl"
-    one, two = own_games(TrainConfig(), "seen", 2)
+    one, two = own_games(HouseholdWorld(), "seen", 2)
     write_games_file(path, [one._replace(split="valid_seen"), two._replace(split="valid_train")])
     return path
 
@@ -47,11 +47,10 @@ def games(tmp_path):
 def test_kept_policies_play_given_games(keep, games, tmp_path, monkeypatch, capsys):
     shown = []
 
-    def play(params, model, language, bank, records, *, arm, max_turns, context_length):
-        shown.append((int((bank.kind[0] > 0).sum()), arm, max_turns))
-        return real(
-            params, model, language, bank, records, arm=arm, max_turns=2, context_length=256
-        )
+    def play(params, model, language, bank, records, *, world, arm, **limits):
+        shown.append((int((bank.kind[0] > 0).sum()), arm, limits["max_turns"]))
+        limits = {"max_turns": 2, "context_length": 256}
+        return real(params, model, language, bank, records, world=world, arm=arm, **limits)
 
     real, params = published.play_compiled, decoder.init(jax.random.key(1), POLICY)
     monkeypatch.setattr(published.weights, "load_pretrained", lambda name: (params, POLICY, {}))

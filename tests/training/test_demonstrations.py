@@ -9,13 +9,14 @@ import pytest
 from reskill_jax.training.demonstrations import demonstrate
 from reskill_jax.worlds.household import pddl
 from reskill_jax.worlds.household import symbols as sy
-from reskill_jax.worlds.household.expert import BEGINNER
-from reskill_jax.worlds.household.generator import SMALL, generate
+from reskill_jax.worlds.household.generator import generate
 from reskill_jax.worlds.household.text_game import TextGame
+from reskill_jax.worlds.household.world import HouseholdWorld
 
 pytestmark = pytest.mark.slow  # the program takes half a minute to compile
 
 EPISODES, TURNS = 32, 8
+WORLD = HouseholdWorld()
 CAPACITY = 150  # about half of the episodes are longer
 KEYS = jax.random.split(jax.random.key(11), EPISODES)
 
@@ -23,8 +24,7 @@ KEYS = jax.random.split(jax.random.key(11), EPISODES)
 @jax.jit
 @jax.vmap
 def _episodes(key):
-    settings = {"spec": SMALL, "habits": BEGINNER, "max_turns": TURNS}
-    return demonstrate(key, context_length=CAPACITY, **settings)
+    return demonstrate(key, world=WORLD, max_turns=TURNS, context_length=CAPACITY)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from reskill_jax.worlds.settings import BEGINNER, FLAWLESS, Habits
+
 from .commands import Admissible, second_arguments
 from .symbols import (
     CLEAN,
@@ -32,28 +34,12 @@ from .symbols import (
 from .tables import TASK_TYPES
 from .types import Command, Game, State
 
-__all__ = ["Habits", "expert", "habitual", "matches_words", "matching_command", "next_place"]
+__all__ = ["expert", "habitual", "matches_words", "matching_command", "next_place"]
 
 _LOOK_TASK = TASK_TYPES.index("look_at_obj_in_light")
 _CLEAN_TASK = TASK_TYPES.index("pick_clean_then_place_in_recep")
 _HEAT_TASK = TASK_TYPES.index("pick_heat_then_place_in_recep")
 _COOL_TASK = TASK_TYPES.index("pick_cool_then_place_in_recep")
-
-
-class Habits(NamedTuple):
-    """Chances of each slip at the moment it can happen. All float."""
-
-    pass_by: float = 0.95  # leaves a closed place unopened while searching
-    forget: float = 0.95  # carries the object to the target without the asked treatment
-    content: float = 0.98  # then believes it is done and searches on
-    idle: float = 0.08  # looks around, checks its hands, examines the place
-    distracted: float = 0.1  # takes another object than the one it sees and needs
-    undo: float = 0.6  # takes back what it has just put in place
-    close: float = 0.6  # closes the place it took something from
-
-
-BEGINNER = Habits()
-FLAWLESS = Habits(*([0.0] * len(Habits._fields)))
 
 
 _Slips = Any  # Habits of [] bool: whether each slip happens now

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from reskill_jax.worlds.settings import LARGE, SMALL, RoomSpec
+
 from . import tables
 from .families import LAMP, SPLITS, Families, all_families
 from .room_tables import instance_weights, type_arrays
-from .rooms import LARGE, SMALL, RoomSpec
 from .symbols import FIRST_NUMBER
 from .tables import OBJECT_TYPES, RECEPTACLE_TYPES
 from .types import MAX_SHARED, Game, State

@@ -1,20 +1,27 @@
-"""The household world as a `CompiledWorld`: a language, tasks, actions spelled symbol by symbol."""
+"""The household world as a `CompiledWorld`: a language, tasks, actions spelled symbol by symbol.
+
+It shows how it is played, and reads games that are given as text, too.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import chex
 import jax.numpy as jnp
 
 from reskill_jax.skills.skill import Skill
+from reskill_jax.worlds.alfworld_games import GameRecord, game_record
+from reskill_jax.worlds.settings import BEGINNER, SMALL, Habits, RoomSpec
 from reskill_jax.worlds.vocabulary import ActionVocabulary
-from reskill_jax.worlds.world import Step
+from reskill_jax.worlds.world import LoadedGames, Shown, Step
 
-from . import commands, engine, symbols
+from . import commands, demonstrations, engine, symbols
 from .families import SPLITS
-from .generator import SMALL, RoomSpec, generate
+from .generator import generate
 from .handwritten import GOOD
 from .reading import text_symbols
+from .recorded import read_records
 from .tables import TASK_TYPES
 from .types import MAX_SHARED, TASK_LENGTH, Game, State
 from .vocabulary import household_vocabulary
@@ -37,9 +44,13 @@ class HouseholdWorld:
 
     Attributes:
       spec: room sizes.
+      habits: of the player that it shows.
+      task_width: symbols that a goal text has room for.
     """
 
     spec: RoomSpec = SMALL
+    habits: Habits = BEGINNER
+    task_width: int = TASK_LENGTH
 
     language = symbols.SYMBOLS
     spoken = symbols.SPOKEN
@@ -60,7 +71,7 @@ class HouseholdWorld:
     @property
     def introduction_length(self) -> int:
         """Width of the introduction."""
-        return engine.intro_capacity(self.spec.receptacles, TASK_LENGTH)
+        return engine.intro_capacity(self.spec.receptacles, self.task_width)
 
     @property
     def observation_length(self) -> int:
@@ -73,7 +84,7 @@ class HouseholdWorld:
         return generate(key, spec=self.spec, split=split)
 
     def task_text(self, task: Game) -> chex.Array:
-        """[TASK_LENGTH] int32: symbols of the task, PAD behind."""
+        """[task_width] int32: symbols of the task, PAD behind."""
         return task.task
 
     def task_type(self, task: Game) -> chex.Array:
@@ -152,3 +163,30 @@ class HouseholdWorld:
     def banks(self) -> Mapping[str, tuple[Skill, ...]]:
         """The hand-written skills."""
         return {"good": GOOD}
+
+    @property
+    def demonstrations(self) -> str:
+        """What is shown."""
+        return demonstrations.ABOUT
+
+    def player(self, key: chex.PRNGKey) -> chex.Array:
+        """[] float32: how often the player of an episode is spoken to."""
+        return demonstrations.draw_rate(key)
+
+    def demonstrate(self, key: chex.PRNGKey, task: Game, state: State, player: chex.Array) -> Shown:
+        """See `demonstrations.demonstrate`."""
+        return demonstrations.demonstrate(key, task, state, player, habits=self.habits)
+
+    def load_games(self, records: Sequence[GameRecord]) -> LoadedGames:
+        """Reads games into arrays of common capacities, see `recorded.read_records`.
+
+        Raises:
+          GamesError: none of them can be played.
+        """
+        found = read_records(records)
+        world = dataclasses.replace(self, spec=found.spec, task_width=found.task_width)
+        return LoadedGames(world, found.games, found.record, found.words, found.errors)
+
+    def game_record(self, task: Any, *, name: str, split: str) -> GameRecord:
+        """See `alfworld_games.game_record`."""
+        return game_record(task, name=name, split=split)

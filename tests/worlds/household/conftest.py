@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from reskill_jax.worlds.household import commands, engine
-from reskill_jax.worlds.household.expert import Habits, habitual
+from reskill_jax.worlds.household.expert import habitual
 from reskill_jax.worlds.household.families import SPLITS
 from reskill_jax.worlds.household.generator import SMALL, generate
+from reskill_jax.worlds.settings import Habits
 
 EPISODES = 256
 TURNS = 2 * SMALL.receptacles + 10

@@ -19,8 +19,9 @@ from reskill_jax.worlds.household.directives import (
     is_held_out_noun,
     obey,
 )
-from reskill_jax.worlds.household.expert import BEGINNER, FLAWLESS, expert
+from reskill_jax.worlds.household.expert import expert
 from reskill_jax.worlds.household.types import Command
+from reskill_jax.worlds.settings import BEGINNER, FLAWLESS
 
 
 def directive(verb, noun="", *, word="", negative=False):

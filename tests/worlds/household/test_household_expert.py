@@ -6,13 +6,9 @@ import pytest
 
 from reskill_jax.worlds.household import commands
 from reskill_jax.worlds.household import symbols as sy
-from reskill_jax.worlds.household.expert import (
-    BEGINNER,
-    FLAWLESS,
-    expert,
-    matching_command,
-)
+from reskill_jax.worlds.household.expert import expert, matching_command
 from reskill_jax.worlds.household.tables import TASK_TYPES
+from reskill_jax.worlds.settings import BEGINNER, FLAWLESS
 
 TREATED = [i for i, t in enumerate(TASK_TYPES) if "_then_" in t]
 

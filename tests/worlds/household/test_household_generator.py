@@ -9,11 +9,11 @@ import pytest
 from reskill_jax.worlds.household import pddl, tables
 from reskill_jax.worlds.household import symbols as sy
 from reskill_jax.worlds.household.commands import command_text
-from reskill_jax.worlds.household.expert import FLAWLESS
 from reskill_jax.worlds.household.families import SPLITS, is_held_out
 from reskill_jax.worlds.household.generator import LARGE, SMALL, RoomSpec, generate
 from reskill_jax.worlds.household.text_game import TextGame
 from reskill_jax.worlds.household.types import MAX_SHARED
+from reskill_jax.worlds.settings import FLAWLESS
 
 
 def one(games, i):

@@ -6,10 +6,10 @@ import numpy as np
 
 from reskill_jax.worlds.household import commands, engine
 from reskill_jax.worlds.household import symbols as sy
-from reskill_jax.worlds.household.expert import BEGINNER
 from reskill_jax.worlds.household.generator import RoomSpec
 from reskill_jax.worlds.household.types import Command
 from reskill_jax.worlds.household.world import HouseholdWorld
+from reskill_jax.worlds.settings import BEGINNER
 from reskill_jax.worlds.world import Step
 
 WORLD = HouseholdWorld()

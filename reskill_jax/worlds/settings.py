@@ -1,8 +1,13 @@
-"""How large generated rooms are; without JAX, so that settings can be read before it is loaded."""
+"""Settings of the worlds that come with the package, as configurations hold them.
+
+Plain values without JAX, so that they can be read before it is loaded; what they mean is in the
+worlds. The rooms are those of three worlds: the household, the same as text, and ALFWorld.
+"""
 
 import dataclasses
+from typing import NamedTuple
 
-__all__ = ["LARGE", "SMALL", "RoomSpec"]
+__all__ = ["BEGINNER", "FLAWLESS", "LARGE", "SMALL", "Habits", "RoomSpec"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +46,23 @@ class RoomSpec:
             raise ValueError(f"share_place must be a probability, got {self.share_place}")
 
 
+class Habits(NamedTuple):
+    """Chances of each slip of a player at the moment it can happen. All float."""
+
+    pass_by: float = 0.95  # leaves a closed place unopened while searching
+    forget: float = 0.95  # carries the object to the target without the asked treatment
+    content: float = 0.98  # then believes it is done and searches on
+    idle: float = 0.08  # looks around, checks its hands, examines the place
+    distracted: float = 0.1  # takes another object than the one it sees and needs
+    undo: float = 0.6  # takes back what it has just put in place
+    close: float = 0.6  # closes the place it took something from
+
+
 SMALL = RoomSpec()
 """The rooms of the default run."""
 LARGE = RoomSpec(receptacles=54, min_receptacles=30, objects=72, min_objects=45)
 """Rooms as large as those of ALFWorld's published games."""
+BEGINNER = Habits()
+"""The player that policies are pretrained on."""
+FLAWLESS = Habits(*([0.0] * len(Habits._fields)))
+"""A player without slips."""
