@@ -128,6 +128,8 @@ def report_runs(found: Sequence[dict[str, Any]]) -> None:
                     told.append(f"pass^{k} {chance:5.1f} [{low:.1f}, {high:.1f}] over tasks")
                 won, played = line.get("by_task_type", {}).get("no solution", (0, 0))
                 told.append(f"no solution: {won} of {played}")
+                if invalid := line.get("invalid", 0):
+                    told.append(f"{invalid} invalid, left out")
                 print("  ".join(told))
 
 
