@@ -1,6 +1,7 @@
-"""An algorithm of one's own, behind the `Algorithm` protocol, in the compiled step.
+"""An algorithm of one's own, behind the `Algorithm` protocol, in a run.
 
     python examples/own_algorithm.py
+    reskill train --preset tiny --algorithm own_algorithm:BestOfGroup   # the same, in this folder
 
 Best-of-group imitation: only episodes that won are learned from, each with the same weight, and
 nothing is clipped. It is GRPO with other targets and another loss, so it inherits the rest. The
@@ -9,18 +10,13 @@ world, the rollouts, the optimizer and the comparison of skills are those of `re
 
 import argparse
 import dataclasses
-import functools
 
-import jax
 import jax.numpy as jnp
 
+import reskill_jax
 from reskill_jax.algorithms.algorithm import Targets
 from reskill_jax.algorithms.grpo import GRPO, rewards_of_groups
-from reskill_jax.training.config import tiny
-from reskill_jax.training.loop import open_runner
-from reskill_jax.training.runner import make_bank
-from reskill_jax.training.state import init_state
-from reskill_jax.training.step import train_step
+from reskill_jax.training.config import replace, tiny
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,22 +45,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=16)
     options = parser.parse_args()
-    config = dataclasses.replace(tiny(), steps=options.steps, skills=False)
-    runner, policy = open_runner(config)
-    bank = make_bank(config, runner.world, [()])
-    state = init_state(config, policy.params, bank)
-    step = functools.partial(
-        train_step,
-        world=runner.world,
-        model=policy.model,
-        language=policy.language,
-        algorithm=BestOfGroup(),
-        config=config,
-    )
-    step = jax.jit(step, donate_argnums=0)  # one program, traced once
-    for number in range(options.steps):
-        state, metrics, _ = step(state, runner.games(runner.numbers(number)))
-        print(f"step {number + 1}: {float(metrics.success):.0%} won")
+    config = replace(tiny(), name="best-of-group", steps=options.steps, skills=False)
+    run = reskill_jax.train(config, algorithm=BestOfGroup())
+    print(f"{run.folder}: {run.steps} steps")
 
 
 if __name__ == "__main__":

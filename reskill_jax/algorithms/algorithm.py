@@ -64,6 +64,8 @@ class ValueHead:
 class Algorithm(Protocol):
     """Hyperparameters, hashable: it is a static argument."""
 
+    def __hash__(self) -> int: ...
+
     @property
     def uses_reference(self) -> bool:
         """Whether the loss needs `Batch.reference`."""

@@ -15,7 +15,8 @@ from reskill_jax.core.selection import mixed_groups
 from reskill_jax.core.sequences import gspo_loss
 
 from .algorithm import Batch, Scores, Targets
-from .grpo import GRPO, Aggregation, rewards_of_groups
+from .grpo import GRPO, rewards_of_groups
+from .names import Aggregation
 
 __all__ = ["DAPO", "GSPO", "RLOO", "DrGRPO", "GiGPO"]
 

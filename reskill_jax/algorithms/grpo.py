@@ -5,7 +5,7 @@ What other algorithms without a value function change of it is in files of their
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import chex
 import jax.numpy as jnp
@@ -15,10 +15,9 @@ from reskill_jax.core.losses import grpo_loss
 from reskill_jax.core.selection import mixed_groups
 
 from .algorithm import Batch, Scores, Targets
+from .names import Aggregation
 
 __all__ = ["GRPO", "rewards_of_groups"]
-
-Aggregation = Literal["token", "sequence", "constant"]
 
 
 @dataclasses.dataclass(frozen=True)

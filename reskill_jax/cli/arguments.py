@@ -132,15 +132,23 @@ def parse(
     prog: str,
     description: str | None = None,
     default: T | None = None,
+    config: tuple[Any, ...] = (),
 ) -> T:
     """Fills a dataclass from arguments; prints the help and exits on --help.
+
+    Args:
+      type_: the dataclass.
+      arguments: of the command line.
+      prog, description: for the help.
+      default: values of all fields; without it those without a default are positional.
+      config: further markers of tyro.
 
     Raises:
       CommandLineError: in one line.
     """
-    options: dict[str, Any] = {"default": default}
+    options: dict[str, Any] = {"default": default, "config": config}
     if default is None:
-        options = {"config": (tyro.conf.PositionalRequiredArgs,)}
+        options = {"config": (tyro.conf.PositionalRequiredArgs, *config)}
     messages = io.StringIO()
     try:
         with contextlib.redirect_stderr(messages):

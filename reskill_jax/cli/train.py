@@ -285,7 +285,14 @@ def _parse_options(arguments: Sequence[str], preset: str, draft: Mapping[str, An
         "every skill, checkpoints, SKILL.md files and report.html."
     )
     type_, default = _options(preset, draft)
-    return parse(type_, arguments, prog="reskill train", description=description, default=default)
+    return parse(
+        type_,
+        arguments,
+        prog="reskill train",
+        description=description,
+        default=default,
+        config=(tyro.conf.HelptextFromCommentsOff,),  # every help is in an annotation
+    )
 
 
 def _options(preset: str, draft: Mapping[str, Any]) -> tuple[type, Any]:

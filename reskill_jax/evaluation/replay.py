@@ -23,12 +23,11 @@ from reskill_jax.storage import checkpoint
 from reskill_jax.training import evaluate
 from reskill_jax.training.config import TrainConfig, replace
 from reskill_jax.training.config_file import read_stored_config
-from reskill_jax.training.creators import creator_of
 from reskill_jax.training.host import make_host_runner
 from reskill_jax.training.lifecycle import SkillLibrary, make_bank, versions
 from reskill_jax.training.settings import Policy, load_policy, open_world
-from reskill_jax.training.state import init_state
-from reskill_jax.training.storage import MAY_DIFFER, check_base, kept
+from reskill_jax.training.state import played_state
+from reskill_jax.training.storage import MAY_DIFFER, check_base
 from reskill_jax.training.update import whole_params
 from reskill_jax.worlds.alfworld_games import GameRecord, read_games
 from reskill_jax.worlds.host_worlds import MadeWorld, eval_tasks
@@ -110,20 +109,18 @@ def load_run(
         known = ", ".join(map(str, there)) or "none"
         raise ChoiceError(f"there is no checkpoint of step {step}; there are: {known}")
     bank = make_bank(config, world, [()])
-    width = policy.model.width
-    like = jax.eval_shape(  # no second optimizer
-        lambda: init_state(config, policy.params, bank, width=width)
-    )
+    like = jax.eval_shape(lambda: played_state(config, policy.params, bank))
     restored = checkpoint.restore(
         checkpoints,
-        kept(like),
+        like,
         config,
         step,
         may_differ=MAY_DIFFER,
+        partly=True,
         notify=notify,
     )
     check_base(restored.host, policy.params if config.model.lora_rank else (), config)
-    library = SkillLibrary.from_dict(restored.host["life"], creator_of(config, world))
+    library = SkillLibrary.from_dict(restored.host["life"], None)
     return LoadedRun(
         config=config,
         step=restored.step,

@@ -275,6 +275,7 @@ def restore(
     step: int | None = None,
     *,
     may_differ: Collection[str] = (),
+    partly: bool = False,
     notify: Callable[[str], None] = _logger.warning,
 ) -> Restored:
     """Reads a checkpoint back, bit for bit; changes nothing on disk.
@@ -287,6 +288,7 @@ def restore(
       config: the configuration now; must equal the stored one.
       step: a certain step; None = the newest good one, damaged steps being skipped.
       may_differ: names of configuration fields (dotted) whose values need not agree.
+      partly: leave what `like` does not have; else the checkpoint must hold nothing more.
       notify: called with one line per damaged step that was passed over.
 
     Returns:
@@ -313,7 +315,7 @@ def restore(
         checkpoint_leaves.Leaf(**leaf)
         for leaf in json.loads((path / "leaves.json").read_text("utf-8"))
     ]
-    checkpoint_leaves.check(path, leaves, expected)
+    checkpoint_leaves.check(path, leaves, expected, partly=partly)
     arrays = checkpoint_leaves.unflatten(path, leaves, like)
     host = json.loads((path / "host.json").read_text(encoding="utf-8"))
     return Restored(step, arrays, host)

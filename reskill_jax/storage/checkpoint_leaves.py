@@ -73,8 +73,14 @@ def flatten(tree: Any) -> tuple[list[Leaf], dict[str, Any]]:
     return leaves, values
 
 
-def check(path: Path, stored: list[Leaf], expected: list[Leaf]) -> None:
-    """Raises CheckpointError when the stored leaves are not the expected ones."""
+def check(path: Path, stored: list[Leaf], expected: list[Leaf], *, partly: bool = False) -> None:
+    """Raises CheckpointError when the stored leaves are not the expected ones.
+
+    Args:
+      path: of the checkpoint.
+      stored, expected: what is compared.
+      partly: more may be stored than is expected.
+    """
     old = {leaf.name: leaf for leaf in stored}
     new = {leaf.name: leaf for leaf in expected}
     problems = [
@@ -83,7 +89,8 @@ def check(path: Path, stored: list[Leaf], expected: list[Leaf]) -> None:
         if name in old and old[name] != new[name]
     ]
     problems += [f"{name} is missing in the checkpoint" for name in new if name not in old]
-    problems += [f"{name} is not part of this state" for name in old if name not in new]
+    if not partly:
+        problems += [f"{name} is not part of this state" for name in old if name not in new]
     if problems:
         raise CheckpointError(f"checkpoint {path} holds another state: {shorten(problems)}")
 
@@ -93,6 +100,7 @@ def unflatten(path: Path, leaves: list[Leaf], like: Any) -> Any:
     kinds = {leaf.name: leaf for leaf in leaves}
     targets, structure = jax.tree.flatten(like)
     names = [leaf.name for leaf in describe(like)]
+    asked = set(names)
     spread = {
         name: jax.ShapeDtypeStruct(target.shape, target.dtype, sharding=target.sharding)
         for name, target in zip(names, targets, strict=True)
@@ -101,12 +109,12 @@ def unflatten(path: Path, leaves: list[Leaf], like: Any) -> Any:
         and not target.sharding.is_fully_replicated
     }
     # Arrays are asked for as they shall lie here, not as they lay in the processes that wrote them.
+    stored = [name for name, leaf in kinds.items() if math.prod(leaf.shape)]
     abstract = {
-        name: spread.get(name, _stored_as(kinds[name]))
-        for name in names
-        if math.prod(kinds[name].shape)
+        name: spread.get(name, _stored_as(kinds[name])) if name in asked else ...  # is not read
+        for name in stored
     }
-    values = v1.load(path / "arrays", abstract) if abstract else {}
+    values = v1.load(path / "arrays", abstract) if asked.intersection(stored) else {}
     out = []
     for name, target in zip(names, targets, strict=True):
         leaf = kinds[name]

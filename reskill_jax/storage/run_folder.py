@@ -27,8 +27,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
 from reskill_jax.skills.skillmd import export_skill
 from reskill_jax.storage.writers.names import scalars_of
 from reskill_jax.storage.writers.writer import Writer
@@ -334,6 +332,8 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "__array__"):  # numpy and jax arrays and scalars
+        import numpy as np  # here: checking settings needs this file, and no arrays
+
         return _jsonable(np.asarray(value).tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None

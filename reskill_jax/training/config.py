@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from reskill_jax.core.factorial import num_arms
 from reskill_jax.devices.shape import MeshShape
 from reskill_jax.training.sections import (
     AlgorithmConfig,
@@ -131,6 +130,8 @@ class TrainConfig:
     @property
     def arms(self) -> int:
         """Versions of the bank that can be compared at once (A): every choice of the parts."""
+        from reskill_jax.core.factorial import num_arms  # imports jax
+
         return num_arms(self.trial.concurrent)
 
     @property

@@ -32,6 +32,7 @@ from reskill_jax.models import chat
 from reskill_jax.storage.replies import ReplyStore
 from reskill_jax.storage.run_folder import RunFolder
 from reskill_jax.training.config import TrainConfig
+from reskill_jax.training.own import creator_named
 from reskill_jax.training.own_model import OwnModel
 from reskill_jax.training.ranges import RESERVOIR_CAPACITY
 from reskill_jax.training.sections import CreatorConfig
@@ -59,7 +60,14 @@ def creator_of(config: TrainConfig, world: Any) -> Creator[Any]:
     """The creator that a configuration names; without a compiled world's words it mines its own.
 
     One with a language model proposes nothing before it is `at_work`.
+
+    Raises:
+      WorldNameError, OwnPartError: it is one of the user's own, and there is none, or it cannot be
+        used.
     """
+    told = config.creator
+    if told.is_own:
+        return creator_named(told.kind)
     compiled = compiled_of(world)
     rules = RulesCreator(
         None if compiled is None else compiled.actions,
@@ -67,7 +75,6 @@ def creator_of(config: TrainConfig, world: Any) -> Creator[Any]:
         RESERVOIR_CAPACITY,
         settings=creator_settings(config),
     )
-    told = config.creator
     if told.kind == "rules":
         return rules
     prices = Prices(told.input_price, told.output_price)
@@ -158,7 +165,7 @@ def lacks(config: CreatorConfig) -> str | None:
     Raises:
       ValueError: a key that cannot be sent.
     """
-    if config.kind == "rules":
+    if config.kind == "rules" or config.is_own:
         return None
     if config.kind == "self" and jax.process_count() > 1:
         return "--creator self works in one process; several train with --creator llm or rules"

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from reskill_jax.algorithms.algorithm import Algorithm
 from reskill_jax.creators.creator import Creator
 from reskill_jax.creators.episode import Episode
 from reskill_jax.devices.processes import OtherProcessError, exchange, greatest
@@ -70,6 +71,7 @@ class HostRunner:
     config: TrainConfig
     world: Any  # a HostWorld
     policy: Policy  # without its parameters
+    algorithm: Algorithm
     creator: Creator[Any]
     pool: SessionPool
     plan: HostPlay
@@ -110,7 +112,7 @@ class HostRunner:
             functools.partial(
                 learn,
                 model=self.policy.model,
-                algorithm=algorithm_of(self.config),
+                algorithm=self.algorithm,
                 config=self.config,
             ),
             returns_state=True,
@@ -331,7 +333,13 @@ class HostRunner:
 
 
 def make_host_runner(
-    config: TrainConfig, made: MadeWorld, policy: Policy, *, trains: bool = True
+    config: TrainConfig,
+    made: MadeWorld,
+    policy: Policy,
+    *,
+    trains: bool = True,
+    algorithm: Algorithm | None = None,
+    creator: Creator[Any] | None = None,
 ) -> HostRunner:
     """Starts the workers of a world on the host.
 
@@ -340,6 +348,7 @@ def make_host_runner(
       made: the world, and where workers get it from.
       policy: that plays.
       trains: whether tasks of training are needed.
+      algorithm, creator: of the run; None = those that the configuration names.
 
     Raises:
       TrainingError: there are no tasks, or policy, world and devices do not fit together.
@@ -349,7 +358,9 @@ def make_host_runner(
     compiled = compiled_of(world)
     if compiled is not None and policy.prompt is None:
         check_fit(config, policy, compiled)
-    plan, spread = plan_of(config, world, policy), make_spread(config, world, policy.model)
+    algorithm, creator = algorithm or algorithm_of(config), creator or creator_of(config, world)
+    plan = plan_of(config, world, policy)
+    spread = make_spread(config, world, policy.model, algorithm)
     started: list[tuple[Sequence[TaskSpec], SessionPool]] = []
 
     def start() -> bytes:
@@ -368,7 +379,8 @@ def make_host_runner(
         config,
         world,
         policy._replace(params=()),
-        creator_of(config, world),
+        algorithm,
+        creator,
         pool,
         plan,
         tasks,

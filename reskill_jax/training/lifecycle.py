@@ -60,10 +60,10 @@ class SkillLibrary:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], creator: Creator[Any]) -> "SkillLibrary":
-        """Reads `to_dict`."""
+    def from_dict(cls, data: Mapping[str, Any], creator: Creator[Any] | None) -> "SkillLibrary":
+        """Reads `to_dict`; without a creator its memory is left out (None)."""
         return cls(
-            creator=creator.load(data["creator"]),
+            creator=None if creator is None else creator.load(data["creator"]),
             skills=tuple(Skill.from_dict(skill) for skill in data["skills"]),
             proposals=tuple(
                 None if one is None else Proposal.from_dict(one) for one in data["proposals"]
@@ -87,13 +87,20 @@ def versions(library: SkillLibrary, config: TrainConfig) -> Versions:
     return found
 
 
-def begin_library(config: TrainConfig, world: Any) -> SkillLibrary:
+def begin_library(
+    config: TrainConfig, world: Any, creator: Creator[Any] | None = None
+) -> SkillLibrary:
     """The skills a run begins with, no evidence.
+
+    Args:
+      config: of the run.
+      world: that it plays.
+      creator: of the skills; None = the one that `config.creator` names.
 
     Raises:
       SkillFileError: `config.bank` names no readable skills.
     """
-    memory = creator_of(config, world).init(config.seed)
+    memory = (creator or creator_of(config, world)).init(config.seed)
     return SkillLibrary(memory, starting_skills(config, world), (None,) * config.trial.concurrent)
 
 

@@ -12,6 +12,8 @@ import jax
 from rich.console import Console
 from rich.text import Text
 
+from reskill_jax.algorithms.algorithm import Algorithm
+from reskill_jax.creators.creator import Creator
 from reskill_jax.devices.mesh import make_mesh
 from reskill_jax.devices.preemption import StopSignal, ended_by
 from reskill_jax.devices.processes import greatest, is_first
@@ -37,6 +39,7 @@ from reskill_jax.training.lifecycle import (
 )
 from reskill_jax.training.looks import look_at
 from reskill_jax.training.monitor import ALARMS, alarm_words, watch
+from reskill_jax.training.own import algorithm_for, naming
 from reskill_jax.training.progress import TrainingProgress
 from reskill_jax.training.proposals import after_step
 from reskill_jax.training.runner import Runner, make_runner
@@ -74,6 +77,8 @@ def train(
     *,
     world: CompiledWorld | HostWorld | None = None,
     model: LoadedModel | None = None,
+    algorithm: Algorithm | None = None,
+    creator: Creator[Any] | None = None,
     resume: bool = False,
     console: Console | None = None,
     observer: Observer | None = None,
@@ -85,7 +90,9 @@ def train(
       world: to play; None = the one that `config.world` names.
       model: to train, of `load_model`; None = the one that `config.model` names. A run that others
         are to read (`reskill eval`, `export`) has to name it there, too.
-      resume: go on from the last good checkpoint of this run.
+      algorithm: of one's own, hashable, instead of `config.algorithm` (see `own.naming`).
+      creator: of one's own, instead of the one that `config.creator.kind` names.
+      resume: go on from the last good checkpoint of this run, with the same algorithm and creator.
       console: where to report.
       observer: called with (steps done, state, library, runner) before the first step of this call
         and after every step, for measurements of one's own. It must keep no array of the state: the
@@ -95,14 +102,16 @@ def train(
       RunSummary.
 
     Raises:
-      RunFolderError, CheckpointError, WeightsError, TrainingError, MeshError, MirrorError: with one
-        clear line; OtherProcessError in the processes that wait for the first, when it has one.
+      RunFolderError, CheckpointError, WeightsError, TrainingError, MeshError, MirrorError,
+        OwnPartError: in one clear line; OtherProcessError where the first process has one.
       Preempted, Interrupted: SIGTERM or Ctrl-C came; the checkpoint of the last step is complete.
     """
     console = (console or Console()) if is_first() else Console(quiet=True)
-    runner, policy = open_runner(config, world=world, model=model)
+    runner, policy = open_runner(
+        config, world=world, model=model, algorithm=algorithm, creator=creator
+    )
     with contextlib.closing(runner):
-        return _train(config, runner, policy, resume, console, observer)
+        return _train(runner.config, runner, policy, resume, console, observer)
 
 
 def open_runner(
@@ -110,18 +119,23 @@ def open_runner(
     *,
     world: CompiledWorld | HostWorld | None = None,
     model: LoadedModel | None = None,
+    algorithm: Algorithm | None = None,
+    creator: Creator[Any] | None = None,
 ) -> tuple[AnyRunner, Policy]:
     """What plays and learns, for whatever world; who opens it closes it.
 
     Args:
-      config, world, model: as of `train`.
+      config, world, model, algorithm, creator: as of `train`.
 
     Returns:
-      The runner, and the policy with its parameters.
+      The runner, whose configuration names algorithm and creator; the policy with its parameters.
 
     Raises:
-      TrainingError, WeightsError, WorldError, WorldNameError, PoolError: with one clear line.
+      TrainingError, WeightsError, WorldError, WorldNameError, OwnPartError, PoolError: with one
+        clear line.
     """
+    config = naming(config, algorithm, creator)
+    algorithm = algorithm_for(config, algorithm)
     if (lack := lacks(config.creator)) is not None:
         raise TrainingError(lack)
     mesh = None if config.mesh == MeshShape() else make_mesh(config.mesh)
@@ -133,9 +147,10 @@ def open_runner(
         opened = world_given(world)._replace(reward=reward)
     if not isinstance(opened, MadeWorld):
         policy = load_policy(config.model, opened, loaded=model, mesh=mesh)
-        return make_runner(config, opened, policy), policy
+        return make_runner(config, opened, policy, algorithm=algorithm, creator=creator), policy
     policy = load_policy(config.model, opened.world, loaded=model, mesh=mesh, prompt=config.prompt)
-    return make_host_runner(config, opened, policy), policy
+    runner = make_host_runner(config, opened, policy, algorithm=algorithm, creator=creator)
+    return runner, policy
 
 
 def _train(
@@ -152,7 +167,11 @@ def _train(
     without_bank = dataclasses.replace(config, bank=None)
     state, library = _start(without_bank if resume else config, params, runner)
     storage = open_storage(
-        config, runner.creator, resume=resume, notify=functools.partial(_notify, console)
+        config,
+        runner.creator,
+        resume=resume,
+        notify=functools.partial(_notify, console),
+        algorithm=runner.algorithm,
     )
     for note in policy.notes:
         storage.notify(note)
@@ -194,10 +213,11 @@ def _train(
 
 def _start(config: TrainConfig, params: Any, runner: AnyRunner) -> tuple[TrainState, SkillLibrary]:
     """What a run begins with."""
-    library = begin_library(config, runner.world)
+    library = begin_library(config, runner.world, runner.creator)
     bank = make_bank(config, runner.world, [library.skills])
     width = runner.policy.model.width
-    return runner.placed(init_state(config, params, bank, width=width)), library
+    state = init_state(config, params, bank, width=width, algorithm=runner.algorithm)
+    return runner.placed(state), library
 
 
 def _notify(console: Console, line: str) -> None:

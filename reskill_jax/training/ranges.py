@@ -1,5 +1,6 @@
 """The numbers that settings may be, each setting by itself."""
 
+from reskill_jax.algorithms.names import KINDS
 from reskill_jax.skills.skill import MAX_OPERATIONS
 
 RESERVOIR_CAPACITY = 200  # episodes the creator keeps
@@ -65,8 +66,13 @@ AT_MOST = {
 }
 TEXTS = (
     *("name", "root", "world", "games", "reward", "bank", "mirror", "model.path"),
-    *("creator.url", "creator.model", "creator.recording"),
+    *("creator.url", "creator.model", "creator.recording", "creator.kind", "algorithm.kind"),
 )
+# Setting -> the names it may be; MODULE:CLASS is something of one's own.
+NAMES = {
+    "algorithm.kind": KINDS,
+    "creator.kind": ("rules", "llm", "self", "replay"),
+}
 # Setting -> the numbers it may be: from, to, and whether each end belongs to them.
 INTERVALS = {
     "trial.gain": (0, 0.5, "()"),

@@ -41,6 +41,7 @@ class Runner:
     config: TrainConfig
     world: CompiledWorld
     policy: Policy  # without its parameters
+    algorithm: Algorithm
     creator: Creator[Any]  # of the skills
     step: Any  # compiled train_step
     shardings: TrainState | None = None  # of the state; None on a single device
@@ -125,7 +126,11 @@ def algorithm_of(config: TrainConfig) -> Algorithm:
 
 @functools.lru_cache(maxsize=8)
 def _compiled(
-    world: CompiledWorld, model: Model, language: Language, config: TrainConfig
+    world: CompiledWorld,
+    model: Model,
+    language: Language,
+    algorithm: Algorithm,
+    config: TrainConfig,
 ) -> tuple[Callable[..., Any], Any, Any]:
     """The compiled step, the shardings of the state, that of rows."""
     program = functools.partial(
@@ -133,7 +138,7 @@ def _compiled(
         world=world,
         model=model,
         language=language,
-        algorithm=algorithm_of(config),
+        algorithm=algorithm,
         config=config,
     )
     if config.mesh == MeshShape() and jax.process_count() == 1:
@@ -141,7 +146,13 @@ def _compiled(
     mesh = make_mesh(config.mesh)
     bank = make_bank(config, world, [()])
     like = jax.eval_shape(
-        lambda: init_state(config, model.init(jax.random.key(0)), bank, width=model.width)
+        lambda: init_state(
+            config,
+            model.init(jax.random.key(0)),
+            bank,
+            width=model.width,
+            algorithm=algorithm,
+        )
     )
     shardings, rows = state_shardings(like, mesh, model, config), row_sharding(mesh)
     whole = NamedSharding(mesh, PartitionSpec())
@@ -154,18 +165,30 @@ def _compiled(
     return step, shardings, rows
 
 
-def make_runner(config: TrainConfig, world: CompiledWorld, policy: Policy) -> Runner:
+def make_runner(
+    config: TrainConfig,
+    world: CompiledWorld,
+    policy: Policy,
+    *,
+    algorithm: Algorithm | None = None,
+    creator: Creator[Any] | None = None,
+) -> Runner:
     """Builds the compiled step of a configuration.
 
     Runs that differ in seed, name and the like share one compiled step, see `program_of`.
+
+    Args:
+      config, world, policy: of the run.
+      algorithm, creator: of the run; None = those that the configuration names.
 
     Raises:
       TrainingError: policy, world and settings do not fit together.
     """
     check_fit(config, policy, world)
-    compiled = _compiled(world, policy.model, policy.language, program_of(config))
-    creator = creator_of(config, world)
-    return Runner(config, world, policy._replace(params=()), creator, *compiled)
+    algorithm = algorithm or algorithm_of(config)
+    compiled = _compiled(world, policy.model, policy.language, algorithm, program_of(config))
+    creator = creator or creator_of(config, world)
+    return Runner(config, world, policy._replace(params=()), algorithm, creator, *compiled)
 
 
 def games_of_step(config: TrainConfig, step: int) -> np.ndarray:

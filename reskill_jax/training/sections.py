@@ -6,12 +6,13 @@ On the command line a setting is `--group.name`, in a file it is nested under it
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
-from reskill_jax.algorithms.algorithm import Algorithm
-from reskill_jax.algorithms.grpo import Aggregation
-from reskill_jax.algorithms.registry import ALGORITHMS, make_algorithm
+from reskill_jax.algorithms.names import Aggregation
 from reskill_jax.training.validate import validate_section
+
+if TYPE_CHECKING:
+    from reskill_jax.algorithms.algorithm import Algorithm
 
 __all__ = [
     "AlgorithmConfig",
@@ -23,9 +24,6 @@ __all__ = [
     "SessionConfig",
     "TrialConfig",
 ]
-
-Kind = Literal["grpo", "dr_grpo", "rloo", "dapo", "gspo", "gigpo", "ppo", "dpo"]
-assert set(get_args(Kind)) == set(ALGORITHMS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +61,9 @@ class AlgorithmConfig:
     """What the policy's gradient is computed from (docs/algorithms.md). Options that are not given
     are as the algorithm has them; one that it does not have is an error."""
 
-    kind: Kind = "grpo"
-    """Which algorithm (--algorithm KIND)."""
+    kind: str = "grpo"
+    """Which algorithm (--algorithm KIND): grpo, dr_grpo, rloo, dapo, gspo, gigpo, ppo, dpo, or
+    MODULE:CLASS, one of your own (docs/your_algorithm.md)."""
     clip_low: float | None = None
     """How far the ratio of new to old probabilities may fall below 1 and still count: 0.2, of gspo
     0.0003."""
@@ -103,13 +102,28 @@ class AlgorithmConfig:
 
     def __post_init__(self) -> None:
         validate_section(self, "algorithm")
-        self.make()
+        if self.options and not self.is_own:
+            self.make()
 
-    def make(self) -> Algorithm:
+    @property
+    def is_own(self) -> bool:
+        """Whether it is one of the user's own; what it needs is found out when a run begins."""
+        return ":" in self.kind
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that are given."""
+        values = dataclasses.asdict(self)
+        return {
+            name: value for name, value in values.items() if name != "kind" and value is not None
+        }
+
+    def make(self) -> "Algorithm":
         """The algorithm.
 
         Raises:
-          ValueError: it does not have one of the options that are given.
+          ValueError: it does not have one of the options that are given. Of one of the user's own
+            also WorldNameError and OwnPartError: there is none, or it cannot be used.
         """
         return _made(self)
 
@@ -204,10 +218,10 @@ class TrialConfig:
 class CreatorConfig:
     """When new versions of the skills are proposed, by whom, and from what."""
 
-    kind: Literal["rules", "llm", "self", "replay"] = "rules"
+    kind: str = "rules"
     """Who writes skills (--creator KIND): rules, offline; a language model on a server (llm), or
-    the one that is trained, as it was at the start (self), beside training; or what such a run has
-    recorded (docs/creator.md)."""
+    the one that is trained, as it was at the start (self), beside training; what such a run has
+    recorded (replay); or MODULE:CLASS, one of your own (docs/creator.md, docs/your_creator.md)."""
     provider: Literal["openai", "anthropic", "bedrock"] = "openai"
     """How the language model is spoken to: like any OpenAI-compatible server, Anthropic or Amazon
     Bedrock. Keys are read from OPENAI_API_KEY, ANTHROPIC_API_KEY and AWS's own configuration."""
@@ -267,6 +281,11 @@ class CreatorConfig:
 
     def __post_init__(self) -> None:
         validate_section(self, "creator")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is one of the user's own."""
+        return ":" in self.kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -335,5 +354,10 @@ class SessionConfig:
 
 
 @functools.cache
-def _made(config: AlgorithmConfig) -> Algorithm:
-    return make_algorithm(**dataclasses.asdict(config))
+def _made(config: AlgorithmConfig) -> "Algorithm":
+    # Imported here, as they import jax: a configuration is read at once.
+    from reskill_jax.algorithms.registry import make_algorithm
+    from reskill_jax.training.own import algorithm_named
+
+    make = algorithm_named if config.is_own else make_algorithm
+    return make(config.kind, **config.options)

@@ -24,8 +24,9 @@ from reskill_jax.skills.skillmd import SkillFileError
 from reskill_jax.storage.mirror import Mirror
 from reskill_jax.storage.writers import load_packages
 from reskill_jax.training.config import TrainConfig
-from reskill_jax.training.creators import lacks
+from reskill_jax.training.creators import creator_of, lacks
 from reskill_jax.training.lifecycle import make_bank, starting_skills
+from reskill_jax.training.own import algorithm_for
 from reskill_jax.training.sections import ModelConfig, PromptConfig
 from reskill_jax.worlds.host_worlds import MadeWorld
 from reskill_jax.worlds.language import (
@@ -249,15 +250,17 @@ def open_world(config: TrainConfig) -> CompiledWorld | MadeWorld:
 
 
 def check_settings(config: TrainConfig, *, resume: bool = False) -> None:
-    """Reads what a configuration names: the policy, the bank, the devices, the mirror.
+    """Reads what a configuration names: algorithm, policy, bank, creator, devices, mirror.
 
     A run that is resumed has its skills in its checkpoint, so its bank is not read.
 
     Raises:
       TrainingError, WeightsError: the policy cannot be read, or does not fit the world.
       TrainingError: `bank` names no readable skills, or some that this world cannot run.
+      WorldNameError, OwnPartError: an algorithm or creator of one's own cannot be used.
       MeshError: there are too few devices. MirrorError: there can be no such mirror.
     """
+    algorithm_for(config)
     opened = open_world(config)
     world = opened.world if isinstance(opened, MadeWorld) else opened
     policy = load_policy(config.model, world, read_params=False, prompt=config.prompt)
@@ -269,6 +272,7 @@ def check_settings(config: TrainConfig, *, resume: bool = False) -> None:
         raise TrainingError(f"--bank {config.bank}: {error}") from error
     if (lack := lacks(config.creator)) is not None:
         raise TrainingError(lack)
+    creator_of(config, world)
     load_packages(config.log)
     if config.mesh != MeshShape():
         make_mesh(config.mesh)

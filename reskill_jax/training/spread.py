@@ -18,6 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from reskill_jax.algorithms.algorithm import Algorithm
 from reskill_jax.devices.mesh import fetch, make_mesh, on_mesh, place, row_sharding
 from reskill_jax.devices.processes import exchange, greatest
 from reskill_jax.devices.shape import MeshShape
@@ -141,7 +142,7 @@ class Spread:
         return jax.tree.map(array, own)
 
 
-def make_spread(config: TrainConfig, world: Any, model: Model) -> Spread:
+def make_spread(config: TrainConfig, world: Any, model: Model, algorithm: Algorithm) -> Spread:
     """The devices of a run.
 
     Raises:
@@ -153,7 +154,13 @@ def make_spread(config: TrainConfig, world: Any, model: Model) -> Spread:
     mesh = make_mesh(config.mesh)
     bank = make_bank(config, world, [()])
     like = jax.eval_shape(
-        lambda: init_state(config, model.init(jax.random.key(0)), bank, width=model.width)
+        lambda: init_state(
+            config,
+            model.init(jax.random.key(0)),
+            bank,
+            width=model.width,
+            algorithm=algorithm,
+        )
     )
     spread = Spread(mesh, state_shardings(like, mesh, model, config))
     spread.shares(config.groups * config.group_size)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from reskill_jax.algorithms.algorithm import Algorithm
 from reskill_jax.core.trial import Trial, TrialHistory, idle_trial, start_history
 from reskill_jax.models.lora import init_adapters
 from reskill_jax.models.value_head import init_value_head
@@ -20,6 +21,7 @@ __all__ = [
     "learning_rate",
     "make_optimizer",
     "make_value_optimizer",
+    "played_state",
 ]
 
 
@@ -68,29 +70,26 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(settings.max_grad_norm), made[settings.name]())
 
 
-def make_value_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+def make_value_optimizer(algorithm: Algorithm) -> optax.GradientTransformation:
     """The optimizer of the value function: Adam at a constant rate."""
-    head = config.algorithm.make().values
+    head = algorithm.values
     assert head is not None
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(head.learning_rate, b2=0.99))
 
 
-def told_of_arms(config: TrainConfig) -> int:
-    """F, numbers that the value function is told about the arm of a row."""
-    head = config.algorithm.make().values
-    return config.trial.concurrent if head is not None and head.sees_arms else 0
-
-
-def _start_critic(config: TrainConfig, width: int | None) -> Critic | tuple[()]:
+def _start_critic(
+    config: TrainConfig, algorithm: Algorithm, width: int | None
+) -> Critic | tuple[()]:
     """The value function before the first step, on hidden states of this width."""
-    head = config.algorithm.make().values
+    head = algorithm.values
     if head is None:
         return ()
     if width is None:
         raise ValueError(f"algorithm {config.algorithm.kind} needs the width of the model")
     key = jax.random.fold_in(jax.random.key(config.seed), (1 << 30) + 1)  # no step has this number
-    params = init_value_head(key, width + told_of_arms(config), width=head.width)
-    return Critic(params, make_value_optimizer(config).init(params))
+    told = config.trial.concurrent if head.sees_arms else 0  # about the arm of a row
+    params = init_value_head(key, width + told, width=head.width)
+    return Critic(params, make_value_optimizer(algorithm).init(params))
 
 
 # Of the decoder's matrices what comes in and what goes out; all other axes (layers, heads, gate and
@@ -136,8 +135,29 @@ def idle_trials(config: TrainConfig) -> Trial:
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (config.trial.concurrent, *x.shape)), idle)
 
 
+def _trained(config: TrainConfig, params: Any) -> tuple[Any, Any]:
+    """What is trained at the start, and what adapters add to; () without adapters."""
+    params = jax.tree.map(jnp.asarray, params)
+    if config.model.lora_rank == 0:
+        return params, ()
+    key = jax.random.fold_in(jax.random.key(config.seed), 1 << 30)  # no step has this number
+    return init_adapters(key, params, rank=config.model.lora_rank), params
+
+
+def played_state(config: TrainConfig, params: Any, bank: Bank) -> TrainState:
+    """The part of a state that playing needs, whatever it learns with; all else is ()."""
+    trained, _ = _trained(config, params)
+    rest = dict.fromkeys(TrainState._fields, ())
+    return TrainState(**{**rest, "params": trained, "bank": jax.tree.map(jnp.asarray, bank)})
+
+
 def init_state(
-    config: TrainConfig, params: Any, bank: Bank, *, width: int | None = None
+    config: TrainConfig,
+    params: Any,
+    bank: Bank,
+    *,
+    width: int | None = None,
+    algorithm: Algorithm | None = None,
 ) -> TrainState:
     """The state before the first step.
 
@@ -146,15 +166,13 @@ def init_state(
       params: of the policy to start from.
       bank: skills of every arm, usually none.
       width: of the model's hidden states; needed where the algorithm has a value function.
+      algorithm: that learns; None = the one that `config.algorithm` names.
 
     Raises:
       ValueError: the width is needed and missing.
     """
-    params, frozen = jax.tree.map(jnp.asarray, params), ()
-    if config.model.lora_rank > 0:
-        key = jax.random.fold_in(jax.random.key(config.seed), 1 << 30)  # no step has this number
-        params, frozen = init_adapters(key, params, rank=config.model.lora_rank), params
-    algorithm = config.algorithm.make()
+    params, frozen = _trained(config, params)
+    algorithm = algorithm or config.algorithm.make()
     starts_elsewhere = algorithm.uses_reference and config.model.lora_rank == 0
     starts_elsewhere = starts_elsewhere and bool(config.policy_steps)
     return TrainState(
@@ -169,5 +187,5 @@ def init_state(
         history=start_history(),
         skipped=jnp.int32(0),
         frozen=frozen,
-        critic=_start_critic(config, width),
+        critic=_start_critic(config, algorithm, width),
     )

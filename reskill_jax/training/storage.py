@@ -1,11 +1,13 @@
 """Where a run keeps itself: its folder, its checkpoints, and the mirror of both."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
+from reskill_jax.algorithms.algorithm import Algorithm
 from reskill_jax.creators.creator import Creator
 from reskill_jax.devices.processes import from_first, is_first
 from reskill_jax.models.fingerprint import fingerprint
@@ -59,6 +61,30 @@ def check_base(host: Mapping[str, Any], frozen: Any, config: TrainConfig) -> Non
         )
 
 
+def described(algorithm: Algorithm | None, config: TrainConfig) -> str | None:
+    """All fields of an algorithm of one's own, of which the configuration knows only some; None =
+    nothing more is to be said. Where in memory something lies is left out."""
+    if not config.algorithm.is_own or not dataclasses.is_dataclass(algorithm):
+        return None
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(algorithm))
+
+
+def check_algorithm_of(host: Mapping[str, Any], now: str | None) -> None:
+    """A run goes on with the algorithm that it began with.
+
+    Args:
+      host: of the checkpoint.
+      now: `described`.
+
+    Raises:
+      CheckpointError: it is another one.
+    """
+    if (began := host.get("algorithm")) != now:
+        raise checkpoint.CheckpointError(
+            f"the run began with the algorithm {began}, now it is {now}; give the same one again"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Storage:
     """An open run; make it with `open_storage`."""
@@ -67,6 +93,7 @@ class Storage:
     mirror: Mirror | None  # of the first process
     creator: Creator[Any]  # whose memory is kept
     notify: Callable[[str], None]  # called with lines for the person who watches
+    algorithm: str | None = None  # `described`
 
     def restore(
         self, state: TrainState, config: TrainConfig
@@ -89,6 +116,7 @@ class Storage:
             self.folder.checkpoints, kept(state), config, may_differ=MAY_DIFFER, notify=self.notify
         )
         check_base(restored.host, state.frozen, config)
+        check_algorithm_of(restored.host, self.algorithm)
         library = SkillLibrary.from_dict(restored.host["life"], self.creator)
         sizes = restored.host["sizes"]
 
@@ -157,6 +185,7 @@ class Storage:
                 "life": library.to_dict(self.creator),
                 "sizes": self.folder.sizes(),
                 "base": base_of(state.frozen),
+                **({} if self.algorithm is None else {"algorithm": self.algorithm}),
             },
             config,
             keep=config.keep,
@@ -188,9 +217,21 @@ class Storage:
 
 
 def open_storage(
-    config: TrainConfig, creator: Creator[Any], *, resume: bool, notify: Callable[[str], None]
+    config: TrainConfig,
+    creator: Creator[Any],
+    *,
+    resume: bool,
+    notify: Callable[[str], None],
+    algorithm: Algorithm | None = None,
 ) -> Storage:
     """Makes the folder of a run, or opens it to go on; several processes see the same one.
+
+    Args:
+      config: of the run.
+      creator: whose memory is kept.
+      resume: go on.
+      notify: called with lines for the person who watches.
+      algorithm: that the run learns with.
 
     Raises:
       RunFolderError: it exists already, or does not, or cannot be written.
@@ -198,6 +239,7 @@ def open_storage(
       OtherProcessError: one of these happened in the first process.
     """
     opened: list[Storage] = []
+    told = described(algorithm, config)
 
     def work() -> int:
         mirror = None if config.mirror is None else Mirror(config.mirror, config.name)
@@ -214,7 +256,7 @@ def open_storage(
                     "--name"
                 )
             folder = RunFolder.create(config.root, config.name, config)
-        opened.append(Storage(folder, mirror, creator, notify))
+        opened.append(Storage(folder, mirror, creator, notify, told))
         return 0
 
     if resume and config.mirror is not None:
@@ -222,6 +264,6 @@ def open_storage(
     from_first(work)
     if not is_first():
         opened.append(
-            Storage(FollowedRunFolder.of(config.root, config.name), None, creator, notify)
+            Storage(FollowedRunFolder.of(config.root, config.name), None, creator, notify, told)
         )
     return opened[0]

@@ -339,7 +339,7 @@ def update_policy(
         updates, new_opt_state = optimizer.update(or_zero(grads), opt_state, params)
         new_params = optax.apply_updates(params, updates)
         if has_values:
-            critic = keep(_critic_after(critic, or_zero(of_values), config), critic)
+            critic = keep(_critic_after(critic, or_zero(of_values), algorithm), critic)
         carry = (keep(new_params, params), keep(new_opt_state, opt_state), critic)
         return (*carry, skipped + ~finite), {**logs, "grad_norm": norm}
 
@@ -352,7 +352,7 @@ def update_policy(
     return state, {**logs, "entropy": entropy(lessons.batch, axis_name=axis_name)}
 
 
-def _critic_after(critic: Critic, grads: Any, config: TrainConfig) -> Critic:
+def _critic_after(critic: Critic, grads: Any, algorithm: Algorithm) -> Critic:
     """The value function after one step of its own optimizer."""
-    updates, opt_state = make_value_optimizer(config).update(grads, critic.opt_state)
+    updates, opt_state = make_value_optimizer(algorithm).update(grads, critic.opt_state)
     return Critic(optax.apply_updates(critic.params, updates), opt_state)

@@ -1,12 +1,13 @@
 """What a value of the settings may be, and which settings contradict each other."""
 
 import functools
+import math
+import numbers
 import re
+import struct
 import typing
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
-
-import numpy as np
 
 from reskill_jax.storage.run_folder import check_run_name
 from reskill_jax.storage.writers import WRITERS
@@ -14,6 +15,7 @@ from reskill_jax.training import ranges
 from reskill_jax.worlds.registry import WORLDS
 
 if TYPE_CHECKING:
+    from reskill_jax.algorithms.algorithm import Algorithm
     from reskill_jax.training.config import TrainConfig
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -56,6 +58,11 @@ def _hints(type_: Any) -> dict[str, Any]:
 
 def _check_type(field: str, value: Any, hint: Any) -> None:
     options = typing.get_args(hint)
+    if type(None) in options:  # X | None
+        if value is None:
+            return
+        hint = options[0]
+        options = typing.get_args(hint)
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, tuple) or not all(isinstance(one, str) for one in value):
             raise ValueError(f"{field} must be a list of texts, got {_told(value)}")
@@ -64,13 +71,10 @@ def _check_type(field: str, value: Any, hint: Any) -> None:
         if not isinstance(value, str) or value not in options:
             raise ValueError(f"{field} must be one of {', '.join(options)}, got {_told(value)}")
         return
-    if options and value is None and type(None) in options:
-        return
-    hint = options[0] if options else hint
-    is_bool = isinstance(value, (bool, np.bool_))
-    if hint is int and (is_bool or not isinstance(value, (int, np.integer))):
+    is_bool = type(value).__name__ in ("bool", "bool_")  # Python's, NumPy's
+    if hint is int and (is_bool or not isinstance(value, numbers.Integral)):
         raise ValueError(f"{field} must be an integer, got {_told(value)}")
-    if hint is float and (is_bool or not isinstance(value, (int, float, np.number))):
+    if hint is float and (is_bool or not isinstance(value, numbers.Real)):
         raise ValueError(f"{field} must be a number, got {_told(value)}")
     if hint is bool and not is_bool:
         raise ValueError(f"{field} must be true or false, got {_told(value)}")
@@ -80,17 +84,17 @@ def _check_type(field: str, value: Any, hint: Any) -> None:
         raise ValueError(f"{field} must be a {hint.__name__}, got {_told(value)}")
     if hint is int and value > (most := ranges.AT_MOST.get(field, ranges.MAX_INTEGER)):
         raise ValueError(f"{field} must be at most {most}, got {_told(value)}")
-    if hint is float and field not in ranges.POSITIVE and not _is_finite(value):
+    if hint is float and field not in ranges.POSITIVE and not math.isfinite(_float32(value)):
         raise ValueError(f"{field} must be finite in float32, got {_told(value)}")
 
 
-def _is_finite(value: Any) -> bool:
-    """As the float32 it is computed with: 1e39 is none."""
+def _float32(value: Any) -> float:
+    """A number as the float32 it is computed with: 1e39 is infinite, 1e-50 is zero."""
     try:
-        with np.errstate(over="ignore"):
-            return bool(np.isfinite(np.float32(value)))
-    except OverflowError:  # an integer beyond every float
-        return False
+        (rounded,) = struct.unpack("f", struct.pack("f", value))
+    except OverflowError:
+        return math.inf
+    return float(rounded)
 
 
 def _told(value: Any) -> str:
@@ -107,7 +111,7 @@ def _check_range(field: str, value: Any) -> None:
         raise ValueError(f"{field} must be at least 1, got {_told(value)}")
     if field in ranges.NOT_NEGATIVE and value < 0:
         raise ValueError(f"{field} must not be negative, got {_told(value)}")
-    if field in ranges.POSITIVE and not (_is_finite(value) and np.float32(value) > 0):
+    if field in ranges.POSITIVE and not 0 < _float32(value) < math.inf:
         raise ValueError(f"{field} must be positive and finite in float32, got {_told(value)}")
     if field in ranges.INTERVALS:
         low, high, ends = ranges.INTERVALS[field]
@@ -126,6 +130,9 @@ def _check_range(field: str, value: Any) -> None:
         )
     if field in ranges.TEXTS and _UNPRINTABLE.search(value):
         raise ValueError(f"{field} has characters that no path should have: {_told(value)}")
+    if field in ranges.NAMES and value not in ranges.NAMES[field] and ":" not in value:
+        known = ", ".join(ranges.NAMES[field])
+        raise ValueError(f"{field} must be one of {known}, or MODULE:CLASS, got {_told(value)}")
     if field == "model.path" and not value:
         raise ValueError("model.path must not be empty")
 
@@ -191,24 +198,10 @@ def _check_batches(config: "TrainConfig") -> None:
             f"steps * minibatches = {updates} updates of the policy, at most "
             f"{ranges.MAX_INTEGER} can be counted"
         )
-    algorithm = config.algorithm.make()
-    if config.policy_steps and config.group_size % algorithm.rows_together:
-        raise ValueError(
-            f"group_size must be even for algorithm.kind = {config.algorithm.kind}, which learns "
-            f"from pairs; got {config.group_size}"
-        )
-    together = algorithm.rows_together * config.mesh.rows
-    in_pairs = config.policy_steps and algorithm.rows_together > 1
-    if in_pairs and (rollouts // minibatches) % together:
-        raise ValueError(
-            f"the {rollouts // minibatches} rollouts of a minibatch cannot be split into pairs on "
-            f"{config.mesh.rows} devices"
-        )
-    if config.group_size == 1 and config.policy_steps and algorithm.needs_groups:
-        raise ValueError(
-            "group_size must be at least 2: a rollout alone in its group has none to be compared "
-            "with (algorithm.kind = ppo needs none)"
-        )
+    # GRPO suits any group of two or more. It is not made for that, because making it imports jax.
+    if config.group_size == 1 or config.algorithm.kind != "grpo":
+        if not config.algorithm.is_own:  # that one is checked when the run begins
+            check_algorithm(config, config.algorithm.make())
     if config.skills:
         _check_evidence(config)
     for count, things in (
@@ -220,6 +213,34 @@ def _check_batches(config: "TrainConfig") -> None:
                 f"{count} {things} cannot be split over mesh.data * mesh.fsdp = "
                 f"{config.mesh.rows} devices"
             )
+
+
+def check_algorithm(config: "TrainConfig", algorithm: "Algorithm") -> None:
+    """Whether groups and minibatches are such that an algorithm can learn from them.
+
+    Raises:
+      ValueError: in one line.
+    """
+    if not config.policy_steps:
+        return
+    together, size = algorithm.rows_together, config.group_size
+    if size % together:
+        told = "even" if together == 2 else f"a multiple of {together}"
+        raise ValueError(
+            f"group_size must be {told} for algorithm.kind = {config.algorithm.kind}, which learns "
+            f"from {'pairs' if together == 2 else f'{together} rollouts together'}; got {size}"
+        )
+    rows = config.groups * size // config.optimizer.minibatches
+    if together > 1 and rows % (together * config.mesh.rows):
+        raise ValueError(
+            f"the {rows} rollouts of a minibatch cannot be split into "
+            f"{'pairs' if together == 2 else f'{together} together'} on {config.mesh.rows} devices"
+        )
+    if size == 1 and algorithm.needs_groups:
+        raise ValueError(
+            "group_size must be at least 2: a rollout alone in its group has none to be compared "
+            "with (algorithm.kind = ppo needs none)"
+        )
 
 
 def _check_evidence(config: "TrainConfig") -> None:

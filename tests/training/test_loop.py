@@ -638,7 +638,7 @@ def test_the_step_is_compiled_before_the_first_one_and_once(tmp_path):
     out = io.StringIO()
     runner = loop.Runner(
         TrainConfig(groups=2, group_size=2, train_games=4, trial=TrialConfig(min_episodes=4)),
-        None, None, None,
+        None, None, None, None,
         jax.jit(lambda state, games: (Counter(state.step + 1), games), donate_argnums=0),
     )  # fmt: skip
     state = Counter(jax.numpy.int32(0))
@@ -659,7 +659,7 @@ def test_the_step_is_compiled_before_the_first_one_and_once(tmp_path):
 
 
 def test_a_function_put_around_the_step_is_compiled_by_its_first_call():
-    runner = loop.Runner(TrainConfig(), None, None, None, lambda state, games: state)
+    runner = loop.Runner(TrainConfig(), None, None, None, None, lambda state, games: state)
     out = io.StringIO()
     with loop.TrainingProgress(Console(file=out, width=80), total=3) as progress:
         loop._compile(Counter(jax.numpy.int32(0)), runner, progress)
