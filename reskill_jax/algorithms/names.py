@@ -8,3 +8,4 @@ KINDS = ("grpo", "dr_grpo", "rloo", "dapo", "gspo", "gigpo", "ppo", "dpo")
 """The algorithms that come with the package."""
 
 Aggregation = Literal["token", "sequence", "constant"]
+"""How the decisions of a batch become one number, see `core.losses.aggregate`."""

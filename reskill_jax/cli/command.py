@@ -202,12 +202,14 @@ def _show_skill(arguments: Sequence[str]) -> int:
 
 def _export_skills(arguments: Sequence[str]) -> int:
     from reskill_jax.cli.arguments import SkillsExportArguments, parse
+
+    parsed = parse(SkillsExportArguments, arguments, prog="reskill skills export")
+
     from reskill_jax.report.lines import read_lines
     from reskill_jax.skills.skillmd import export_skills
     from reskill_jax.skills.standing import standings
     from reskill_jax.storage.log_schema import check_lifecycle
 
-    parsed = parse(SkillsExportArguments, arguments, prog="reskill skills export")
     found = _read_skills(parsed.run)
     problems: list[str] = []
     log = read_lines(find_run(parsed.run) / "lifecycle.jsonl", check_lifecycle, problems)

@@ -91,7 +91,7 @@ def _check_type(field: str, value: Any, hint: Any) -> None:
 def _float32(value: Any) -> float:
     """A number as the float32 it is computed with: 1e39 is infinite, 1e-50 is zero."""
     try:
-        (rounded,) = struct.unpack("f", struct.pack("f", value))
+        (rounded,) = struct.unpack("f", struct.pack("f", float(value)))
     except OverflowError:
         return math.inf
     return float(rounded)

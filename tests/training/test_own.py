@@ -181,6 +181,9 @@ def test_what_is_handed_in_has_to_be_complete():
     with pytest.raises(OwnPartError, match=f"the creator {OWN}:Halfway has no observe"):
         naming(config, None, own_parts.Halfway())
     assert naming(config, None, None) is config
+    assert naming(config, UPWARDS, None).algorithm.aggregation == "token"
+    with pytest.raises(ValueError, match="aggregation must be one of token, sequence, constant"):
+        AlgorithmConfig(aggregation="sum")
 
 
 def test_an_algorithm_of_ones_own_is_imported_when_it_is_needed():
