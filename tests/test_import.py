@@ -86,7 +86,7 @@ print(*sys.modules)
 @pytest.mark.parametrize(
     "command",
     [
-        *("train", "eval", "export", "report", "worlds", "doctor", "adapt", "tau-rec"),
+        *("train", "pretrain", "eval", "export", "report", "worlds", "doctor", "adapt", "tau-rec"),
         *("skills list", "skills show", "skills export"),
     ],
 )

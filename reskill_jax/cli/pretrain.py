@@ -8,7 +8,7 @@ import tyro
 
 from reskill_jax.cli.arguments import SHORT, parse, peek, spelled_out
 from reskill_jax.cli.errors import CommandLineError
-from reskill_jax.training.pretraining import PRESETS, PretrainConfig
+from reskill_jax.training.pretrain_config import PRESETS, PretrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +27,6 @@ class PretrainArguments(PretrainConfig):
 
 def pretrain_and_tell(arguments: Sequence[str]) -> int:
     """Pretrains, says where the model lies."""
-    from rich.console import Console
-
-    from reskill_jax.devices.compilation_cache import keep_compiled_programs
-    from reskill_jax.devices.preemption import Interrupted, Preempted
-    from reskill_jax.training.pretraining import pretrain
-
     arguments = [spelled_out(argument, SHORT) for argument in arguments]
     preset = peek(arguments, "--preset") or "model"
     if preset not in PRESETS:
@@ -45,6 +39,13 @@ def pretrain_and_tell(arguments: Sequence[str]) -> int:
         description=PretrainArguments.__doc__,
         default=default,
     )
+
+    from rich.console import Console
+
+    from reskill_jax.devices.compilation_cache import keep_compiled_programs
+    from reskill_jax.devices.preemption import Interrupted, Preempted
+    from reskill_jax.training.pretraining import pretrain
+
     keep_compiled_programs()
     console = Console()
     try:
