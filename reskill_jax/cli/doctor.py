@@ -231,7 +231,11 @@ def model_lines(found: Mapping[str, Any] | None) -> list[Line]:
         lines.append(Line(folder, f"ready ({told})" if readable else told))
     if not any(readable for readable, _ in models.values()):
         lines.append(
-            Line("a language model", "none in models/", "make smollm2   # or --model FOLDER")
+            Line(
+                "a language model",
+                "none in models/",
+                "--model FOLDER, or in a checkout: make smollm2",
+            )
         )
     return lines
 
