@@ -102,8 +102,8 @@ def train(
       RunSummary.
 
     Raises:
-      RunFolderError, CheckpointError, WeightsError, TrainingError, MeshError, MirrorError,
-        OwnPartError: in one clear line; OtherProcessError where the first process has one.
+      RunFolderError, CheckpointError, WeightsError, TrainingError, MeshError, MirrorError: with one
+        clear line, as OwnPartError; OtherProcessError in the processes that wait for the first.
       Preempted, Interrupted: SIGTERM or Ctrl-C came; the checkpoint of the last step is complete.
     """
     console = (console or Console()) if is_first() else Console(quiet=True)
