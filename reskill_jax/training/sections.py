@@ -25,6 +25,8 @@ __all__ = [
     "TrialConfig",
 ]
 
+SHIPPED = ("household",)  # names of the weights in the package
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -51,9 +53,14 @@ class ModelConfig:
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is a checkpoint as the Hub has it, not weights of a small policy."""
+        """Whether it is a checkpoint as the Hub has it, not weights of a small policy.
+
+        The name of shipped weights means these, even beside a run folder of that name.
+        """
         path = self.path
-        return not path.endswith(".safetensors") and ("/" in path or Path(path).is_dir())
+        if path in SHIPPED or path.endswith(".safetensors"):
+            return False
+        return "/" in path or Path(path).is_dir()
 
 
 @dataclasses.dataclass(frozen=True)

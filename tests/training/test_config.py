@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import operator
+from importlib import resources
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from reskill_jax.devices.shape import MeshShape
 from reskill_jax.training.config import PRESETS, ModelConfig, TrainConfig, program_of, replace
 from reskill_jax.training.config_file import ConfigError, apply_config
-from reskill_jax.training.sections import OptimizerConfig, TrialConfig
+from reskill_jax.training.sections import SHIPPED, OptimizerConfig, TrialConfig
 from reskill_jax.training.state import games_key, make_optimizer
 from reskill_jax.worlds.household.generator import RoomSpec
 
@@ -364,3 +365,14 @@ def test_the_optimizer_counts_the_most_updates_that_a_configuration_may_ask_for(
     optimizer, params = make_optimizer(config), {"weight": np.ones(2, np.float32)}
     updates, _ = optimizer.update(params, optimizer.init(params), params)
     assert np.allclose(updates["weight"], -config.optimizer.learning_rate)
+
+
+def test_shipped_weights_are_meant_even_beside_a_run_of_that_name(tmp_path, monkeypatch):
+    shipped = resources.files("reskill_jax.models").iterdir()
+    names = [one.name for one in shipped if one.name.endswith(".safetensors")]
+    assert sorted(names) == sorted(f"{name}.safetensors" for name in SHIPPED)
+    for name in ("household", "mine"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert not ModelConfig("household").is_folder and ModelConfig("mine").is_folder
+    assert ModelConfig("./household").is_folder and not ModelConfig("./mine.safetensors").is_folder
