@@ -358,7 +358,8 @@ def make_host_runner(
     compiled = compiled_of(world)
     if compiled is not None and policy.prompt is None:
         check_fit(config, policy, compiled)
-    algorithm, creator = algorithm or algorithm_of(config), creator or creator_of(config, world)
+    algorithm = algorithm_of(config) if algorithm is None else algorithm
+    creator = creator_of(config, world) if creator is None else creator
     plan = plan_of(config, world, policy)
     spread = make_spread(config, world, policy.model, algorithm)
     started: list[tuple[Sequence[TaskSpec], SessionPool]] = []

@@ -100,7 +100,8 @@ def begin_library(
     Raises:
       SkillFileError: `config.bank` names no readable skills.
     """
-    memory = (creator or creator_of(config, world)).init(config.seed)
+    creator = creator_of(config, world) if creator is None else creator
+    memory = creator.init(config.seed)
     return SkillLibrary(memory, starting_skills(config, world), (None,) * config.trial.concurrent)
 
 

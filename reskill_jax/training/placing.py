@@ -6,10 +6,12 @@ import jax
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from reskill_jax.algorithms.algorithm import Algorithm
 from reskill_jax.models.model import Model
 from reskill_jax.models.sharding import param_specs
 from reskill_jax.training.config import TrainConfig
-from reskill_jax.training.state import TrainState, make_optimizer
+from reskill_jax.training.lifecycle import make_bank
+from reskill_jax.training.state import TrainState, init_state, make_optimizer
 
 
 def state_shardings(state: TrainState, mesh: Mesh, model: Model, config: TrainConfig) -> Any:
@@ -41,3 +43,25 @@ def state_shardings(state: TrainState, mesh: Mesh, model: Model, config: TrainCo
             transform_non_params=lambda _: whole,
         ),
     )
+
+
+def run_shardings(
+    config: TrainConfig, world: Any, model: Model, algorithm: Algorithm, mesh: Mesh
+) -> Any:
+    """`state_shardings` of the state that a run begins with; no array is made.
+
+    Args:
+      config: of the run. world: that is played. model: that is trained.
+      algorithm: that it learns with. mesh: of devices.
+    """
+    bank = make_bank(config, world, [()])
+    like = jax.eval_shape(
+        lambda: init_state(
+            config,
+            model.init(jax.random.key(0)),
+            bank,
+            width=model.width,
+            algorithm=algorithm,
+        )
+    )
+    return state_shardings(like, mesh, model, config)

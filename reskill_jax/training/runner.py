@@ -23,10 +23,10 @@ from reskill_jax.models.model import Model
 from reskill_jax.training.config import TrainConfig, program_of
 from reskill_jax.training.creators import creator_of
 from reskill_jax.training.evaluate import Evaluation, Mode, evaluate
-from reskill_jax.training.lifecycle import Versions, episodes_of, make_bank
-from reskill_jax.training.placing import state_shardings
+from reskill_jax.training.lifecycle import Versions, episodes_of
+from reskill_jax.training.placing import run_shardings
 from reskill_jax.training.settings import Policy, check_fit
-from reskill_jax.training.state import TrainState, init_state
+from reskill_jax.training.state import TrainState
 from reskill_jax.training.step import Evidence, train_step
 from reskill_jax.training.step_metrics import StepMetrics
 from reskill_jax.training.update import rollout_params
@@ -144,17 +144,7 @@ def _compiled(
     if config.mesh == MeshShape() and jax.process_count() == 1:
         return jax.jit(program, donate_argnums=0), None, None
     mesh = make_mesh(config.mesh)
-    bank = make_bank(config, world, [()])
-    like = jax.eval_shape(
-        lambda: init_state(
-            config,
-            model.init(jax.random.key(0)),
-            bank,
-            width=model.width,
-            algorithm=algorithm,
-        )
-    )
-    shardings, rows = state_shardings(like, mesh, model, config), row_sharding(mesh)
+    shardings, rows = run_shardings(config, world, model, algorithm, mesh), row_sharding(mesh)
     whole = NamedSharding(mesh, PartitionSpec())
     step = jax.jit(
         on_mesh(program, mesh),
@@ -185,9 +175,9 @@ def make_runner(
       TrainingError: policy, world and settings do not fit together.
     """
     check_fit(config, policy, world)
-    algorithm = algorithm or algorithm_of(config)
+    algorithm = algorithm_of(config) if algorithm is None else algorithm
     compiled = _compiled(world, policy.model, policy.language, algorithm, program_of(config))
-    creator = creator or creator_of(config, world)
+    creator = creator_of(config, world) if creator is None else creator
     return Runner(config, world, policy._replace(params=()), algorithm, creator, *compiled)
 
 

@@ -29,10 +29,9 @@ from reskill_jax.rollouts.conversation import Conversation
 from reskill_jax.rollouts.episodes import Rollouts
 from reskill_jax.rollouts.host import HostRollouts
 from reskill_jax.training.config import TrainConfig
-from reskill_jax.training.lifecycle import make_bank
-from reskill_jax.training.placing import state_shardings
+from reskill_jax.training.placing import run_shardings
 from reskill_jax.training.settings import TrainingError
-from reskill_jax.training.state import TrainState, init_state
+from reskill_jax.training.state import TrainState
 from reskill_jax.worlds.world import TaskSpec
 
 
@@ -152,17 +151,7 @@ def make_spread(config: TrainConfig, world: Any, model: Model, algorithm: Algori
     if config.mesh == MeshShape() and jax.process_count() == 1:
         return Spread()
     mesh = make_mesh(config.mesh)
-    bank = make_bank(config, world, [()])
-    like = jax.eval_shape(
-        lambda: init_state(
-            config,
-            model.init(jax.random.key(0)),
-            bank,
-            width=model.width,
-            algorithm=algorithm,
-        )
-    )
-    spread = Spread(mesh, state_shardings(like, mesh, model, config))
+    spread = Spread(mesh, run_shardings(config, world, model, algorithm, mesh))
     spread.shares(config.groups * config.group_size)
     return spread
 

@@ -172,7 +172,7 @@ def init_state(
       ValueError: the width is needed and missing.
     """
     params, frozen = _trained(config, params)
-    algorithm = algorithm or config.algorithm.make()
+    algorithm = config.algorithm.make() if algorithm is None else algorithm
     starts_elsewhere = algorithm.uses_reference and config.model.lora_rank == 0
     starts_elsewhere = starts_elsewhere and bool(config.policy_steps)
     return TrainState(

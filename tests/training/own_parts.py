@@ -20,6 +20,14 @@ class Upwards(GRPO):
         return Targets(jnp.where(batch.mask, self.push, 0.0))
 
 
+@dataclasses.dataclass(frozen=True)
+class Empty(Upwards):
+    """False as a condition, as containers are that hold nothing."""
+
+    def __len__(self):
+        return 0
+
+
 class Needy(Upwards):
     """Not to be made without an argument."""
 

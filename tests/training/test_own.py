@@ -12,6 +12,7 @@ from reskill_jax.storage.checkpoint import CheckpointError
 from reskill_jax.training import loop
 from reskill_jax.training import settings as settings_of_runs
 from reskill_jax.training.config import TrainConfig, replace
+from reskill_jax.training.lifecycle import begin_library
 from reskill_jax.training.own import OwnPartError, algorithm_for, naming
 from reskill_jax.training.runner import algorithm_of, make_runner
 from reskill_jax.training.sections import (
@@ -123,6 +124,18 @@ def test_equal_ones_share_the_compiled_step(lab):
     )
     assert one.step is two.step and one.step is not other.step
     assert one.algorithm == two.algorithm == own_parts.Upwards(push=0.5)
+
+
+def test_what_is_false_as_a_condition_is_taken_all_the_same(lab):
+    class Forgetful(own_parts.Persistent):
+        def __len__(self):
+            return 0
+
+    algorithm, creator = own_parts.Empty(push=0.5), Forgetful()
+    made = make_runner(lab.config, lab.world, lab.policy, algorithm=algorithm, creator=creator)
+    assert not algorithm and made.algorithm is algorithm
+    assert not creator and made.creator is creator
+    assert begin_library(lab.config, lab.world, creator).creator == creator.init(lab.config.seed)
 
 
 def test_named_on_the_command_line(lab, tmp_path, monkeypatch, capsys):
