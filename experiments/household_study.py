@@ -32,7 +32,18 @@ from pathlib import Path
 
 from study import published, report
 from study.algorithms import algorithm_jobs, chosen_rates, rate_jobs
-from study.jobs import BLAME, FIRST_FRESH, FRESH, FROZEN, QUICK, STUDY, Job, StudyError, jobs_of
+from study.jobs import (
+    BLAME,
+    COMPARED,
+    FIRST_FRESH,
+    FRESH,
+    FROZEN,
+    QUICK,
+    STUDY,
+    Job,
+    StudyError,
+    jobs_of,
+)
 from study.runs import borrow, is_done
 from study.workers import run_all
 
@@ -79,8 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", help="conditions, worlds or cells, separated by commas")
     parser.add_argument(
         "--seeds",
-        help="default: 1000-1015 (fresh), 3000-3007 (blame), 10-17 (main), 10-13 (versions, "
-        "algorithms), 20-21 (rates), 10-12 (the others)",
+        help="default: 1000-1015 (fresh), 3000-3007 (blame), 4000-4003 (algorithms), 10-17 "
+        "(main), 10-13 (versions), 20-21 (rates), 10-12 (the others)",
     )
     parser.add_argument("--fresh", type=int, help="as many seeds that no result has used yet")
     parser.add_argument("--keep", type=Path, help="folder for trained policies and their skills")
@@ -125,13 +136,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(options: argparse.Namespace) -> int:
     """Makes the runs of a study that are missing; returns how many failed."""
     study, results = options.study, options.results
-    of_study = {"frozen": FROZEN, "fresh": FRESH, "blame": BLAME}
+    of_study = {"frozen": FROZEN, "fresh": FRESH, "blame": BLAME, "algorithms": COMPARED}
     settings = QUICK if options.quick else of_study.get(study, STUDY)
     if options.policy:
         settings = dataclasses.replace(settings, policy=options.policy)
     # Seeds below 10 were spent on choosing the settings.
     seeds = {"fresh": f"{FIRST_FRESH}-{FIRST_FRESH + 15}", "main": "10-17", "versions": "10-13"}
-    seeds |= {"rates": "20-21", "algorithms": "10-13", "blame": "3000-3007"}
+    seeds |= {"rates": "20-21", "algorithms": "4000-4003", "blame": "3000-3007"}
     seeds = seeds.get(study, "10-12")
     seeds = parse_seeds(options.seeds or ("0-1" if options.quick else seeds))
     if options.fresh:

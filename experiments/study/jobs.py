@@ -96,6 +96,7 @@ class Study:
 STUDY = Study()
 FROZEN = dataclasses.replace(STUDY, eval_every=5)
 FRESH = dataclasses.replace(STUDY, eval_every=0, final_games=2048, own_games=True)
+COMPARED = dataclasses.replace(FRESH, final_games=512)  # algorithms
 BLAME = dataclasses.replace(
     STUDY, eval_every=0, final_games=512, own_games=True, drift_every=STUDY.steps, version_games=256
 )

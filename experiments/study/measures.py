@@ -100,7 +100,7 @@ class FinalGames:
 
 
 class Memory:
-    """What the compiled step holds besides what it is given and gives, in bytes."""
+    """The bytes that the compiled step holds at most, and how many of them are temporaries."""
 
     def __init__(self, folder: Path) -> None:
         """Measures when the run ends."""
@@ -112,7 +112,12 @@ class Memory:
             return
         games = runner.games(runner.numbers(0))
         analysis = runner.step.lower(state, games).compile().memory_analysis()
-        told = {"temporaries": int(analysis.temp_size_in_bytes)} if analysis else {}
+        told = {}
+        if analysis:
+            temporaries = int(analysis.temp_size_in_bytes)
+            given = analysis.argument_size_in_bytes - analysis.alias_size_in_bytes
+            peak = temporaries + int(given + analysis.output_size_in_bytes)
+            told = {"temporaries": temporaries, "peak": peak}
         self._path.write_text(json.dumps(told), encoding="utf-8")
 
 

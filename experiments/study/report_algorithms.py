@@ -47,8 +47,9 @@ def write_algorithms(results: Sequence[dict[str, Any]], folder: Path) -> tuple[s
             trials.append([name, *_versions(method)])
     head = ["algorithm", "rate", "without skills", "with skills", "difference"]
     head += ["with skills, played without", "s a step", "with skills", "MB", "with skills", "pairs"]
-    text = "Unseen success in per cent, with 95 % t intervals over seeds; MB of temporaries of the "
-    text += f"compiled step.\n\n{table(head, rows)}"
+    text = "Unseen success in per cent, with 95 % t intervals over seeds; seconds of a step on one "
+    text += "core with another run beside it, medians; MB that the compiled step holds at most: "
+    text += f"state, batch and temporaries.\n\n{table(head, rows)}"
     head = ["algorithm", "accepted", "rejected", "rollouts a decision", "extra rollouts"]
     head += ["of accepted helpful", "harmful"]
     return f"{text}\n\nTrials of a run, on average:\n\n{table(head, trials)}", []
@@ -78,9 +79,9 @@ def _median(runs: Runs, measure, told: str) -> str:
 
 
 def _megabytes(result: Mapping[str, Any]) -> float | None:
-    """Temporaries of the compiled step."""
+    """The most that the compiled step holds: state, batch, temporaries."""
     memory = result.get("memory")
-    return memory["temporaries"] / 1e6 if memory else None
+    return memory["peak"] / 1e6 if memory else None
 
 
 def _versions(runs: Runs) -> list[str]:

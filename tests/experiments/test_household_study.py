@@ -451,6 +451,7 @@ def test_rates_are_chosen_before_algorithms_are_compared(call, capsys):
     assert "household_study:rates" in page and "household_study:algorithms" in page
     result = load(call, "algorithms/dpo-reskill-0")
     assert result["identity"]["config"]["algorithm"] == {"kind": "dpo", "beta": 0.1}
+    assert result["memory"]["peak"] > result["memory"]["temporaries"] > 0
 
 
 RATES = ("2.5e-05", "5e-05", "0.0001")
