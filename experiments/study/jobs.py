@@ -66,7 +66,7 @@ class Study:
     final_games: int = 512  # at the end, the above included
     checkpoint_every: int | None = None  # None: only at the end
     changes: tuple[tuple[str, Any], ...] = ()  # further fields of TrainConfig
-    drift_every: int = 10  # steps between measurements of every skill in the bank
+    drift_every: int = 10  # steps between measurements of every skill in the bank; 0: none
     drift_games: int = 256  # for each of them
     version_games: int = 512  # for each version that is proposed
     own_games: bool = False  # the final games are the seed's own: no two runs end on the same
@@ -96,7 +96,7 @@ class Study:
 STUDY = Study()
 FROZEN = dataclasses.replace(STUDY, eval_every=5)
 FRESH = dataclasses.replace(STUDY, eval_every=0, final_games=2048, own_games=True)
-COMPARED = dataclasses.replace(FRESH, final_games=512)  # algorithms
+COMPARED = dataclasses.replace(FRESH, final_games=512, drift_every=0)  # algorithms
 BLAME = dataclasses.replace(
     STUDY, eval_every=0, final_games=512, own_games=True, drift_every=STUDY.steps, version_games=256
 )

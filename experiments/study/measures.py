@@ -150,7 +150,7 @@ class Versions:
     """
 
     def __init__(self, folder: Path, *, every: int, games: int, version_games: int) -> None:
-        """Measures skills every `every` steps in `games` games, versions in `version_games`."""
+        """Measures versions in `version_games`, skills in `games` every `every` steps (0: no)."""
         self._log = _Log(folder / VERSIONS)
         self._every, self._games, self._version_games = every, games, version_games
         self._before: tuple[Skill, ...] | None = None  # unknown
@@ -167,7 +167,7 @@ class Versions:
                 self._measured = record.id
                 self._measure(record, step, state, library, runner)
         self._before = library.skills
-        if not first and step % self._every == 0:
+        if self._every and not first and step % self._every == 0:
             for skill in library.skills:
                 without = [one for one in library.skills if one is not skill]
                 told = {"kind": "skill", "skill": skill.name, "action": skill.action}
