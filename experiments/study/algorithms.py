@@ -17,7 +17,7 @@ from reskill_jax.algorithms.registry import ALGORITHMS
 from .jobs import Job, Study
 from .results import BASELINE, METHOD, final, read
 
-RATES = (2.5e-5, 5e-5, 1e-4)
+RATES = (2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4)
 MEASURED = ("grpo", "ppo", "ppo-evaluation", "dpo")  # whose versions are measured one by one
 VERSION_GAMES = 256
 

@@ -430,7 +430,7 @@ def test_every_algorithm_at_equal_rollouts():
         if config.skills:
             assert config.trial.evidence != "within_group" or not ppo
     rates = algorithms.rate_jobs(jobs.STUDY, [20, 21])
-    assert len({job.name for job in rates}) == len(rates) == 8 * 3 * 2
+    assert len({job.name for job in rates}) == len(rates) == 8 * 5 * 2
     assert not any(job.config.skills for job in rates)
 
 
@@ -454,7 +454,7 @@ def test_rates_are_chosen_before_algorithms_are_compared(call, capsys):
     assert result["memory"]["peak"] > result["memory"]["temporaries"] > 0
 
 
-RATES = ("2.5e-05", "5e-05", "0.0001")
+RATES = ("2.5e-05", "5e-05", "0.0001", "0.0002", "0.0004")
 
 
 def test_an_algorithm_is_what_it_is_with_all_of_its_settings():
