@@ -72,9 +72,14 @@ def _without_skills(changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def chosen_rates(results: Path) -> dict[str, float]:
-    """Algorithm -> the rate with the highest unseen success; {} before the study of rates."""
+    """Those of `best_rates` in a folder of results; {} before the study of rates."""
+    return best_rates(read(results / "rates"))
+
+
+def best_rates(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Algorithm -> the rate with the highest unseen success."""
     found: dict[str, dict[float, list[float]]] = {}
-    for one in read(results / "rates"):
+    for one in results:
         of_kind = found.setdefault(one["variant"]["algorithm"], {})
         of_kind.setdefault(float(one["variant"]["rate"]), []).append(final(one, "unseen"))
     return {

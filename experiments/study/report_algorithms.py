@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from results_page import table
 
+from reskill_jax.algorithms.names import KINDS
+
+from .algorithms import best_rates
 from .report_versions import proposals
 from .results import BASELINE, METHOD, final, over_seeds, percent, step_seconds
 from .statistics import Estimate, estimate, paired
@@ -18,8 +21,9 @@ def by_variant(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[in
     """Variant -> condition -> seed -> result."""
     found: dict[str, dict[str, dict[int, dict]]] = {}
     for one in results:
-        name = " at ".join(one["variant"].values())
-        found.setdefault(name, {}).setdefault(one["condition"], {})[one["seed"]] = one
+        found.setdefault(one["variant"]["algorithm"], {}).setdefault(one["condition"], {})[
+            one["seed"]
+        ] = one
     return found
 
 
@@ -27,7 +31,8 @@ def write_algorithms(results: Sequence[dict[str, Any]], folder: Path) -> tuple[s
     """The tables; there are no figures."""
     found = by_variant(results)
     rows, trials = [], []
-    for name, runs in found.items():
+    for name in sorted(found, key=_place):
+        runs = found[name]
         base = runs.get(BASELINE) or found.get(name.partition("-")[0], {}).get(BASELINE, {})
         method = runs.get(METHOD, {})
         rate = next(iter((method or base).values()))["identity"]["config"]["optimizer"]
@@ -56,12 +61,23 @@ def write_algorithms(results: Sequence[dict[str, Any]], folder: Path) -> tuple[s
 
 
 def write_rates(results: Sequence[dict[str, Any]], folder: Path) -> tuple[str, list[str]]:
-    """Unseen success of every algorithm at every rate."""
-    rows = [
-        [name, percent(_unseen(runs[BASELINE])), str(len(runs[BASELINE]))]
-        for name, runs in by_variant(results).items()
-    ]
-    return table(["algorithm and rate", "unseen success, %", "runs"], rows), []
+    """Unseen success of every algorithm at every rate, the chosen one in bold."""
+    found: dict[str, dict[float, dict[int, dict]]] = {}
+    for one in results:
+        of_kind = found.setdefault(one["variant"]["algorithm"], {})
+        of_kind.setdefault(float(one["variant"]["rate"]), {})[one["seed"]] = one
+    rates, chosen = sorted({rate for each in found.values() for rate in each}), best_rates(results)
+    rows = []
+    for name in sorted(found, key=_place):
+        told = {rate: percent(_unseen(found[name].get(rate, {}))) for rate in rates}
+        told[chosen[name]] = f"**{told[chosen[name]]}**"
+        rows.append([name, *told.values()])
+    return table(["unseen success, %, at the rate", *(f"{rate:g}" for rate in rates)], rows), []
+
+
+def _place(name: str) -> tuple[int, str]:
+    """For the order of the rows: variants follow their algorithm."""
+    return KINDS.index(name.partition("-")[0]), name
 
 
 def _by_seed(runs: Runs, mode: str | None = None) -> dict[int, float]:

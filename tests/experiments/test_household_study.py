@@ -7,6 +7,7 @@ from pathlib import Path
 
 import household_study
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from study import algorithms, jobs, measures, results, runs
@@ -451,7 +452,30 @@ def test_rates_are_chosen_before_algorithms_are_compared(call, capsys):
     assert "household_study:rates" in page and "household_study:algorithms" in page
     result = load(call, "algorithms/dpo-reskill-0")
     assert result["identity"]["config"]["algorithm"] == {"kind": "dpo", "beta": 0.1}
-    assert result["memory"]["peak"] > result["memory"]["temporaries"] > 0
+
+
+def test_the_memory_of_the_step(tmp_path):
+    """What is given is counted once where the result takes its place."""
+
+    def told(**options):
+        runner = types.SimpleNamespace(
+            config=jobs.QUICK.config(),
+            step=jax.jit(lambda state, games: state + jnp.sort(games)[::-1], **options),
+            games=lambda numbers: jnp.ones(numbers),
+            numbers=lambda step: 1000,
+        )
+        observer = measures.Memory(tmp_path)
+        observer(0, jnp.zeros(1000), None, runner)
+        assert not (tmp_path / measures.MEMORY).exists()
+        observer(runner.config.steps, jnp.zeros(1000), None, runner)
+        text = (tmp_path / measures.MEMORY).read_text()
+        (tmp_path / measures.MEMORY).unlink()
+        return json.loads(text)
+
+    plain, donated = told(), told(donate_argnums=0)
+    assert plain["temporaries"] == donated["temporaries"] >= 4000
+    assert plain["peak"] == plain["temporaries"] + 3 * 4000
+    assert donated["peak"] == plain["peak"] - 4000
 
 
 RATES = ("2.5e-05", "5e-05", "0.0001", "0.0002", "0.0004")
