@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seeds",
         help="default: 1000-1015 (fresh), 3000-3007 (blame), 4000-4003 (algorithms), 10-17 "
-        "(main), 10-13 (versions), 20-21 (rates), 10-12 (the others)",
+        "(main), 10-13 (versions), 20 (rates), 10-12 (the others)",
     )
     parser.add_argument("--fresh", type=int, help="as many seeds that no result has used yet")
     parser.add_argument("--keep", type=Path, help="folder for trained policies and their skills")
@@ -142,7 +142,7 @@ def _train(options: argparse.Namespace) -> int:
         settings = dataclasses.replace(settings, policy=options.policy)
     # Seeds below 10 were spent on choosing the settings.
     seeds = {"fresh": f"{FIRST_FRESH}-{FIRST_FRESH + 15}", "main": "10-17", "versions": "10-13"}
-    seeds |= {"rates": "20-21", "algorithms": "4000-4003", "blame": "3000-3007"}
+    seeds |= {"rates": "20", "algorithms": "4000-4003", "blame": "3000-3007"}
     seeds = seeds.get(study, "10-12")
     seeds = parse_seeds(options.seeds or ("0-1" if options.quick else seeds))
     if options.fresh:
