@@ -24,7 +24,7 @@ from reskill_jax.training.host import HostRunner, make_host_runner
 from reskill_jax.training.sections import ModelConfig
 from reskill_jax.training.settings import load_policy, open_world
 from reskill_jax.worlds.host_worlds import MadeWorld
-from reskill_jax.worlds.registry import WorldError
+from reskill_jax.worlds.registry import WORLDS, WorldError
 from reskill_jax.worlds.tau_rec.chat import ChatClient, ChatError
 from reskill_jax.worlds.world import HostWorld, TaskSpec
 
@@ -288,9 +288,9 @@ def open_host_world(config: TrainConfig) -> MadeWorld:
     """
     opened = open_world(config)
     if not isinstance(opened, MadeWorld):
-        raise WorldError(
-            f"{config.world} is a compiled world; its games as text are called {config.world}_text"
-        )
+        as_text = f"{config.world}_text"
+        hint = f"; its games as text are called {as_text}" if as_text in WORLDS else ""
+        raise WorldError(f"{config.world} is a compiled world: no agent plays it in text{hint}")
     return opened
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-import numpy as np
 from rich.console import Console
 
 from reskill_jax.devices.shape import MeshShape
 from reskill_jax.evaluation.compiled_play import ReplayError, play_compiled
 from reskill_jax.evaluation.figures import Trial, figures
+from reskill_jax.evaluation.given_games import own_games, published
 from reskill_jax.models.params import Params
 from reskill_jax.models.sharding import gather_for_rollout
 from reskill_jax.skills.bank import Bank
@@ -29,13 +29,13 @@ from reskill_jax.training.settings import Policy, load_policy, open_world
 from reskill_jax.training.state import played_state
 from reskill_jax.training.storage import MAY_DIFFER, check_base
 from reskill_jax.training.update import whole_params
-from reskill_jax.worlds.alfworld_games import GameRecord, read_games
+from reskill_jax.worlds.alfworld_games import GameRecord
 from reskill_jax.worlds.host_worlds import MadeWorld, eval_tasks
-from reskill_jax.worlds.registry import COMPILED, make_world
-from reskill_jax.worlds.text_games import PUBLISHED, TextGames, task_of
-from reskill_jax.worlds.world import GameReader, TaskSpec
+from reskill_jax.worlds.registry import COMPILED
+from reskill_jax.worlds.text_games import TextGames, task_of
+from reskill_jax.worlds.world import CompiledWorld, GameReader, TaskSpec, compiled_of
 
-__all__ = ["ChoiceError", "LoadedRun", "evaluate_run", "load_run", "own_games", "published"]
+__all__ = ["ChoiceError", "LoadedRun", "evaluate_run", "load_run"]
 
 ALFWORLDS = (*COMPILED, "household_text", "alfworld")  # whose games may be those published
 REAL_TURNS = 50  # what ALFWorld's own evaluation allows
@@ -153,8 +153,8 @@ def evaluate_run(
     Args:
       folder: of the run.
       step: of the checkpoint; None = the newest good one.
-      world: to play in: "household" (compiled), a world on the host by its name, or MODULE:CLASS;
-        None = that of the run.
+      world: to play in: "household" (compiled), another one by its name, or MODULE:CLASS; None =
+        that of the run.
       splits: "seen", "unseen".
       modes: "bank", "none", "candidate".
       games: where to read ALFWorld's games; "seen" then means the split valid_seen and "unseen"
@@ -185,7 +185,8 @@ def evaluate_run(
     elsewhere = games is not None or world != config.world
     if temperature is None:
         temperature = 0.0 if elsewhere and trials == 1 else config.temperature
-    if world in COMPILED and games is None and trials == 1 and not config.on_host:
+    compiled = not hasattr(run.world, "open")
+    if compiled and world == config.world and games is None and trials == 1:
         return [
             _play_compiled(run, mode, split, tasks, temperature)
             for mode in modes
@@ -222,17 +223,19 @@ def _play_apart(
     """Lines of games of a file, or of another world than the compiled one."""
     lines = []
     about: dict[str, Any] = {}
-    if plan.world in COMPILED:
-        world = make_world(plan.world, rooms=run.config.rooms)
-        if not isinstance(world, GameReader):
-            raise ReplayError(f"the world {plan.world} has no games that can be given as text")
-        records = published(games, splits, plan.tasks) if games else {}
-        records = records or {split: own_games(world, split, plan.tasks) for split in splits}
-        play = functools.partial(_recorded, run, plan, world)
-        of_split: dict[str, Any] = records
-        finish: Callable[[], None] = lambda: None  # noqa: E731
+    config = replace(
+        plan.config, world=plan.world, sessions=dict(max_invalid=1.0), mesh=MeshShape()
+    )
+    if plan.workers is not None:
+        config = replace(config, sessions=dict(workers=plan.workers))
+    if games is not None:
+        config = replace(config, games=str(games))
+    opened = open_world(config)
+    finish: Callable[[], None] = lambda: None  # noqa: E731
+    if isinstance(opened, MadeWorld):
+        play, of_split, finish, about = _on_host(run, plan, config, opened, splits, games)
     else:
-        play, of_split, finish, about = _on_host(run, plan, splits, games)
+        play, of_split = _as_text(run, plan, opened, splits, games)
     try:
         for mode, skills in versions.items():
             for split, tasks in of_split.items():
@@ -254,20 +257,37 @@ def _play_apart(
     return lines
 
 
+def _as_text(
+    run: LoadedRun,
+    plan: _Plan,
+    world: CompiledWorld,
+    splits: Sequence[str],
+    games: Path | None,
+) -> tuple[Any, dict[str, Any]]:
+    """How games given as text are played in a compiled world: (play, games of each split)."""
+    if not isinstance(world, GameReader):
+        raise ReplayError(
+            f"the world {plan.world} has no games that can be given as text; without --games and "
+            "--trials a run in it plays tasks that it makes"
+        )
+    own = compiled_of(run.world)
+    if own is None or own.language != world.language or run.policy.prompt is not None:
+        raise ReplayError(f"the policy of this run does not speak as the world {plan.world} does")
+    records = published(games, splits, plan.tasks) if games else {}
+    records = records or {split: own_games(world, split, plan.tasks) for split in splits}
+    return functools.partial(_recorded, run, plan, world), records
+
+
 def _on_host(
-    run: LoadedRun, plan: _Plan, splits: Sequence[str], games: Path | None
+    run: LoadedRun,
+    plan: _Plan,
+    config: TrainConfig,
+    opened: MadeWorld,
+    splits: Sequence[str],
+    games: Path | None,
 ) -> tuple[Any, ...]:
     """How a world on the host is played: (play, tasks of each split, what ends it, what belongs to
     its figures)."""
-    config = replace(
-        plan.config, world=plan.world, sessions=dict(max_invalid=1.0), mesh=MeshShape()
-    )
-    if plan.workers is not None:
-        config = replace(config, sessions=dict(workers=plan.workers))
-    if games is not None:
-        config = replace(config, games=str(games))
-    opened = open_world(config)
-    assert isinstance(opened, MadeWorld)
     policy = run.policy
     if plan.world != run.config.world and not isinstance(opened.world, TextGames):
         policy = load_policy(
@@ -353,41 +373,3 @@ def _play_compiled(
         at_once=run.policy.games_at_once(config),
     )
     return {"step": run.step} | found.to_json()
-
-
-def own_games(world: GameReader, split: str, count: int, *, seed: int = 0) -> list[GameRecord]:
-    """The games that the evaluation of a split plays in a compiled world, as text.
-
-    Args:
-      world: of the games.
-      split, count: which games. seed: of their keys; 0 is that of the evaluation.
-    """
-    make = jax.jit(functools.partial(world.make, split=split))
-    return [
-        world.game_record(
-            jax.tree.map(np.asarray, make(jax.random.fold_in(jax.random.key(seed), i))),
-            name=f"{split}-{i}",
-            split=split,
-        )
-        for i in range(count)
-    ]
-
-
-def published(path: Path, splits: Sequence[str], tasks: int) -> dict[str, list[GameRecord]]:
-    """At most `tasks` games of each split of a file or folder, evenly spaced.
-
-    Args:
-      path: of the games.
-      splits: "seen" and "unseen", which are looked for under the names of published games as well;
-        where there are none of them, all splits are taken.
-      tasks: of a split at most.
-    """
-    by_split: dict[str, list[GameRecord]] = {}
-    for record in read_games(path):
-        by_split.setdefault(record.split, []).append(record)
-    wanted = {name for split in splits for name in (split, PUBLISHED.get(split, split))}
-    kept = {name: found for name, found in by_split.items() if name in wanted} or by_split
-    return {
-        name: [found[i * len(found) // n] for n in [min(tasks, len(found))] for i in range(n)]
-        for name, found in kept.items()
-    }

@@ -16,7 +16,6 @@ from reskill_jax.training.sections import (
     TrialConfig,
 )
 from reskill_jax.training.validate import validate
-from reskill_jax.worlds.registry import COMPILED
 from reskill_jax.worlds.settings import RoomSpec
 
 __all__ = [
@@ -133,11 +132,6 @@ class TrainConfig:
         from reskill_jax.core.factorial import num_arms  # imports jax
 
         return num_arms(self.trial.concurrent)
-
-    @property
-    def on_host(self) -> bool:
-        """Whether the world is played on the host."""
-        return self.world not in COMPILED
 
     @property
     def policy_steps(self) -> range:

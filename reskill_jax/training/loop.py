@@ -43,7 +43,13 @@ from reskill_jax.training.own import algorithm_for, naming
 from reskill_jax.training.progress import TrainingProgress
 from reskill_jax.training.proposals import after_step
 from reskill_jax.training.runner import Runner, make_runner
-from reskill_jax.training.settings import Policy, TrainingError, load_policy, open_world
+from reskill_jax.training.settings import (
+    Policy,
+    TrainingError,
+    check_kind,
+    load_policy,
+    open_world,
+)
 from reskill_jax.training.state import TrainState, init_state
 from reskill_jax.training.step import Evidence
 from reskill_jax.training.step_log import (
@@ -53,7 +59,7 @@ from reskill_jax.training.step_log import (
 )
 from reskill_jax.training.step_metrics import StepMetrics
 from reskill_jax.training.storage import Storage, open_storage
-from reskill_jax.worlds.host_worlds import MadeWorld, reward_of_module, world_given
+from reskill_jax.worlds.host_worlds import MadeWorld
 from reskill_jax.worlds.world import CompiledWorld, HostWorld
 
 __all__ = ["RunSummary", "train"]
@@ -139,12 +145,8 @@ def open_runner(
     if (lack := lacks(config.creator)) is not None:
         raise TrainingError(lack)
     mesh = None if config.mesh == MeshShape() else make_mesh(config.mesh)
-    opened: Any = world
-    if world is None:
-        opened = open_world(config)
-    elif hasattr(world, "open"):
-        reward = None if config.reward is None else reward_of_module(config.reward)
-        opened = world_given(world)._replace(reward=reward)
+    opened = open_world(config, world)
+    check_kind(config, opened)
     if not isinstance(opened, MadeWorld):
         policy = load_policy(config.model, opened, loaded=model, mesh=mesh)
         return make_runner(config, opened, policy, algorithm=algorithm, creator=creator), policy

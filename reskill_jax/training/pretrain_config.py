@@ -29,6 +29,8 @@ class PretrainConfig:
     """Folder of all runs."""
     seed: int = 0
     """Everything random follows from it."""
+    world: str = "household"
+    """The compiled world whose demonstrations are learned from, or MODULE:CLASS."""
     model: ModelConfig = ModelConfig()
     """The model to start from."""
     fresh: bool = False

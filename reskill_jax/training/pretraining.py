@@ -35,8 +35,9 @@ from reskill_jax.training.pretrain_config import PRESETS, PretrainConfig, SmallS
 from reskill_jax.training.progress import TrainingProgress
 from reskill_jax.training.sections import ModelConfig
 from reskill_jax.training.settings import Policy, TrainingError, load_policy
+from reskill_jax.worlds.host_worlds import MadeWorld
 from reskill_jax.worlds.language import symbol_language
-from reskill_jax.worlds.registry import make_world
+from reskill_jax.worlds.registry import COMPILED, make_named_world, make_world
 from reskill_jax.worlds.world import CompiledWorld, DemonstratedWorld
 
 __all__ = ["PRESETS", "PretrainConfig", "SmallShape", "pretrain", "small"]
@@ -73,6 +74,23 @@ def _as_before_sharpening(path: str, params: Any) -> Any:
     settings = load(path)[2].get("settings", {})
     sharpened = settings.get("sharpen", 1.0) if isinstance(settings, dict) else 1.0
     return params | {"final_norm": params["final_norm"] * sharpened}
+
+
+def world_of(config: PretrainConfig) -> CompiledWorld:
+    """The world that a configuration names.
+
+    Raises:
+      TrainingError: it is on the host. WorldError, WorldNameError: it cannot be made.
+    """
+    if config.world in COMPILED:
+        return make_world(config.world, rooms=config.rooms, habits=config.habits)
+    opened = make_named_world(config.world, rooms=config.rooms, seed=config.seed, games=None)
+    if isinstance(opened, MadeWorld):
+        raise TrainingError(
+            f"the world {config.world} is on the host: models are pretrained on what compiled "
+            "worlds show (docs/worlds.md)"
+        )
+    return opened
 
 
 def demonstrated(world: CompiledWorld) -> DemonstratedWorld:
@@ -188,8 +206,7 @@ def pretrain(
 
     Args:
       config: settings.
-      world: a compiled world that offers demonstrations; None = the household, of the rooms and
-        habits of the settings.
+      world: a compiled world that offers demonstrations; None = the one that the settings name.
       resume: go on from the last checkpoint.
       console: where to report.
 
@@ -197,12 +214,11 @@ def pretrain(
       Where the model lies: a folder as the Hub has it, or a .safetensors file of a small policy.
 
     Raises:
-      RunFolderError, CheckpointError, TrainingError, WeightsError, ModelError: in one line.
+      RunFolderError, CheckpointError, TrainingError, WeightsError, ModelError, WorldError,
+        WorldNameError: in one line.
       Preempted, Interrupted: SIGTERM or Ctrl-C came; the last wave is in a checkpoint.
     """
-    if world is None:
-        world = make_world("household", rooms=config.rooms, habits=config.habits)
-    shown = demonstrated(world)
+    shown = demonstrated(world_of(config) if world is None else world)
     policy = starting_policy(config, shown)
     programs = make_programs(config, shown, policy)
     learner, frozen = programs.init(policy.params)

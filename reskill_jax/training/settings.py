@@ -28,7 +28,7 @@ from reskill_jax.training.creators import creator_of, lacks
 from reskill_jax.training.lifecycle import make_bank, starting_skills
 from reskill_jax.training.own import algorithm_for
 from reskill_jax.training.sections import ModelConfig, PromptConfig
-from reskill_jax.worlds.host_worlds import MadeWorld
+from reskill_jax.worlds.host_worlds import MadeWorld, reward_of_module, world_given
 from reskill_jax.worlds.language import (
     Frame,
     Language,
@@ -36,10 +36,17 @@ from reskill_jax.worlds.language import (
     symbol_language,
     token_language,
 )
-from reskill_jax.worlds.registry import make_host_world, make_world
+from reskill_jax.worlds.registry import make_named_world
 from reskill_jax.worlds.world import CompiledWorld, HostWorld, compiled_of
 
-__all__ = ["Policy", "TrainingError", "check_settings", "load_policy", "open_world"]
+__all__ = [
+    "Policy",
+    "TrainingError",
+    "check_kind",
+    "check_settings",
+    "load_policy",
+    "open_world",
+]
 
 
 class TrainingError(ValueError):
@@ -232,21 +239,52 @@ def check_fit(config: TrainConfig, policy: Policy, world: CompiledWorld) -> None
         )
 
 
-def open_world(config: TrainConfig) -> CompiledWorld | MadeWorld:
+def open_world(config: TrainConfig, given: Any = None) -> CompiledWorld | MadeWorld:
     """The world that a configuration names; one on the host with where workers get it from.
+
+    Args:
+      config: of the run.
+      given: a world that was handed in, instead of the one that is named.
 
     Raises:
       WorldError, WorldNameError: it cannot be made. GamesError: its games cannot be read.
     """
-    if not config.on_host:
-        return make_world(config.world, rooms=config.rooms)
-    return make_host_world(
-        config.world,
-        rooms=config.rooms,
-        seed=config.seed,
-        games=config.games,
-        reward=config.reward,
-    )
+    if given is None:
+        return make_named_world(
+            config.world,
+            rooms=config.rooms,
+            seed=config.seed,
+            games=config.games,
+            reward=config.reward,
+        )
+    if not hasattr(given, "open"):
+        return given
+    reward = None if config.reward is None else reward_of_module(config.reward)
+    return world_given(given)._replace(reward=reward)
+
+
+def check_kind(config: TrainConfig, opened: CompiledWorld | MadeWorld) -> None:
+    """Checks what is set for one kind of worlds alone, compiled or on the host, before training.
+
+    Args:
+      config: of the run. opened: of `open_world`.
+
+    Raises:
+      TrainingError: something is set that worlds of this kind do not have.
+    """
+    compiled = not isinstance(opened, MadeWorld)
+    if not compiled and config.evidence.every > 0:
+        raise TrainingError(
+            f"evidence.every must be 0 in a world on the host, got {config.evidence.every}: only "
+            "in compiled worlds the policy is asked about its episodes"
+        )
+    if compiled and config.prompt.overflow != "invalid":
+        raise TrainingError(
+            f"prompt.overflow = {config.prompt.overflow} is for worlds on the host; in compiled "
+            "worlds an episode whose context is full is over"
+        )
+    if compiled and config.reward is not None:
+        raise TrainingError(f"reward {config.reward} is for worlds on the host; others give it")
 
 
 def check_settings(config: TrainConfig, *, resume: bool = False) -> None:
@@ -262,6 +300,7 @@ def check_settings(config: TrainConfig, *, resume: bool = False) -> None:
     """
     algorithm_for(config)
     opened = open_world(config)
+    check_kind(config, opened)
     world = opened.world if isinstance(opened, MadeWorld) else opened
     policy = load_policy(config.model, world, read_params=False, prompt=config.prompt)
     if (compiled := compiled_of(world)) is not None and policy.prompt is None:

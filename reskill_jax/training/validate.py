@@ -156,16 +156,6 @@ def _check_places(config: "TrainConfig") -> None:
             raise ValueError(
                 f"rooms.{field} must be at most {ranges.MAX_THINGS}, got {_told(count)}"
             )
-    if config.evidence.every > 0 and config.on_host:
-        raise ValueError(
-            f"evidence.every must be 0 in a world on the host, got {config.evidence.every}: only "
-            "in compiled worlds the policy is asked about its episodes"
-        )
-    if config.prompt.overflow != "invalid" and not config.on_host:
-        raise ValueError(
-            f"prompt.overflow = {config.prompt.overflow} is for worlds on the host; in compiled "
-            "worlds an episode whose context is full is over"
-        )
     if config.temperature == 0 and config.policy_steps:
         raise ValueError(
             "temperature must be positive: a policy that plays greedily has nothing to learn from "

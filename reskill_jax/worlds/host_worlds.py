@@ -1,33 +1,39 @@
-"""Worlds on the host: by name, from a module, or handed in."""
+"""Worlds of one's own, from a module or handed in, and the tasks of worlds on the host."""
 
 from collections.abc import Callable
 from itertools import islice
 from typing import Any, NamedTuple
 
-from .sessions.serve import WorldNameError, object_named, world_named
+from .sessions.serve import WorldNameError, checked, object_named, world_made
 from .sessions.source import Source
-from .world import TaskSpec
+from .world import CompiledWorld, TaskSpec, lacks
 
 # What the tasks of an evaluation may be called in a world that does not say "seen" and "unseen".
 _CALLED = {"seen": ("seen", "train"), "unseen": ("unseen", "test", "valid", "dev", "validation")}
 
 
 class MadeWorld(NamedTuple):
-    """A world, and where workers get it from."""
+    """A world on the host, and where workers get it from."""
 
     world: Any  # a HostWorld
     source: Source
     reward: Callable[[Any], float] | None = None  # of a finished episode
 
 
-def world_of_module(name: str) -> MadeWorld:
-    """The world that MODULE:CLASS names.
+def world_of_module(name: str) -> MadeWorld | CompiledWorld:
+    """The world that MODULE:CLASS names: on the host, or compiled.
 
     Raises:
       WorldNameError: there is none; one line.
     """
-    world = world_named(name)
-    return MadeWorld(world, Source(name, world))
+    world: Any = world_made(name)
+    if hasattr(world, "open") or not hasattr(world, "make"):
+        return MadeWorld(checked(name, world), Source(name, world))
+    if lacking := lacks(world, CompiledWorld):
+        raise WorldNameError(f"{name} is no compiled world: it has no {', '.join(lacking)}")
+    if type(world).__hash__ is None:
+        raise WorldNameError(f"{name} cannot be hashed: make it a dataclass with frozen=True")
+    return world
 
 
 def world_given(world: Any) -> MadeWorld:

@@ -11,7 +11,7 @@ from .host_worlds import MadeWorld, reward_of_module, world_given, world_of_modu
 from .settings import BEGINNER, Habits, RoomSpec
 from .world import CompiledWorld
 
-__all__ = ["WORLDS", "WorldEntry", "WorldError", "make_host_world", "make_world", "missing"]
+__all__ = ["WORLDS", "WorldEntry", "WorldError", "make_named_world", "make_world", "missing"]
 
 COMPILED = ("household",)
 RETRIEVER = "RESKILL_RETRIEVER"  # environment variable
@@ -88,21 +88,24 @@ def make_world(name: str, *, rooms: RoomSpec, habits: Habits = BEGINNER) -> Comp
     return HouseholdWorld(spec=rooms, habits=habits)
 
 
-def make_host_world(
+def make_named_world(
     name: str, *, rooms: RoomSpec, seed: int, games: str | None, reward: str | None = None
-) -> MadeWorld:
-    """A world on the host by its name, or MODULE:CLASS.
+) -> CompiledWorld | MadeWorld:
+    """A world by its name, or MODULE:CLASS: compiled, or on the host.
 
     Args:
       name: of `WORLDS`, or MODULE:CLASS.
       rooms: sizes of generated rooms. seed: of the run, which generated games follow from.
       games: where its tasks lie; None = its own.
-      reward: MODULE:FUNCTION of a finished episode; None = what sessions give.
+      reward: MODULE:FUNCTION of a finished episode of a world on the host; None = what sessions
+        give.
 
     Raises:
       WorldError, WorldNameError: there is no such world, or something that it needs is missing.
       GamesError: its games cannot be read.
     """
+    if name in COMPILED:
+        return make_world(name, rooms=rooms)
     entry = WORLDS.get(name)
     if entry is None:
         made = world_of_module(name)
@@ -110,7 +113,9 @@ def make_host_world(
         if absent := missing(entry):
             raise WorldError(f"the world {name} needs {', '.join(absent)}: {entry.install}")
         made = world_given(_MAKERS[name](rooms, seed, games))
-    return made if reward is None else made._replace(reward=reward_of_module(reward))
+    if reward is None or not isinstance(made, MadeWorld):
+        return made
+    return made._replace(reward=reward_of_module(reward))
 
 
 def missing(entry: WorldEntry) -> list[str]:

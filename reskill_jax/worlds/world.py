@@ -39,6 +39,7 @@ __all__ = [
     "Step",
     "TaskSpec",
     "compiled_of",
+    "lacks",
 ]
 
 PAD = 0
@@ -129,6 +130,13 @@ class Step(NamedTuple):
 def compiled_of(world: Any) -> CompiledWorld | None:
     """The compiled world that a world is, or that says the same in symbols; None = neither."""
     return getattr(world, "compiled", None) if hasattr(world, "open") else world
+
+
+def lacks(world: Any, protocol: type) -> list[str]:
+    """Names that a protocol of this module asks for and an object does not have."""
+    kinds = reversed(protocol.__mro__)
+    names = (name for kind in kinds for name in vars(kind) if not name.startswith("_"))
+    return [name for name in names if not hasattr(world, name)]
 
 
 class CompiledWorld(Protocol):

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from reskill_jax.creators.creator import Proposal
-from reskill_jax.evaluation import replay
+from reskill_jax.evaluation import given_games, replay
 from reskill_jax.evaluation.compiled_play import play_compiled
 from reskill_jax.evaluation.figures import Trial, figures
 from reskill_jax.evaluation.replay import ReplayError, evaluate_run, load_run
@@ -78,7 +78,7 @@ def console():
 
 @pytest.fixture(scope="module")
 def record(run):
-    return replay.own_games(load_run(run).world, "unseen", 1)[0]
+    return given_games.own_games(load_run(run).world, "unseen", 1)[0]
 
 
 def test_a_run_is_read_at_a_checkpoint(run):
@@ -152,7 +152,7 @@ def test_own_games_are_played_in_another_engine(run, console, opened):
         POLICY,
         LANGUAGE,
         loaded.bank,
-        replay.own_games(loaded.world, "unseen", 3),
+        given_games.own_games(loaded.world, "unseen", 3),
         world=WORLD,
         max_turns=loaded.config.max_turns,
         context_length=loaded.config.context_length,

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from reskill_jax.evaluation import compiled_play, replay
+from reskill_jax.evaluation import compiled_play, given_games
 from reskill_jax.evaluation.text_play import episode_of_texts, margins, play_texts
 from reskill_jax.models.config import household_small
 from reskill_jax.models.model import Decoder
@@ -47,7 +47,7 @@ def params():
 
 @pytest.fixture(scope="module")
 def records():
-    return replay.own_games(WORLD, "unseen", GAMES, seed=7)
+    return given_games.own_games(WORLD, "unseen", GAMES, seed=7)
 
 
 @pytest.fixture(scope="module")

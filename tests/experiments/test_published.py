@@ -9,7 +9,7 @@ from study import published
 from study.jobs import StudyError
 from study.report_published import success, write_published
 
-from reskill_jax.evaluation.replay import own_games
+from reskill_jax.evaluation.given_games import own_games
 from reskill_jax.models import decoder, weights
 from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.skills.skill import Skill, Trigger

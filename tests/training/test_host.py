@@ -274,8 +274,8 @@ def test_turns_are_left_out_in_worlds_of_plain_language(settings):
     )
     with pytest.raises(TrainingError, match="prompt.overflow = drop_oldest is for worlds of plain"):
         loop.open_runner(config)
-    with pytest.raises(ValueError, match="prompt.overflow = drop_oldest is for worlds on the host"):
-        replace(config, world="household")
+    with pytest.raises(TrainingError, match="overflow = drop_oldest is for worlds on the host"):
+        loop.open_runner(replace(config, world="household"))
 
 
 def test_all_of_an_evaluation_may_be_lost_but_then_there_is_no_figure(settings):

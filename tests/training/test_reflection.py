@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from reskill_jax.rollouts import transcript as transcripts
+from reskill_jax.training import loop
 from reskill_jax.training.config import program_of, replace
 from reskill_jax.training.creators import creator_settings
 from reskill_jax.training.reflection import (
@@ -20,6 +21,7 @@ from reskill_jax.training.reflection import (
     step_lost,
 )
 from reskill_jax.training.scoring import decision_log_probs
+from reskill_jax.training.settings import TrainingError
 
 SKILLS = (("look-first", "look.", "general"), ("no-help", "do not help.", "beginning"))
 
@@ -184,8 +186,8 @@ def test_settings(smallest):
     asked = replace(smallest, evidence=dict(every=5))
     assert asked.looks(10) and not asked.looks(11)
     assert not replace(asked, skills=False).looks(10)
-    with pytest.raises(ValueError, match="evidence.every must be 0 in a world on the host"):
-        replace(asked, world="alfworld")
+    with pytest.raises(TrainingError, match="evidence.every must be 0 in a world on the host"):
+        loop.open_runner(replace(asked, world="household_text"))
     with pytest.raises(ValueError, match="evidence.rows"):
         replace(smallest, evidence=dict(rows=0))
 

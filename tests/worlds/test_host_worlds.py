@@ -1,5 +1,6 @@
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,21 @@ def test_a_world_of_a_module_is_there_for_processes_and_for_a_thread(module):
     made = world_of_module(f"{module}:World")
     assert made.source.name == f"{module}:World" and made.source.world is made.world
     assert made.source.crosses and made.reward is None
+
+
+def test_a_compiled_world_of_a_module(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "examples"))
+    import vault
+
+    assert world_of_module("vault:Vault") == vault.Vault()
+    monkeypatch.delattr(vault.Vault, "task_of")
+    monkeypatch.delattr(vault.Vault, "banks")
+    with pytest.raises(WorldNameError, match="no compiled world: it has no task_of, banks"):
+        world_of_module("vault:Vault")
+    monkeypatch.undo()
+    monkeypatch.setattr(vault.Vault, "__hash__", None)
+    with pytest.raises(WorldNameError, match="vault:Vault cannot be hashed: .* frozen=True"):
+        world_of_module("vault:Vault")
 
 
 def test_a_world_that_was_handed_in_is_not_named():

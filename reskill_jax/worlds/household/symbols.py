@@ -8,6 +8,8 @@ separates it from the command before. `text` drops that leading white space.
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from reskill_jax.worlds.symbol_texts import spelled, text_of
+
 from .tables import OBJECT_TYPES, RECEPTACLE_TYPES
 
 MAX_NUMBER = 60
@@ -184,8 +186,7 @@ def text(symbols: Iterable[int], extra: Sequence[str] = ()) -> str:
       symbols: symbol ids; PAD adds nothing.
       extra: texts of ids from VOCABULARY_SIZE on (words of one game that the language lacks).
     """
-    table = SYMBOLS if not extra else SYMBOLS + tuple(extra)
-    return "".join(table[int(s)] for s in symbols).lstrip()
+    return text_of(symbols, SYMBOLS if not extra else SYMBOLS + tuple(extra))
 
 
 def words(sentence: str) -> list[int]:
@@ -203,16 +204,4 @@ def lacking(sentence: str) -> list[str]:
 
 def _spelled(sentence: str) -> Iterator[tuple[int, str]]:
     """The symbols of a sentence, each with the text it stands for."""
-    pieces = sentence.replace(",", " ,").replace(".", " .").split()
-    i = 0
-    while i < len(pieces):
-        if pieces[i] in ",.":
-            yield SYMBOL_ID[pieces[i]], pieces[i]
-            i += 1
-            continue
-        for n in range(_LONGEST_PHRASE, 0, -1):
-            phrase = " ".join(pieces[i : i + n])
-            if " " + phrase in SYMBOL_ID:
-                break
-        yield SYMBOL_ID.get(" " + phrase, UNKNOWN), phrase
-        i += n
+    return spelled(sentence, SYMBOL_ID, unknown=UNKNOWN, longest=_LONGEST_PHRASE)

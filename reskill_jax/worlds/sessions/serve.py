@@ -22,17 +22,34 @@ class WorldNameError(ValueError):
     """MODULE:CLASS that names no world; the message is one line."""
 
 
-def world_named(name: str) -> Any:
-    """Makes the world that MODULE:CLASS names; the module is looked for here, too.
+def world_made(name: str) -> Any:
+    """What MODULE:CLASS makes; the module is looked for here, too.
 
     Raises:
       WorldNameError: there is no such module or class, or it cannot be made.
     """
     made = object_named(name, f"the world {name}")
     try:
-        world = made() if callable(made) else made
+        return made() if callable(made) else made
     except (Exception, SystemExit) as error:
         raise WorldNameError(f"the world {name} cannot be made ({line_of(error)})") from error
+
+
+def world_named(name: str) -> Any:
+    """The world on the host that MODULE:CLASS names, see `world_made`.
+
+    Raises:
+      WorldNameError: it cannot be made, or is no world on the host.
+    """
+    return checked(name, world_made(name))
+
+
+def checked(name: str, world: Any) -> Any:
+    """A world on the host, if it is one.
+
+    Raises:
+      WorldNameError: it has no tasks, or cannot be opened.
+    """
     for method in ("tasks", "open"):
         if not callable(getattr(world, method, None)):
             raise WorldNameError(f"{name} is no world: it has no method {method}")

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from reskill_jax.worlds.registry import WORLDS, WorldError, make_host_world
+from reskill_jax.worlds.registry import WORLDS, WorldError, make_named_world
 from reskill_jax.worlds.tau_rec import TauRec, TauRecError, TauRecWorld
 from reskill_jax.worlds.tau_rec.agents import QUESTIONS
 from reskill_jax.worlds.tau_rec.calls import reply_of
@@ -45,11 +45,11 @@ def test_splits(world):
 
 def test_nothing_trains_on_a_folder(tmp_path):
     write_folder(generate(9, films=30, tasks=12), tmp_path)
-    given = make_host_world("tau_rec", rooms=None, seed=0, games=str(tmp_path)).world
+    given = make_named_world("tau_rec", rooms=None, seed=0, games=str(tmp_path)).world
     assert len(given.tasks("unseen")) == 12
     assert len(given.benchmark("train").catalog) == len(given.benchmark("seen").catalog) == 200
     with pytest.raises(WorldError, match="catalog.json: cannot be read"):
-        make_host_world("tau_rec_calls", rooms=None, seed=0, games=str(tmp_path / "none"))
+        make_named_world("tau_rec_calls", rooms=None, seed=0, games=str(tmp_path / "none"))
     assert {"tau_rec", "tau_rec_calls"} <= set(WORLDS)
 
 
@@ -164,14 +164,14 @@ def test_who_the_user_is(monkeypatch):
     title = stated.benchmark("seen").catalog.films[0]["title"]
     assert "###ACCEPTED###" in session.step(title).observation  # nothing is said against it
     monkeypatch.setenv("RESKILL_CHAT_USER", "http://127.0.0.1:9/v1,some-model")
-    made = make_host_world("tau_rec_calls", rooms=None, seed=0, games=None).world
+    made = make_named_world("tau_rec_calls", rooms=None, seed=0, games=None).world
     assert made.user == "language model some-model"
-    assert make_host_world("tau_rec", rooms=None, seed=0, games=None).world.user == "scripted user"
+    assert make_named_world("tau_rec", rooms=None, seed=0, games=None).world.user == "scripted user"
     with pytest.raises(TauRecError, match="a scripted user alone"):
         TauRecWorld(chat_user=ChatClient("http://127.0.0.1:9/v1", "m"))
     monkeypatch.setenv("RESKILL_CHAT_USER", "nowhere,m")
     with pytest.raises(WorldError, match="RESKILL_CHAT_USER: 'nowhere' is no address"):
-        make_host_world("tau_rec_calls", rooms=None, seed=0, games=None)
+        make_named_world("tau_rec_calls", rooms=None, seed=0, games=None)
 
 
 def test_a_language_model_as_user_in_a_session():
