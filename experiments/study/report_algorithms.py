@@ -55,6 +55,9 @@ def write_algorithms(results: Sequence[dict[str, Any]], folder: Path) -> tuple[s
     text = "Unseen success in per cent, with 95 % t intervals over seeds; seconds of a step on one "
     text += "core with another run beside it, medians; MB that the compiled step holds at most: "
     text += f"state, batch and temporaries.\n\n{table(head, rows)}"
+    gains = [percent(_gain(found, mode), signed=True) for mode in (None, "none")]
+    text += f"\n\nWith skills less without, the mean over the {len(KINDS)} algorithms, one value a "
+    text += f"seed: {gains[0]} points; played without the skills {gains[1]}."
     head = ["algorithm", "accepted", "rejected", "rollouts a decision", "extra rollouts"]
     head += ["of accepted helpful", "harmful"]
     return f"{text}\n\nTrials of a run, on average:\n\n{table(head, trials)}", []
@@ -78,6 +81,17 @@ def write_rates(results: Sequence[dict[str, Any]], folder: Path) -> tuple[str, l
 def _place(name: str) -> tuple[int, str]:
     """For the order of the rows: variants follow their algorithm."""
     return KINDS.index(name.partition("-")[0]), name
+
+
+def _gain(found: Mapping[str, Mapping[str, Runs]], mode: str | None) -> Estimate | None:
+    """What skills add, over the algorithms; one value a seed, as runs of a seed have their games in
+    common."""
+    every = [found.get(kind, {}) for kind in KINDS]
+    whole = [_by_seed(runs.get(METHOD, {}), mode) for runs in every]
+    base = [_by_seed(runs.get(BASELINE, {})) for runs in every]
+    seeds = set.intersection(*(set(each) for each in (*whole, *base)))
+    gains = [np.mean([w[s] - b[s] for w, b in zip(whole, base, strict=True)]) for s in seeds]
+    return estimate([float(gain) for gain in gains]) if gains else None
 
 
 def _by_seed(runs: Runs, mode: str | None = None) -> dict[int, float]:

@@ -454,6 +454,24 @@ def test_rates_are_chosen_before_algorithms_are_compared(call, capsys):
     assert result["identity"]["config"]["algorithm"] == {"kind": "dpo", "beta": 0.1}
 
 
+def test_what_skills_add_over_all_algorithms(call, capsys):
+    made = call("--study", "algorithms")[1]
+    assert len(made) == 2 * 8 + 2
+    assert "algorithms, one value a seed: +0.0 points; played" in capsys.readouterr().out
+    for kind, ended in (("ppo", 1.0), ("dpo", 0.1)):  # the other six gain nothing
+        path = call.results / "algorithms" / f"{kind}-reskill-0.json"
+        better = json.loads(path.read_text())
+        for line in better["evaluations"]:
+            line["success"] = ended if line["mode"] == "bank" else 0.5
+        path.write_text(json.dumps(better))
+    call("--study", "algorithms", "--report")
+    told = capsys.readouterr().out
+    assert "a seed: +1.2 points; played without the skills +0.0." in told
+    (call.results / "algorithms" / "gspo-grpo-0.json").unlink()
+    call("--study", "algorithms", "--report")
+    assert "one value a seed: – points" in capsys.readouterr().out
+
+
 def test_the_memory_of_the_step(tmp_path):
     """What is given is counted once where the result takes its place."""
 
