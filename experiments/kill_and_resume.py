@@ -46,9 +46,10 @@ def child(root: str, name: str, resume: bool) -> None:
     import jax
     from rich.console import Console
 
-    from reskill_jax.training import loop, proposals, settings
+    from reskill_jax.training import loop, proposals
     from reskill_jax.training.config import replace, smallest
     from reskill_jax.training.storage import Storage
+    from reskill_jax.worlds import registry
     from reskill_jax.worlds.household import symbols
     from reskill_jax.worlds.household.world import HouseholdWorld
 
@@ -88,7 +89,7 @@ def child(root: str, name: str, resume: bool) -> None:
 
         return dataclasses.replace(runner, step=during("in a step", whole_step))
 
-    settings.make_world = lambda name, *, rooms: LookingWorld(spec=rooms)
+    registry.make_world = lambda name, *, rooms: LookingWorld(spec=rooms)
     loop.make_runner = runner_that_tells
     proposals.suggest = during("in the creator", proposals.suggest)
     loop.learn = during("in the creator", loop.learn)

@@ -14,10 +14,10 @@ from reskill_jax.cli.train import parse_train
 from reskill_jax.report import write_report
 from reskill_jax.storage import log_schema
 from reskill_jax.training import loop
-from reskill_jax.training import settings as settings_of_runs
 from reskill_jax.training.config import TrainConfig, replace
 from reskill_jax.training.creators import client_of, creator_of, lacks
 from reskill_jax.training.sections import CreatorConfig
+from reskill_jax.worlds import registry
 from reskill_jax.worlds.household.world import HouseholdWorld
 from tests.devices.two_processes import ends_of, free_port, start
 
@@ -57,7 +57,7 @@ def train(lab, tmp_path_factory):
 
         told = io.StringIO() if told is None else told
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(settings_of_runs, "make_world", lab.make_world)
+            patch.setattr(registry, "make_world", lab.make_world)
             patch.setenv("OPENAI_API_KEY", KEY)
             try:
                 console = Console(file=told, width=200)

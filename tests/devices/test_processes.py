@@ -12,7 +12,7 @@ from reskill_jax.devices.processes import exchange, from_first, greatest, is_fir
 from reskill_jax.devices.shape import MeshShape
 from reskill_jax.storage import checkpoint
 from reskill_jax.training import loop
-from reskill_jax.training import settings as settings_of_runs
+from reskill_jax.worlds import registry
 from tests.devices.two_processes import ends_of, free_port, start
 
 
@@ -76,7 +76,7 @@ def test_two_processes_agree_and_share_a_checkpoint(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_are_preempted_and_one_goes_on(lab, tmp_path, monkeypatch):
-    monkeypatch.setattr(settings_of_runs, "make_world", lab.make_world)
+    monkeypatch.setattr(registry, "make_world", lab.make_world)
     config = dataclasses.replace(
         lab.config, root=str(tmp_path), name="two", checkpoint_every=100, eval_every=0
     )

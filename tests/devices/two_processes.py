@@ -12,9 +12,10 @@ import jax
 from rich.console import Console
 
 from reskill_jax.devices.preemption import Preempted
-from reskill_jax.training import loop, settings
+from reskill_jax.training import loop
 from reskill_jax.training.config import TrainConfig
 from reskill_jax.training.config_file import apply_config, read_config
+from reskill_jax.worlds import registry
 from tests.conftest import looking_at
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +61,7 @@ def free_port() -> int:
 def main(process: int, port: int, path: str, resume: bool = False) -> None:
     jax.distributed.initialize(f"localhost:{port}", 2, process)
     config = apply_config(TrainConfig(), read_config(path), where=path)
-    settings.make_world = looking_at
+    registry.make_world = looking_at
 
     def told(step, *_):
         print(f"after step {step}", flush=True)

@@ -20,8 +20,8 @@ from reskill_jax.models.decoder import DecoderConfig
 from reskill_jax.skills.skill import Bundle, Operation, Skill, Trigger
 from reskill_jax.storage.run_folder import RunFolder
 from reskill_jax.training import loop
-from reskill_jax.training import settings as settings_of_runs
 from reskill_jax.training.config import TrainConfig
+from reskill_jax.worlds import registry
 from reskill_jax.worlds.household import symbols
 
 POLICY = DecoderConfig(
@@ -268,7 +268,7 @@ def run(tmp_path_factory, looking_world):
         trained.clear()
         with pytest.MonkeyPatch.context() as patch:
             made = lambda name, *, rooms: looking_world(spec=rooms)  # noqa: E731
-            patch.setattr(settings_of_runs, "make_world", made)
+            patch.setattr(registry, "make_world", made)
             patch.setattr(loop, "train", counted)
             patch.setattr(household_study, "QUICK", quick)
             options = ["--quick", "--workers", "0", "--seeds", "0", "--policy", str(policy)]

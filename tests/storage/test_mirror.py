@@ -14,7 +14,7 @@ from rich.console import Console
 from reskill_jax.storage import checkpoint
 from reskill_jax.storage.mirror import Mirror, MirrorError, bring_back, texts_of
 from reskill_jax.storage.run_folder import RunFolder, RunFolderError
-from reskill_jax.training import settings as settings_of_runs
+from reskill_jax.worlds import registry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -454,7 +454,7 @@ def test_what_comes_from_a_mirror_stays_in_its_folder(tmp_path, name, word):
 def test_a_run_goes_on_from_its_mirror_on_another_machine(lab, tmp_path, monkeypatch, place):
     from reskill_jax.training import loop
 
-    monkeypatch.setattr(settings_of_runs, "make_world", lab.make_world)
+    monkeypatch.setattr(registry, "make_world", lab.make_world)
     config = dataclasses.replace(lab.config, name="m", keep_best=True, keep=1)
 
     def train(root, *, resume=False, observer=None, **changes):

@@ -24,10 +24,10 @@ from reskill_jax.models.tensors import TensorFile
 from reskill_jax.storage.checkpoint import CheckpointError
 from reskill_jax.training import loop, pretraining
 from reskill_jax.training import runner as runners
-from reskill_jax.training import settings as settings_of_runs
 from reskill_jax.training.config import ModelConfig, replace
 from reskill_jax.training.pretraining import PretrainConfig, SmallShape, pretrain
 from reskill_jax.training.settings import TrainingError, load_policy
+from reskill_jax.worlds import registry
 from reskill_jax.worlds.household.world import HouseholdWorld
 
 WORLD = HouseholdWorld()
@@ -58,7 +58,7 @@ def run(lab, settings, tmp_path_factory):
     def train(name, *, resume=False, observer=None, **changes):
         config = replace(settings, root=str(root), name=name, **changes)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(settings_of_runs, "make_world", lab.make_world)
+            patch.setattr(registry, "make_world", lab.make_world)
             console = Console(file=io.StringIO())
             return loop.train(config, resume=resume, console=console, observer=observer).folder
 

@@ -32,7 +32,6 @@ from reskill_jax.storage import checkpoint, log_schema
 from reskill_jax.storage.run_folder import RunFolder
 from reskill_jax.training import loop, step_log
 from reskill_jax.training import runner as runners
-from reskill_jax.training import settings as settings_of_runs
 from reskill_jax.training.config import ModelConfig, TrainConfig, replace
 from reskill_jax.training.config_file import apply_config, read_config
 from reskill_jax.training.lifecycle import SkillLibrary, begin_library, creator_of, make_bank
@@ -40,6 +39,7 @@ from reskill_jax.training.proposals import put_on_trial, with_versions
 from reskill_jax.training.sections import TrialConfig
 from reskill_jax.training.state import init_state
 from reskill_jax.training.storage import MAY_DIFFER
+from reskill_jax.worlds import registry
 from reskill_jax.worlds.household.handwritten import GOOD
 from reskill_jax.worlds.household.world import HouseholdWorld
 
@@ -97,7 +97,7 @@ def train(lab, tmp_path_factory):
     def run(name, *, resume=False, observer=None, **changes):
         config = replace(lab.config, root=str(root), name=name, **changes)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(settings_of_runs, "make_world", lab.make_world)
+            patch.setattr(registry, "make_world", lab.make_world)
             console = Console(file=io.StringIO())
             return loop.train(config, resume=resume, console=console, observer=observer)
 
@@ -502,7 +502,7 @@ def test_the_command_in_this_process(lab, options, tmp_path, monkeypatch, capsys
     """With the program that the other tests have compiled; the real one is below."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(settings_of_runs, "make_world", lab.make_world)
+    monkeypatch.setattr(registry, "make_world", lab.make_world)
     assert cli.main([*options, "--name", "here"]) == 0
     check_run(tmp_path / "runs" / "here", capsys.readouterr().out, lab.config.steps)
 

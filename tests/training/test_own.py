@@ -10,7 +10,6 @@ from reskill_jax import cli
 from reskill_jax.evaluation.replay import load_run
 from reskill_jax.storage.checkpoint import CheckpointError
 from reskill_jax.training import loop
-from reskill_jax.training import settings as settings_of_runs
 from reskill_jax.training.config import TrainConfig, replace
 from reskill_jax.training.lifecycle import begin_library
 from reskill_jax.training.own import OwnPartError, algorithm_for, naming
@@ -23,6 +22,7 @@ from reskill_jax.training.sections import (
     SessionConfig,
     TrialConfig,
 )
+from reskill_jax.worlds import registry
 from reskill_jax.worlds.sessions.serve import WorldNameError
 
 from . import guess_worlds, own_parts
@@ -140,7 +140,7 @@ def test_what_is_false_as_a_condition_is_taken_all_the_same(lab):
 
 def test_named_on_the_command_line(lab, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(settings_of_runs, "make_world", lab.make_world)
+    monkeypatch.setattr(registry, "make_world", lab.make_world)
     (tmp_path / "c.yaml").write_text(
         f"steps: 1\nmax_turns: 4\ncontext_length: 120\ngroups: 2\ngroup_size: 4\nname: own\n"
         f"model.path: {lab.config.model.path}\noptimizer.minibatches: 2\neval_tasks: 4\n"
