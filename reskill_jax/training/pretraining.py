@@ -214,8 +214,8 @@ def pretrain(
       Where the model lies: a folder as the Hub has it, or a .safetensors file of a small policy.
 
     Raises:
-      RunFolderError, CheckpointError, TrainingError, WeightsError, ModelError, WorldError,
-        WorldNameError: in one line.
+      RunFolderError, CheckpointError, TrainingError, WeightsError, ModelError: in one line.
+      WorldError, WorldNameError: in one line.
       Preempted, Interrupted: SIGTERM or Ctrl-C came; the last wave is in a checkpoint.
     """
     shown = demonstrated(world_of(config) if world is None else world)
