@@ -81,8 +81,8 @@ def child(root: str, name: str, resume: bool) -> None:
     tell("starting")
     make_runner = loop.make_runner
 
-    def runner_that_tells(*arguments: Any) -> Any:
-        runner = make_runner(*arguments)
+    def runner_that_tells(*arguments: Any, **options: Any) -> Any:
+        runner = make_runner(*arguments, **options)
 
         def whole_step(*arguments: Any) -> Any:
             return jax.block_until_ready(runner.step(*arguments))
