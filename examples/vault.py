@@ -101,9 +101,8 @@ class Vault(SymbolTexts):
 
     def allowed(self, door, cursor):
         verbs, levers = jnp.array([PULL, PULL, PULL, PUSH]), LEVER + jnp.arange(4)
-        return (
-            jnp.zeros(len(LANGUAGE), bool).at[jnp.where(cursor.verb > 0, levers, verbs)].set(True)
-        )
+        possible = jnp.where(cursor.verb > 0, levers, verbs)
+        return jnp.zeros(len(LANGUAGE), bool).at[possible].set(True)
 
     def advance(self, door, unlocked, cursor, symbol):
         second = cursor.verb > 0

@@ -43,13 +43,7 @@ from reskill_jax.training.own import algorithm_for, naming
 from reskill_jax.training.progress import TrainingProgress
 from reskill_jax.training.proposals import after_step
 from reskill_jax.training.runner import Runner, make_runner
-from reskill_jax.training.settings import (
-    Policy,
-    TrainingError,
-    check_kind,
-    load_policy,
-    open_world,
-)
+from reskill_jax.training.settings import Policy, TrainingError, load_policy, open_to_train
 from reskill_jax.training.state import TrainState, init_state
 from reskill_jax.training.step import Evidence
 from reskill_jax.training.step_log import (
@@ -145,8 +139,7 @@ def open_runner(
     if (lack := lacks(config.creator)) is not None:
         raise TrainingError(lack)
     mesh = None if config.mesh == MeshShape() else make_mesh(config.mesh)
-    opened = open_world(config, world)
-    check_kind(config, opened)
+    opened = open_to_train(config, world)
     if not isinstance(opened, MadeWorld):
         policy = load_policy(config.model, opened, loaded=model, mesh=mesh)
         return make_runner(config, opened, policy, algorithm=algorithm, creator=creator), policy

@@ -38,7 +38,7 @@ from reskill_jax.training.settings import Policy, TrainingError, load_policy
 from reskill_jax.worlds.host_worlds import MadeWorld
 from reskill_jax.worlds.language import symbol_language
 from reskill_jax.worlds.registry import COMPILED, make_named_world, make_world
-from reskill_jax.worlds.world import CompiledWorld, DemonstratedWorld
+from reskill_jax.worlds.world import CompiledWorld, DemonstratedWorld, lacks
 
 __all__ = ["PRESETS", "PretrainConfig", "SmallShape", "pretrain", "small"]
 
@@ -99,8 +99,8 @@ def demonstrated(world: CompiledWorld) -> DemonstratedWorld:
     Raises:
       TrainingError: it does not.
     """
-    needed = ("demonstrations", "player", "demonstrate")
-    if missing := [name for name in needed if not hasattr(world, name)]:
+    own = vars(DemonstratedWorld)  # what it asks for beyond a compiled world
+    if missing := [name for name in lacks(world, DemonstratedWorld) if name in own]:
         raise TrainingError(
             f"the world {type(world).__name__} offers no demonstrations to learn from: it has no "
             f"{', '.join(missing)} (docs/worlds.md)"

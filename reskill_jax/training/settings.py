@@ -45,6 +45,7 @@ __all__ = [
     "check_kind",
     "check_settings",
     "load_policy",
+    "open_to_train",
     "open_world",
 ]
 
@@ -263,6 +264,17 @@ def open_world(config: TrainConfig, given: Any = None) -> CompiledWorld | MadeWo
     return world_given(given)._replace(reward=reward)
 
 
+def open_to_train(config: TrainConfig, given: Any = None) -> CompiledWorld | MadeWorld:
+    """See `open_world`; with settings that a world of this kind has.
+
+    Raises:
+      TrainingError: see `check_kind`. Besides, the errors of `open_world`.
+    """
+    opened = open_world(config, given)
+    check_kind(config, opened)
+    return opened
+
+
 def check_kind(config: TrainConfig, opened: CompiledWorld | MadeWorld) -> None:
     """Checks what is set for one kind of worlds alone, compiled or on the host, before training.
 
@@ -299,8 +311,7 @@ def check_settings(config: TrainConfig, *, resume: bool = False) -> None:
       MeshError: there are too few devices. MirrorError: there can be no such mirror.
     """
     algorithm_for(config)
-    opened = open_world(config)
-    check_kind(config, opened)
+    opened = open_to_train(config)
     world = opened.world if isinstance(opened, MadeWorld) else opened
     policy = load_policy(config.model, world, read_params=False, prompt=config.prompt)
     if (compiled := compiled_of(world)) is not None and policy.prompt is None:
